@@ -1,0 +1,154 @@
+"""Frozen records that pass between the stages. They hold data and shapes; the work on them is elsewhere."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from diffident.errors import IdMismatchError, ShapeError
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoder outputs of a dataset, in the dataset's order.
+
+    Attributes:
+        ids: Stable sample ids, unique; str objects (n,).
+        values: Encoder outputs (n, d), float16 or float32.
+        labels: Class of each sample (n,), or None where the dataset has no labels.
+        label_names: Name of each class, or None where the labels are plain integers.
+        encoder: The encoder's name, for example `timm:resnet18`, or `unknown`.
+        columns: Other label columns of the dataset by name, each int64 (n,).
+    """
+
+    ids: np.ndarray
+    values: Float[Tensor, "n d"]
+    labels: Int[Tensor, " n"] | None
+    label_names: tuple[str, ...] | None = None
+    encoder: str = "unknown"
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if len(self.ids) != len(self.values):
+            raise ShapeError(f"`ids` must have one entry per feature row; got {len(self.ids)} for {len(self.values)}.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class DifficultyTable:
+    """The columns of `difficulty.parquet`, in the dataset's order.
+
+    Attributes:
+        ids: Stable sample ids (n,).
+        labels: The given labels, int64 (n,).
+        difficulty: Relative squared distance r or another method's score, float64 (n,); higher is harder.
+        rank: Rank of the difficulty scaled to [0, 1]; ties share their mean rank.
+        nearest_labels: Class of least distance, int64 (n,).
+        margin: Difficulty minus the least over classes, >= 0; above 0 where another class is nearer.
+        metadata: Method, encoder, shrinkage, condition number, rank, counts: plain JSON values.
+        label_names: Name of each class, or None.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    difficulty: np.ndarray
+    rank: np.ndarray
+    nearest_labels: np.ndarray
+    margin: np.ndarray
+    metadata: dict = field(default_factory=dict)
+    label_names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A model's outputs on a dataset, in the dataset's order.
+
+    Attributes:
+        ids: Stable sample ids (n,).
+        logits: Unnormalised log-probabilities (n, c), float32.
+        labels: Class of each sample, int64 (n,), or None for out-of-distribution data.
+        label_names: Name of each class, or None.
+    """
+
+    ids: np.ndarray
+    logits: Float[Tensor, "n c"]
+    labels: Int[Tensor, " n"] | None = None
+    label_names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value with its 95 % bootstrap interval; NaN where it is undefined (an AUROC with one class only)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every metric of one set of predictions. All values are fractions or nats, never per cent.
+
+    Attributes:
+        metrics: Lower-case key to `Estimate`: accuracy, nll, brier, ece, ...
+        ood: Name of an out-of-distribution set, then auroc and fpr95; out-of-distribution is the positive class.
+        num_samples: Number of labelled samples.
+        num_classes: Number of classes.
+    """
+
+    metrics: dict[str, Estimate]
+    num_samples: int
+    num_classes: int
+    ood: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Samples of an audit, hardest first.
+
+    Attributes:
+        table: The difficulty of every sample.
+        order: Row numbers of the table, hardest first (n,).
+        suspect: Whether another class is nearer than the given label's (n,), in table order.
+    """
+
+    table: DifficultyTable
+    order: np.ndarray
+    suspect: Bool[np.ndarray, " n"]
+
+
+def positions_of(ids: np.ndarray, wanted: np.ndarray, *, what: str, where: str) -> np.ndarray:
+    """Position in `ids` of every entry of `wanted`: the one join by id.
+
+    Args:
+        ids: The ids to look in (n,); unique.
+        wanted: The ids to find (m,).
+        what: What `wanted` is, for the error.
+        where: What `ids` belongs to, for the error.
+
+    Returns:
+        int64 (m,) with `ids[result] == wanted`.
+
+    Raises:
+        IdMismatchError: an id is missing or occurs twice; names the first three.
+    """
+    positions = {str(sample): row for row, sample in enumerate(ids)}
+    if len(positions) != len(ids):
+        raise IdMismatchError(f"`ids` of {where} must be unique; {len(ids) - len(positions)} occur twice.")
+    missing = [str(sample) for sample in wanted if str(sample) not in positions]
+    if missing:
+        shown = ", ".join(repr(m) for m in missing[:3])
+        raise IdMismatchError(
+            f"{len(missing)} of {len(wanted)} ids of {what} are not in {where}: first {shown}. "
+            f"Make {where} from the same dataset."
+        )
+    return np.fromiter((positions[str(sample)] for sample in wanted), dtype=np.int64, count=len(wanted))

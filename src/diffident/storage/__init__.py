@@ -1,0 +1,1 @@
+"""Files: feature stores, tables of difficulty, predictions, evaluations."""
