@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from diffident.audit import audit
+    from diffident.auditing import audit
     from diffident.comparison import compare
     from diffident.data import open_dataset
     from diffident.difficulties import difficulty, score_features
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffident.training import predict, train
 
 _HOME = {
-    "audit": "audit",
+    "audit": "auditing",
     "compare": "comparison",
     "open_dataset": "data",
     "difficulty": "difficulties",

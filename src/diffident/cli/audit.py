@@ -1,0 +1,134 @@
+"""`diffident audit`: the hardest and the probably mislabelled samples."""
+
+import argparse
+from pathlib import Path
+
+from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
+from diffident.cli.extract import add_encoder_options
+from diffident.cli.score import add_method_options, describe, score_source, write
+from diffident.errors import InputError
+
+EXAMPLE = "diffident audit photos/ --encoder timm:vit_small_patch16_224 --out audit/"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("data", metavar="DATA|FEATURES", help="a data set, or features from `diffident extract`")
+    parser.add_argument("--encoder", metavar="ENC", help="needed for DATA of images or text")
+    parser.add_argument("--data", dest="samples", metavar="DATA", help="with FEATURES: the data set to show samples from")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the tables and pictures")
+    parser.add_argument("--top", type=int, default=100, metavar="N", help="samples on each contact sheet (default: 100)")
+    add_encoder_options(parser)
+    add_method_options(parser)
+    add_data_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score, write the tables and draw the sheets."""
+    from diffident.auditing import audit
+
+    if arguments.top < 1:
+        raise InputError(f"`--top` must be at least 1; got {arguments.top}. Leave it out for 100.")
+    out = Path(arguments.out)
+    source, dataset = _open(arguments, out)
+    table = score_source(source, arguments.data, arguments)
+    out.mkdir(parents=True, exist_ok=True)
+    write(table, str(out / "difficulty.parquet"))
+    files = write_audit(audit(table), dataset, out, arguments.top)
+    num_suspects = int((table.margin > 0).sum())
+    if arguments.json:
+        print_json({"out": str(out), "num_suspects": num_suspects, "files": files, **table.metadata})
+        return
+    describe(table)
+    _print_hardest(table, audit(table))
+    log(f"{num_suspects:,} of {len(table):,} samples are probably mislabelled: another class is nearer.")
+    log(f"In {out}: {', '.join(files)}.")
+
+
+def _open(arguments: argparse.Namespace, out: Path):
+    """The feature source, and the data set where samples can be shown."""
+    from diffident.data import open_dataset
+    from diffident.encoders import open_encoder
+    from diffident.extraction import extract
+    from diffident.storage.features import is_features, open_features
+
+    if is_features(arguments.data):
+        source = open_features(arguments.data, label_column=arguments.label_column)
+        options = {**data_options(arguments), "label_column": None}
+        return source, open_dataset(arguments.samples, **options) if arguments.samples else None
+    dataset = open_dataset(arguments.data, **data_options(arguments))
+    if arguments.encoder is None and dataset.modality != "vector":
+        raise InputError(
+            f"`--encoder` must be given for {dataset.modality} data; {arguments.data} is no features folder. "
+            "For example: --encoder timm:vit_small_patch16_224 or --encoder sentence-transformers:all-MiniLM-L6-v2."
+        )
+    encoder = open_encoder(arguments.encoder or "identity", device=arguments.device, image_size=arguments.image_size)
+    with progress_bar("extract") as progress:
+        source = extract(
+            dataset,
+            encoder,
+            out=out / "features",
+            batch_size=arguments.batch_size,
+            on_error=arguments.on_error,
+            progress=progress,
+        )
+    if source.labels is not None and dataset.labels is not None:
+        source = open_features(out / "features", label_column=arguments.label_column)
+    return source, dataset
+
+
+def write_audit(suspects, dataset, out: Path, top: int) -> list[str]:
+    """Write suspects and hardest samples as tables and, for images, as contact sheets; the names of the files."""
+    from diffident.auditing import audit_table, suspect_rows, write_audit_table
+    from diffident.records import positions_of
+
+    files = []
+    choices = {"suspects": suspect_rows(suspects), "hardest": suspects.order[:top]}
+    for stem, rows in choices.items():
+        positions = None
+        if dataset is not None:
+            where = f"the data set {dataset.name}"
+            positions = positions_of(dataset.ids, suspects.table.ids[rows], what="the features", where=where)
+        is_text = dataset is not None and dataset.modality == "text"
+        texts = [dataset[position] for position in positions] if is_text else None
+        write_audit_table(audit_table(suspects, rows, texts), out, stem)
+        files += [f"{stem}.parquet", f"{stem}.csv"]
+        if dataset is not None and dataset.modality == "image":
+            _save_sheet(suspects, dataset, rows[:top], positions[:top], stem, out)
+            files.append(f"{stem}.png")
+    return files
+
+
+def _save_sheet(suspects, dataset, rows, positions, stem: str, out: Path) -> None:
+    from diffident.auditing import name_of
+    from diffident.report.contact_sheet import Cell, draw_contact_sheet, save_contact_sheet
+
+    table = suspects.table
+    cells = [
+        Cell(
+            image=dataset[position],
+            given=name_of(int(table.labels[row]), table.label_names),
+            nearest=name_of(int(table.nearest_labels[row]), table.label_names),
+            suspect=bool(suspects.suspect[row]),
+        )
+        for row, position in zip(rows, positions, strict=True)
+    ]
+    titles = {"suspects": "Probably mislabelled", "hardest": "Hardest"}
+    title = f"{titles[stem]}: {dataset.name}, hardest first; given label, then → the nearest class"
+    save_contact_sheet(draw_contact_sheet(cells, title=title), out / f"{stem}.png")
+
+
+def _print_hardest(table, suspects, count: int = 10) -> None:
+    from diffident.auditing import name_of
+
+    rows = [
+        [
+            str(table.ids[row]),
+            name_of(int(table.labels[row]), table.label_names),
+            name_of(int(table.nearest_labels[row]), table.label_names),
+            f"{table.difficulty[row]:.1f}",
+            f"{table.margin[row]:.1f}",
+        ]
+        for row in suspects.order[:count]
+    ]
+    print_table("The hardest samples", ["id", "given", "nearest", "difficulty", "margin"], rows)

@@ -1,0 +1,74 @@
+"""What several commands share: data options, progress, output."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, label_column: bool = True) -> None:
+    """Options that say which columns of a table hold what."""
+    if label_column:
+        parser.add_argument("--label-column", metavar="NAME", help="column with the labels (default: label and the like)")
+    parser.add_argument("--text-column", metavar="NAME", help="column with the text (default: text and the like)")
+    parser.add_argument("--image-column", metavar="NAME", help="column with images or their paths (default: image, ...)")
+    parser.add_argument("--id-column", metavar="NAME", help="column with stable ids (default: id, else file name and row)")
+
+
+def data_options(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """The data options as `open_dataset` takes them."""
+    names = ("label_column", "text_column", "image_column", "id_column")
+    return {name: getattr(arguments, name, None) for name in names}
+
+
+def log(message: str) -> None:
+    """A line for people, on standard error."""
+    print(message, file=sys.stderr)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:,.0f}/s")
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (done, total) that draws a bar with rate and time left on standard error."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output; what is undefined is null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output; the first column is left-aligned, the others right."""
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(Text(name), justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=160).print(table)

@@ -1,0 +1,31 @@
+"""`diffident predict`: a trained classifier's logits."""
+
+import argparse
+
+from diffident.cli.common import add_data_options, data_options, log, print_json
+
+EXAMPLE = "diffident predict runs/difficulty-aware-1 new.parquet --out predictions.parquet"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("run_folder", metavar="RUN", help="folder from `diffident train`")
+    parser.add_argument("data", metavar="DATA", help="what to predict; labels are optional")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the predictions to write (.parquet)")
+    add_data_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predict and say where the logits are."""
+    from diffident.data import open_dataset
+    from diffident.storage.predictions import write_predictions
+    from diffident.training import predict
+
+    dataset = open_dataset(arguments.data, **data_options(arguments))
+    predictions = predict(arguments.run_folder, dataset)
+    write_predictions(predictions, arguments.out)
+    if arguments.json:
+        shape = list(predictions.logits.shape)
+        print_json({"predictions": arguments.out, "num_samples": shape[0], "num_classes": shape[1]})
+        return
+    log(f"The logits of {len(predictions):,} samples are in {arguments.out}.")

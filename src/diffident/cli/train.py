@@ -1,0 +1,85 @@
+"""`diffident train`: a classifier, from a data set and a loss."""
+
+import argparse
+from pathlib import Path
+
+from diffident.cli.common import add_data_options, data_options, log, print_json, progress_bar
+from diffident.cli.evaluate import print_evaluation
+
+EXAMPLE = (
+    "diffident train train.parquet --model ngrams --loss difficulty-aware --difficulty difficulty.parquet "
+    "--test test.parquet --seed 1 --out runs/difficulty-aware-1"
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("data", metavar="DATA", help="the labelled training data")
+    parser.add_argument("--model", metavar="MODEL", help="cnn-small, resnet18-32px, ngrams, mlp, timm:NAME, ...")
+    parser.add_argument(
+        "--loss", metavar="LOSS", help="cross-entropy, label-smoothing, entropy, difficulty-aware (default: cross-entropy)"
+    )
+    parser.add_argument("--difficulty", metavar="FILE", help="from `diffident score`; joined by id")
+    parser.add_argument("--validation", metavar="DATA", help="evaluated after each epoch")
+    parser.add_argument("--test", metavar="DATA", help="predicted and evaluated at the end")
+    parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the model's own)")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any setting")
+    parser.add_argument(
+        "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="key=value", help="single settings"
+    )
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    add_data_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, and evaluate on the test data where there is some."""
+    from diffident.data import open_dataset
+    from diffident.settings import load_settings
+    from diffident.training import train
+
+    explicit = {name: getattr(arguments, name) for name in ("model", "loss", "seed", "epochs")}
+    given = {name: value for name, value in explicit.items() if value is not None}
+    settings = load_settings(arguments.config, arguments.overrides, **given)
+    options = data_options(arguments)
+    held_out = {**options, "label_column": None}
+    validation = open_dataset(arguments.validation, **held_out) if arguments.validation else None
+    test = open_dataset(arguments.test, **held_out) if arguments.test else None
+    with progress_bar("train") as progress:
+        train(
+            open_dataset(arguments.data, **options),
+            settings,
+            out=arguments.out,
+            difficulty=arguments.difficulty,
+            validation=validation,
+            test=test,
+            resume=arguments.resume,
+            progress=progress,
+        )
+    evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
+    _report(arguments, evaluation)
+
+
+def evaluate_run(run: Path, split: str = "test"):
+    """Evaluate a run's predictions and write its `evaluation.json`."""
+    from diffident.evaluation import evaluate
+    from diffident.storage.evaluation_file import write_evaluation
+    from diffident.storage.predictions import read_predictions
+
+    predictions = read_predictions(run / "predictions" / f"{split}.parquet")
+    evaluation = evaluate(predictions.logits, predictions.labels)
+    write_evaluation(evaluation, run / "evaluation.json")
+    return evaluation
+
+
+def _report(arguments: argparse.Namespace, evaluation) -> None:
+    if arguments.json:
+        from diffident.storage.evaluation_file import evaluation_to_dict
+
+        print_json({"run": arguments.out, "evaluation": None if evaluation is None else evaluation_to_dict(evaluation)})
+        return
+    if evaluation is not None:
+        print_evaluation(evaluation)
+    log(f"The run is in {arguments.out}.")
+

@@ -1,0 +1,85 @@
+"""Many samples on one picture, each with its given and its nearest label under it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.font_manager
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from diffident.storage.atomic import atomic_path
+
+_MARGIN = 8
+_TEXT_HEIGHT = 16
+_INK = {"given": "#1a1a1a", "nearest": "#b3261e", "agrees": "#5f6368"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One sample of the sheet: its picture and the two lines under it."""
+
+    image: Image.Image
+    given: str
+    nearest: str
+    suspect: bool
+
+
+def draw_contact_sheet(cells: Sequence[Cell], *, title: str, columns: int = 10, tile: int = 112) -> Image.Image:
+    """Draw the samples in reading order.
+
+    Args:
+        cells: The samples; an empty sequence gives a sheet that says that there are none.
+        title: A line on top.
+        columns: Samples in a row.
+        tile: Side of a picture in pixels; pictures keep their shape and are enlarged without smoothing if small.
+
+    Returns:
+        An RGB image.
+    """
+    columns = max(1, min(columns, len(cells)))
+    rows = -(-len(cells) // columns)
+    cell_width, cell_height = tile + _MARGIN, tile + 2 * _TEXT_HEIGHT + _MARGIN
+    width = max(columns * cell_width + _MARGIN, 640)
+    sheet = Image.new("RGB", (width, max(rows, 1) * cell_height + 44), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, 12), title if cells else f"{title}: none", fill=_INK["given"], font=_font(16, bold=True))
+    for number, cell in enumerate(cells):
+        left = _MARGIN + (number % columns) * cell_width
+        top = 40 + (number // columns) * cell_height
+        _draw_cell(sheet, draw, cell, left, top, tile)
+    return sheet
+
+
+def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int, tile: int) -> None:
+    small = max(cell.image.size) < tile
+    resampling = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+    picture = ImageOps.contain(cell.image.convert("RGB"), (tile, tile), resampling)
+    sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
+    outline = _INK["nearest"] if cell.suspect else "#dadce0"
+    draw.rectangle((left - 1, top - 1, left + tile, top + tile), outline=outline, width=2 if cell.suspect else 1)
+    font = _font(12)
+    draw.text((left, top + tile + 2), _fit(cell.given, font, tile), fill=_INK["given"], font=font)
+    text, ink = (f"→ {cell.nearest}", "nearest") if cell.suspect else ("nearest", "agrees")
+    draw.text((left, top + tile + 2 + _TEXT_HEIGHT), _fit(text, font, tile), fill=_INK[ink], font=font)
+
+
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which comes with matplotlib and covers Latin, Greek, Cyrillic, Arabic and more."""
+    weight = "bold" if bold else "normal"
+    properties = matplotlib.font_manager.FontProperties(family="DejaVu Sans", weight=weight)
+    return ImageFont.truetype(matplotlib.font_manager.findfont(properties), size)
+
+
+def _fit(text: str, font, width: int) -> str:
+    text = " ".join(text[:200].split()) or "(no name)"
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def save_contact_sheet(sheet: Image.Image, path: str | Path) -> None:
+    """Write the sheet as PNG, atomically."""
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
