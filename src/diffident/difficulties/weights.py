@@ -1,0 +1,62 @@
+"""From difficulty to the weight of the entropy bonus."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from diffident.errors import InputError, did_you_mean
+
+NORMALIZERS = ("rank", "minmax", "standard", "none")
+
+
+def difficulty_weights(
+    difficulty: Tensor | np.ndarray, normalizer: str = "rank", temperature: float = 0.7
+) -> Float[Tensor, " n"]:
+    """s_i = exp(u_i / T) / max_j exp(u_j / T), with u the normalised difficulty.
+
+    Args:
+        difficulty: One number per sample (n,); higher is harder.
+        normalizer: `rank` (u in [0, 1], ties share their mean rank), `minmax` (u in [0, 1]), `standard` (mean 0,
+            standard deviation 1) or `none` (u is the difficulty: its scale depends on encoder and classes).
+        temperature: T above 0; lower puts the weight on fewer, harder samples.
+
+    Returns:
+        Weights in (0, 1], float32 (n,); the hardest sample's is 1. All are 1 where every difficulty is the same.
+
+    Raises:
+        InputError: no samples, NaN or infinity, T not above 0, an unknown normalizer.
+
+    Example:
+        >>> difficulty_weights(torch.tensor([1.0, 2.0, 3.0]), temperature=1.0)
+        tensor([0.3679, 0.6065, 1.0000])
+    """
+    values = torch.as_tensor(difficulty, dtype=torch.float64).cpu().numpy()
+    if values.ndim != 1 or not len(values):
+        raise InputError(f"`difficulty` must be [n] with n at least 1; got shape {values.shape}. Score the samples first.")
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise InputError(f"`difficulty` must be finite; got {values[row]} at row {row}. Leave that sample out.")
+    if not (temperature > 0 and np.isfinite(temperature)):
+        raise InputError(f"`temperature` must be above 0; got {temperature}. The default is 0.7.")
+    scaled = _normalise(values, normalizer) / temperature
+    weights = torch.from_numpy(np.exp(scaled - scaled.max())).float()
+    return weights.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def scaled_rank(values: np.ndarray) -> np.ndarray:
+    """Ranks scaled to [0, 1], ties sharing their mean rank; 0 for a single value."""
+    return (rankdata(values) - 1) / max(len(values) - 1, 1)
+
+
+def _normalise(values: np.ndarray, normalizer: str) -> np.ndarray:
+    if normalizer == "none":
+        return values
+    if normalizer == "rank":
+        return scaled_rank(values)
+    if normalizer == "minmax":
+        return (values - values.min()) / (np.ptp(values) or 1.0)
+    if normalizer == "standard":
+        return (values - values.mean()) / (values.std() or 1.0)
+    raise InputError(f"`normalizer` must be a known one; got {normalizer!r}. {did_you_mean(normalizer, NORMALIZERS)}")

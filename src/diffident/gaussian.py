@@ -1,0 +1,363 @@
+"""Gaussians per class with a shared covariance, one background Gaussian, and the distances to them.
+
+Everything is divided by N. The statistics take one pass and can be merged; the solution is the discriminant form, in
+which only the directions that tell the classes apart are kept: with Sigma_t v = lambda Sigma_w v, v^T Sigma_w v = 1, the
+directions with lambda = 1 cancel in the relative distance, and at most min(K - 1, d) others are left.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.errors import InputError, ShapeError
+
+_BLOCK_ROWS = 16_384
+_NULL_TOLERANCE = 1e-10  # eigenvalues below this part of the largest are null: float32 Gram products resolve no less
+
+
+@dataclass(frozen=True)
+class GaussianStatistics:
+    """Sufficient statistics of labelled features; small, and mergeable across shards and machines.
+
+    Attributes:
+        shift: Subtracted from every feature, so that a mean far from zero costs no precision (d,), float64.
+        counts: Samples of each class (K,), int64.
+        sums: Sum of shifted features of each class (K, d), float64.
+        gram: Sum of the shifted features' outer products (d, d), float64.
+    """
+
+    shift: Float[Tensor, " d"]
+    counts: Int[Tensor, " k"]
+    sums: Float[Tensor, "k d"]
+    gram: Float[Tensor, "d d"]
+
+    @classmethod
+    def start(cls, values: Float[Tensor, "n d"], num_classes: int) -> "GaussianStatistics":
+        """Empty statistics, shifted by the mean of these features."""
+        if num_classes < 1:
+            raise InputError(f"`num_classes` must be at least 1; got {num_classes}. Count the labels' classes.")
+        shift = values.to(torch.float64).mean(dim=0) if len(values) else values.new_zeros(values.shape[1]).double()
+        num_features = values.shape[1]
+        zeros = shift.new_zeros
+        counts = torch.zeros(num_classes, dtype=torch.int64, device=values.device)
+        return cls(shift, counts, zeros(num_classes, num_features), zeros(num_features, num_features))
+
+    @property
+    def num_samples(self) -> int:
+        """Samples seen so far."""
+        return int(self.counts.sum())
+
+    def updated(self, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> "GaussianStatistics":
+        """The statistics with these samples added.
+
+        Raises:
+            ShapeError: another width than before, or another number of labels.
+            InputError: a feature that is NaN or infinite, or a label outside [0, K); names the row.
+        """
+        _check(values, labels, len(self.shift), len(self.counts))
+        counts, sums, gram = self.counts.clone(), self.sums.clone(), self.gram.clone()
+        counts += torch.bincount(labels, minlength=len(counts))
+        dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+        for start in range(0, len(values), _BLOCK_ROWS):
+            block = self._shifted(values[start : start + _BLOCK_ROWS], dtype)
+            gram += (block.T @ block).double()
+            sums.index_add_(0, labels[start : start + _BLOCK_ROWS], block.double())
+        return replace(self, counts=counts, sums=sums, gram=gram)
+
+    def _shifted(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values minus shift; subtracted in two float32 steps, so that no float64 copy of the features is made."""
+        high = self.shift.to(dtype)
+        return (values.to(dtype) - high) - (self.shift - high.double()).to(dtype)
+
+    def merge(self, other: "GaussianStatistics") -> "GaussianStatistics":
+        """The statistics of both sets of samples, exact although their shifts differ."""
+        if self.sums.shape != other.sums.shape:
+            raise ShapeError(
+                f"`other` must have shape {tuple(self.sums.shape)} (classes, features); got {tuple(other.sums.shape)}. "
+                "Start both with the same number of classes on features of the same encoder."
+            )
+        moved = other.shift - self.shift
+        total = other.sums.sum(dim=0)
+        outer = torch.outer(moved, total)
+        gram = other.gram + outer + outer.T + other.num_samples * torch.outer(moved, moved)
+        sums = other.sums + other.counts[:, None] * moved
+        return replace(self, counts=self.counts + other.counts, sums=self.sums + sums, gram=self.gram + gram)
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Class Gaussians with a shared covariance and the background Gaussian, in the discriminant form.
+
+    Attributes:
+        counts: Samples of each class (K,).
+        means: Class means; zero rows for absent classes (K, d), float64.
+        overall_mean: Mean of everything (d,), float64.
+        within: Within-class covariance after shrinkage (d, d), float64.
+        between: Covariance of the class means (d, d), float64; the background's is within + between.
+        whitening: W (d, rank) with W^T within W = I, float64.
+        directions: Discriminant directions (d, m), float64.
+        ratios: lambda of each direction, above 1 (m,), float64.
+        projected_means: Class means minus the overall mean on the directions (K, m), float64.
+        shrinkage: Part of the scaled identity in `within`, in [0, 1].
+        shrinkage_choice: `auto` or `given`.
+        rank: Rank of `within`.
+        condition_number: Largest over smallest non-null eigenvalue of the covariance before shrinkage.
+        constant_features: Number of features that never vary.
+    """
+
+    counts: Int[Tensor, " k"]
+    means: Float[Tensor, "k d"]
+    overall_mean: Float[Tensor, " d"]
+    within: Float[Tensor, "d d"]
+    between: Float[Tensor, "d d"]
+    whitening: Float[Tensor, "d q"]
+    directions: Float[Tensor, "d m"]
+    ratios: Float[Tensor, " m"]
+    projected_means: Float[Tensor, "k m"]
+    shrinkage: float
+    shrinkage_choice: str
+    rank: int
+    condition_number: float
+    constant_features: int
+
+    def to(self, device: torch.device | str) -> "Gaussians":
+        """The same on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Gaussians(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()})
+
+    @property
+    def singleton_classes(self) -> list[int]:
+        """Classes with one sample: their mean is that sample, so that its difficulty says little."""
+        return (self.counts == 1).nonzero().flatten().tolist()
+
+    @property
+    def absent_classes(self) -> list[int]:
+        """Classes without samples: infinitely far from everything."""
+        return (self.counts == 0).nonzero().flatten().tolist()
+
+
+def fit_gaussians(
+    values: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
+    *,
+    num_classes: int | None = None,
+    shrinkage: float | str = "auto",
+) -> Gaussians:
+    """Fit all Gaussians to labelled features.
+
+    Args:
+        values: Features, float16 to float64; any scale and offset.
+        labels: Classes in [0, num_classes).
+        num_classes: Default: the largest label plus one.
+        shrinkage: Part of the scaled identity in the covariance, in [0, 1], or `auto`; see `choose_shrinkage`.
+
+    Raises:
+        InputError: no samples, a NaN or infinite feature, a label out of range, a wrong shrinkage.
+        ShapeError: as many labels as rows are needed.
+
+    Example:
+        >>> gaussians = fit_gaussians(features.values, features.labels)
+        >>> gaussians.projected_means.shape         # 10 classes differ in 9 directions
+        torch.Size([10, 9])
+    """
+    if values.ndim != 2 or not len(values):
+        raise ShapeError(f"`values` must be [n, d] with n at least 1; got {tuple(values.shape)}. Give the features.")
+    if num_classes is None:
+        num_classes = int(labels.max()) + 1 if len(labels) else 1
+    statistics = GaussianStatistics.start(values[:_BLOCK_ROWS], max(num_classes, 1)).updated(values, labels)
+    return solve_gaussians(statistics, shrinkage)
+
+
+def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "auto") -> Gaussians:
+    """Gaussians from their statistics, in float64.
+
+    Sigma_w' = (1 - a) Sigma_w + a (tr Sigma_w / d) I and Sigma_t' = Sigma_w' + Sigma_b: the discriminant form stays
+    exact, and every lambda is at least 1. Directions in which no class varies are left out (they have rank 0).
+    """
+    size = statistics.num_samples
+    if not size:
+        raise InputError("`statistics` must hold at least one sample; got none. Update them with features first.")
+    counts = statistics.counts.double()
+    centroids = statistics.sums / counts.clamp(min=1)[:, None]
+    offset = statistics.sums.sum(dim=0) / size
+    total = statistics.gram / size - torch.outer(offset, offset)
+    deviations = torch.where(counts[:, None] > 0, centroids - offset, 0.0)
+    weighted = deviations * (counts / size).sqrt()[:, None]
+    between = weighted.T @ weighted
+    within = total - between
+    within = (within + within.T) / 2
+    amount = choose_shrinkage(within, statistics.counts) if shrinkage == "auto" else _checked_shrinkage(shrinkage)
+    scale = within.trace().clamp(min=0) / len(within)
+    shrunk = (1 - amount) * within + amount * scale * torch.eye(len(within), dtype=within.dtype, device=within.device)
+    whitening, spectrum = _whiten(shrunk, total)
+    condition = _condition_number(spectrum, amount, float(scale))
+    directions, ratios = _discriminants(whitening, weighted)
+    return Gaussians(
+        counts=statistics.counts,
+        means=torch.where(counts[:, None] > 0, centroids + statistics.shift, 0.0),
+        overall_mean=offset + statistics.shift,
+        within=shrunk,
+        between=between,
+        whitening=whitening,
+        directions=directions,
+        ratios=ratios,
+        projected_means=deviations @ directions,
+        shrinkage=float(amount),
+        shrinkage_choice="auto" if shrinkage == "auto" else "given",
+        rank=whitening.shape[1],
+        condition_number=condition,
+        constant_features=int((total.diagonal() <= _NULL_TOLERANCE * total.diagonal().max().clamp(min=1e-300)).sum()),
+    )
+
+
+def choose_shrinkage(within: Float[Tensor, "d d"], counts: Int[Tensor, " k"]) -> float:
+    """Oracle-approximating shrinkage for a covariance pooled over classes.
+
+    The degrees of freedom are N minus the number of classes present, since every class spends one on its mean.
+
+    Reference:
+        Chen, Wiesel, Eldar and Hero 2010, arXiv 0907.4698, eq. 23, with n = N - K.
+    """
+    freedom = int(counts.sum()) - int((counts > 0).sum())
+    if freedom < 1:
+        return 1.0
+    size = len(within)
+    trace, square = float(within.trace()), float((within * within).sum())
+    if trace <= 0:
+        return 1.0
+    numerator = (1 - 2 / size) * square + trace**2
+    denominator = (freedom + 1 - 2 / size) * (square - trace**2 / size)
+    return 1.0 if denominator <= 0 else min(1.0, max(0.0, numerator / denominator))
+
+
+def relative_squared_distance(
+    state: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Squared distance to the label's Gaussian minus that to the background.
+
+    Returns:
+        Difficulty, dimensionless, unbounded, float64, mean 0 over the fitted data without shrinkage; higher is harder.
+
+    Raises:
+        ShapeError: feature width differs from `fit_gaussians`.
+        InputError: a label out of range or of a class without samples.
+
+    Reference:
+        Ren et al. 2021, arXiv 2106.09022, eq. 3; Cui et al. 2023, arXiv 2304.10127 (opposite sign).
+    """
+    _check(values, labels, len(state.overall_mean), len(state.counts))
+    absent = (state.counts[labels] == 0).nonzero()
+    if len(absent):
+        row = int(absent[0])
+        raise InputError(
+            f"`labels` must be of classes with samples; got class {int(labels[row])} at row {row}, on which nothing was "
+            "fitted. Fit with samples of it, or leave the row out."
+        )
+    scores = [
+        (p - state.projected_means[chosen]).square().sum(dim=1) - (p.square() / state.ratios).sum(dim=1)
+        for p, chosen in zip(_projections(state, values, state.directions), labels.split(_BLOCK_ROWS), strict=True)
+    ]
+    return torch.cat(scores)
+
+
+def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    """Squared distance to every class's Gaussian minus that to the background; infinite for classes without samples.
+
+    One matrix product over the discriminant directions. The least over classes is the out-of-distribution score.
+    """
+    _check(values, None, len(state.overall_mean), len(state.counts))
+    constant = state.projected_means.square().sum(dim=1)
+    constant = torch.where(state.counts > 0, constant, torch.inf)
+    scores = []
+    for p in _projections(state, values, state.directions):
+        own = (p.square() * (1 - 1 / state.ratios)).sum(dim=1)
+        scores.append(torch.addmm(constant + own[:, None], p, state.projected_means.T, alpha=-2))
+    return torch.cat(scores)
+
+
+def squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    """D2_k: squared Mahalanobis distance to every class's Gaussian, float64; infinite for classes without samples."""
+    _check(values, None, len(state.overall_mean), len(state.counts))
+    means = (state.means - state.overall_mean) @ state.whitening
+    constant = torch.where(state.counts > 0, means.square().sum(dim=1), torch.inf)
+    return torch.cat(
+        [
+            torch.addmm(constant + q.square().sum(dim=1)[:, None], q, means.T, alpha=-2).clamp(min=0)
+            for q in _projections(state, values, state.whitening)
+        ]
+    )
+
+
+def background_squared_distance(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """D2_0: squared Mahalanobis distance to the background Gaussian, float64."""
+    _check(values, None, len(state.overall_mean), len(state.counts))
+    whitened = [q.square().sum(dim=1) for q in _projections(state, values, state.whitening)]
+    gained = [(p.square() * (1 - 1 / state.ratios)).sum(dim=1) for p in _projections(state, values, state.directions)]
+    return torch.cat(whitened) - torch.cat(gained)
+
+
+def _projections(state: Gaussians, values: Tensor, directions: Tensor) -> Iterator[Tensor]:
+    """Centred features on directions (block, m), float64, in blocks of rows."""
+    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    high = state.overall_mean.to(dtype)
+    low = (state.overall_mean - high.double()).to(dtype)
+    # Columns are scaled to unit length, so that float32 neither over- nor underflows.
+    lengths = directions.norm(dim=0).clamp(min=1e-300)
+    narrow = (directions / lengths).to(dtype)
+    for block in values.split(_BLOCK_ROWS):
+        yield (((block.to(dtype) - high) - low) @ narrow).double() * lengths
+
+
+def _whiten(shrunk: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """W (d, rank) with W^T shrunk W = I, and the eigenvalues of `shrunk`."""
+    spectrum, vectors = torch.linalg.eigh(shrunk)
+    largest = torch.maximum(spectrum[-1], _NULL_TOLERANCE * total.trace())
+    kept = spectrum > _NULL_TOLERANCE * largest if float(largest) > 0 else spectrum > 0
+    return vectors[:, kept] / spectrum[kept].sqrt(), spectrum
+
+
+def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions in which the class means differ, and lambda = 1 + their whitened variance."""
+    _, singular, right = torch.linalg.svd(weighted @ whitening, full_matrices=False)
+    kept = singular.square() > 1e-12
+    return whitening @ right[kept].T, 1 + singular[kept].square()
+
+
+def _condition_number(spectrum: Tensor, amount: float, scale: float) -> float:
+    """Of the covariance before shrinkage, over its non-null eigenvalues."""
+    if amount >= 1:
+        return 1.0
+    before = (spectrum - amount * scale) / (1 - amount)
+    kept = before[before > _NULL_TOLERANCE * before.max().clamp(min=0)]
+    return float(kept.max() / kept.min()) if len(kept) else 1.0
+
+
+def _checked_shrinkage(shrinkage: float | str) -> float:
+    if isinstance(shrinkage, str) or not 0 <= shrinkage <= 1:
+        raise InputError(f"`shrinkage` must be `auto` or in [0, 1]; got {shrinkage!r}. Leave it out for `auto`.")
+    return float(shrinkage)
+
+
+def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes: int) -> None:
+    if values.ndim != 2 or values.shape[1] != num_features:
+        raise ShapeError(
+            f"`values` must be [n, {num_features}]; got {tuple(values.shape)}. Use features of the same encoder."
+        )
+    finite = values.sum(dim=1, dtype=torch.float64).isfinite() if len(values) else None
+    if finite is not None and not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise InputError(f"`values` must be finite; got NaN or infinity at row {row}. Mend or leave out that sample.")
+    if labels is None:
+        return
+    if labels.shape != values.shape[:1]:
+        raise ShapeError(f"`labels` must be one per row, [{len(values)}]; got {tuple(labels.shape)}. Match them by id.")
+    outside = ((labels < 0) | (labels >= num_classes)).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise InputError(
+            f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row}. "
+            f"Re-index the labels or fit with num_classes={max(int(labels.max()) + 1, num_classes)}."
+        )

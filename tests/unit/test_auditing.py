@@ -1,0 +1,55 @@
+import numpy as np
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from diffident.auditing import audit, audit_table, suspect_rows, write_audit_table
+from diffident.records import DifficultyTable
+
+
+def make_table() -> DifficultyTable:
+    return DifficultyTable(
+        ids=np.array(["a", "b", "c", "d"], dtype=object),
+        labels=np.array([0, 1, 0, 1]),
+        difficulty=np.array([1.0, 5.0, 5.0, -2.0]),
+        rank=np.array([1 / 3, 5 / 6, 5 / 6, 0.0]),
+        nearest_labels=np.array([1, 1, 1, 1]),
+        margin=np.array([0.5, 0.0, 4.0, 0.0]),
+        label_names=("cat", "dog"),
+    )
+
+
+def test_order_is_hardest_first_and_ties_keep_the_tables_order():
+    assert audit(make_table()).order.tolist() == [1, 2, 0, 3]
+
+
+def test_suspects_are_those_that_another_class_is_nearer_to():
+    assert audit(make_table()).suspect.tolist() == [True, False, True, False]
+
+
+def test_suspect_rows_are_hardest_first():
+    assert suspect_rows(audit(make_table())).tolist() == [2, 0]
+
+
+def test_table_has_names_of_given_and_nearest_class():
+    suspects = audit(make_table())
+    table = audit_table(suspects, suspect_rows(suspects), texts=["=cmd", "two\nlines"])
+    assert table["id"].to_pylist() == ["c", "a"]
+    assert table["label_name"].to_pylist() == ["cat", "cat"]
+    assert table["nearest_label_name"].to_pylist() == ["dog", "dog"]
+    assert table["text"].to_pylist() == ["=cmd", "two\nlines"]
+
+
+def test_csv_and_parquet_hold_the_same_rows(tmp_path):
+    suspects = audit(make_table())
+    write_audit_table(audit_table(suspects, suspects.order), tmp_path, "hardest")
+    parquet, csv = pq.read_table(tmp_path / "hardest.parquet"), pa_csv.read_csv(tmp_path / "hardest.csv")
+    assert parquet["id"].to_pylist() == csv["id"].to_pylist() == ["b", "c", "a", "d"]
+    assert csv["margin"].to_pylist() == [0.0, 4.0, 0.5, 0.0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hardest.csv", "hardest.parquet"]
+
+
+def test_no_suspects_gives_an_empty_table(tmp_path):
+    suspects = audit(make_table())
+    table = audit_table(suspects, np.array([], dtype=np.int64))
+    write_audit_table(table, tmp_path, "suspects")
+    assert pq.read_table(tmp_path / "suspects.parquet").num_rows == 0
