@@ -1,0 +1,110 @@
+"""Encoders from Python: any callable, `identity`, and `glyphs`, the one that comes with the package."""
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from diffident.encoders.common import autocast, fingerprint, freeze, resolve_device, resolve_precision
+from diffident.errors import InputError
+
+
+class CallableEncoder:
+    """A function from a list of samples to features [n, d] (array or tensor)."""
+
+    modality = "any"
+
+    def __init__(self, function: Callable[[list], Any], *, name: str | None = None):
+        self.name = name or f"python:{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+        try:
+            source = inspect.getsource(function)
+        except (OSError, TypeError):
+            source = repr(type(function))
+        weights = function if isinstance(function, nn.Module) else None
+        self.fingerprint = fingerprint(weights, [self.name, hashlib.sha256(source.encode()).hexdigest()])
+        self._function = function
+
+    def prepare(self, sample: Any) -> Any:
+        """The sample itself."""
+        return sample
+
+    @torch.inference_mode()
+    def encode(self, batch: Sequence[Any]) -> Float[Tensor, "..."]:
+        """What the function gives, as float32 on the CPU."""
+        return torch.as_tensor(np.asarray(self._function(list(batch)))).float().cpu()
+
+
+class IdentityEncoder:
+    """Vectors as they are; images flattened, scaled to [0, 1]. For features and tables."""
+
+    name = "identity"
+    fingerprint = "identity-1"
+    modality = "any"
+
+    def prepare(self, sample: Any) -> Tensor:
+        """The sample as a float32 vector."""
+        if isinstance(sample, str):
+            raise InputError("`identity` must be given vectors or images; got text. Choose sentence-transformers:NAME.")
+        values = np.asarray(sample)
+        scale = 255 if values.dtype == np.uint8 else 1
+        return torch.from_numpy(values.astype(np.float32).reshape(-1) / scale)
+
+    def encode(self, batch: Sequence[Tensor]) -> Float[Tensor, "n d"]:
+        """The vectors, stacked."""
+        if len({len(vector) for vector in batch}) > 1:
+            raise InputError("`identity` must be given samples of one size; got several. Use --encoder glyphs or timm:NAME.")
+        return torch.stack(list(batch))
+
+
+class GlyphsEncoder:
+    """The small network that comes with the package, trained on rendered characters; see docs/glyphs.md."""
+
+    name = "glyphs"
+    modality = "image"
+
+    def __init__(self, *, device: str = "auto", precision: str = "auto"):
+        from diffident.encoders.glyph_network import GlyphNetwork, prepare_glyph
+
+        network = GlyphNetwork()
+        weights = load_file(Path(__file__).with_name("glyphs.safetensors"))
+        network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()})
+        self._device = resolve_device(device)
+        self._dtype = resolve_precision(precision, self._device)
+        self.fingerprint = fingerprint(network, ["glyphs", inspect.getsource(prepare_glyph), str(self._dtype)])
+        self._network = freeze(network, self._device, channels_last=True)
+        self._prepare = prepare_glyph
+
+    def prepare(self, sample: Any) -> Tensor:
+        """Grey, 32 x 32, ink bright."""
+        return self._prepare(sample)
+
+    @torch.inference_mode()
+    def encode(self, batch: Sequence[Tensor]) -> Float[Tensor, "n d"]:
+        """Features of prepared images, float32 on the CPU."""
+        with autocast(self._device, self._dtype):
+            return self._network(torch.stack(list(batch)).to(self._device)).float().cpu()
+
+
+def open_python(path: str) -> CallableEncoder:
+    """`module:function`; modules of the current folder are found."""
+    module_name, separator, function_name = path.partition(":")
+    if not (separator and module_name and function_name):
+        raise InputError(f"`python:` must be followed by module:function; got `{path}`. For example: python:my_encoder:encode.")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"`python:{path}` must be importable; {error}. Run where the module is, or install it.") from None
+    if not callable(function):
+        raise InputError(f"`python:{path}` must be callable; got {type(function).__name__}. Name a function.")
+    return CallableEncoder(function, name=f"python:{path}")

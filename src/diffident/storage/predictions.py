@@ -1,0 +1,248 @@
+"""Predictions as Parquet (`id`, `label`, `logits`), and what others write: `.npz`, or probabilities for logits."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from diffident.errors import InputError, ShapeError
+from diffident.records import Predictions
+from diffident.storage.atomic import atomic_path
+
+FORMAT_VERSION = 1
+_SUM_TOLERANCE = 1e-3
+
+
+def write_predictions(predictions: Predictions, path: str | Path) -> None:
+    """Write predictions as Parquet, atomically; the same predictions give the same bytes.
+
+    Columns: `id` string, `label` int64 (absent without labels), `logits` fixed-size list of float32. The schema's
+    metadata holds JSON under `diffident`: format, version and label_names.
+
+    Raises:
+        InputError: ids, labels and logits do not have the same number of rows.
+    """
+    logits = predictions.logits.detach().cpu().to(torch.float32).contiguous()
+    columns: dict[str, pa.Array] = {"id": pa.array([str(sample) for sample in predictions.ids], pa.string())}
+    if predictions.labels is not None:
+        columns["label"] = pa.array(predictions.labels.detach().cpu().to(torch.int64).numpy())
+    columns["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(logits.numpy().reshape(-1)), logits.shape[1])
+    for name, column in columns.items():
+        if len(column) != len(logits):
+            raise ShapeError(f"`{name}` must have {len(logits)} rows like `logits`; got {len(column)} for {path}.")
+    about = {"format": "predictions", "version": FORMAT_VERSION}
+    names = predictions.label_names
+    about["label_names"] = None if names is None else list(names)  # type: ignore[assignment]
+    table = pa.table(columns).replace_schema_metadata({b"diffident": json.dumps(about, sort_keys=True).encode()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read predictions: Parquet with `id`, or `.npz` with optional `ids`; `label` or `labels` may be absent.
+
+    `logits` are taken where there are any; else `probs`, whose rows must sum to 1 within 0.001, become log(probs) with
+    0 clamped to the least normal float32. Ids that an `.npz` lacks are the row numbers.
+
+    Raises:
+        InputError: no such file, another format, a missing column, rows that differ in number, a NaN, a label that is
+            no integer or out of range, an id that occurs twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"`predictions` must be a file; got {path}, which is not there. Run `diffident predict` first."
+        )
+    columns, label_names = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
+    logits = _logits_of(columns, path)
+    num_samples, num_classes = logits.shape
+    if label_names is not None and len(label_names) != num_classes:
+        raise InputError(
+            f"`label_names` must have {num_classes} entries, one per logit; got {len(label_names)} in {path}. "
+            f"Write the file again."
+        )
+    ids = columns.get("id")
+    if ids is None:
+        ids = np.array([str(row) for row in range(num_samples)], dtype=object)
+    _check_rows("id", ids, num_samples, path)
+    _check_unique(ids, path)
+    labels = columns.get("label")
+    if labels is not None:
+        labels = torch.from_numpy(_check_labels(labels, num_samples, num_classes, path))
+    return Predictions(ids, torch.from_numpy(logits), labels, label_names)
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], None]:
+    columns: dict[str, np.ndarray] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = list(file.files)
+            for name, key in (("logits", "logits"), ("probs", "probs"), ("labels", "label"), ("ids", "id")):
+                if name in held:
+                    columns[key] = file[name]
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"`predictions` must be a readable .npz; got {path}: {_first_line(error)} "
+            f"Save plain numbers and strings with numpy.savez, without objects."
+        ) from error
+    _check_present(columns, held, path)
+    if "id" in columns:
+        columns["id"] = np.array([str(sample) for sample in columns["id"].reshape(-1).tolist()], dtype=object)
+    return columns, None
+
+
+def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"`predictions` must be Parquet or .npz; got {path}: {_first_line(error)} Run `diffident predict` again."
+        ) from error
+    held = table.column_names
+    if "id" not in held:
+        raise InputError(
+            f"`predictions` must have a column `id`; got {', '.join(held) or 'no columns'} in {path}. "
+            f"Add the ids of the samples as strings."
+        )
+    _check_present(held, held, path)
+    columns = {}
+    for name in ("id", "label", "logits", "probs"):
+        if name in held:
+            column = table.column(name).combine_chunks()
+            _check_no_nulls(name, column, path)
+            columns[name] = _matrix(name, column, path) if name in ("logits", "probs") else _vector(name, column)
+    return columns, _label_names(table.schema.metadata or {}, path)
+
+
+def _vector(name: str, column: pa.Array) -> np.ndarray:
+    if name == "id":
+        return np.array([str(sample) for sample in column.to_pylist()], dtype=object)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _matrix(name: str, column: pa.Array, path: Path) -> np.ndarray:
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise InputError(
+            f"`{name}` must be a list of numbers per row; got {kind} in {path}. Store one fixed-size list per sample."
+        )
+    if not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise InputError(f"`{name}` must hold numbers; got {kind} in {path}. Store float32.")
+    lengths = np.array([len(row) for row in column]) if not pa.types.is_fixed_size_list(kind) else None
+    width = kind.list_size if lengths is None else int(lengths[0]) if len(lengths) else 0
+    if lengths is not None and (lengths != width).any():
+        row = int((lengths != width).argmax())
+        raise ShapeError(
+            f"`{name}` must have the same length in every row; got {lengths[row]} at row {row} and {width} at row 0 "
+            f"in {path}. Give one number per class."
+        )
+    values = column.flatten()
+    if values.null_count:
+        row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // width
+        raise InputError(f"`{name}` must have no missing numbers; got null at row {row} of {path}. Predict it again.")
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
+
+
+def _logits_of(columns: dict[str, np.ndarray], path: Path) -> np.ndarray:
+    name = "logits" if "logits" in columns else "probs"
+    values = columns[name]
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise ShapeError(
+            f"`{name}` must be numbers of shape [n, c]; got {values.dtype} of shape {list(values.shape)} in {path}. "
+            f"Give one row per sample and one column per class."
+        )
+    if not values.size:
+        raise InputError(f"`{name}` must have at least one row and column; got {list(values.shape)} in {path}.")
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)  # beyond float32 is infinite, and named below
+    wrong = ~np.isfinite(narrow).all(axis=1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        bad = values[row][~np.isfinite(narrow[row])][0]
+        raise InputError(f"`{name}` must be finite; got {bad:g} at row {row} of {path}. Look for a diverged model.")
+    return narrow if name == "logits" else _log_of_probs(values.astype(np.float64), path)
+
+
+def _log_of_probs(probs: np.ndarray, path: Path) -> np.ndarray:
+    if (probs < 0).any():
+        row = int((probs < 0).any(axis=1).argmax())
+        raise InputError(
+            f"`probs` must be at least 0; got {probs[row].min():g} at row {row} of {path}. "
+            f"If these are logits, name them `logits`."
+        )
+    off = np.abs(probs.sum(axis=1) - 1)
+    if (off > _SUM_TOLERANCE).any():
+        row = int((off > _SUM_TOLERANCE).argmax())
+        raise InputError(
+            f"`probs` must sum to 1 in every row; got {probs[row].sum():g} at row {row} of {path}. "
+            f"If these are logits, name them `logits`."
+        )
+    return np.log(np.maximum(probs, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def _check_labels(labels: np.ndarray, num_samples: int, num_classes: int, path: Path) -> np.ndarray:
+    _check_rows("label", labels, num_samples, path)
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"`label` must be integers; got {labels.dtype} in {path}. Store the class numbers as int64.")
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        row = int(outside.argmax())
+        raise InputError(
+            f"`label` must be in [0, {num_classes}); got {labels[row]} at row {row} of {path}. "
+            f"Re-index the labels; leave the column out for out-of-distribution data."
+        )
+    return labels.astype(np.int64)
+
+
+def _check_rows(name: str, values: np.ndarray, num_samples: int, path: Path) -> None:
+    if values.shape != (num_samples,):
+        raise ShapeError(
+            f"`{name}` must have shape [{num_samples}], one per row of logits; got {list(values.shape)} in {path}. "
+            f"Write all columns from the same samples."
+        )
+
+
+def _check_unique(ids: np.ndarray, path: Path) -> None:
+    seen: dict[str, int] = {}
+    for row, sample in enumerate(ids):
+        if seen.setdefault(sample, row) != row:
+            raise InputError(
+                f"`id` must be unique; got {sample!r} at rows {seen[sample]} and {row} of {path}. "
+                f"Keep one row per sample."
+            )
+
+
+def _check_present(columns: Any, held: list[str], path: Path) -> None:
+    if "logits" not in columns and "probs" not in columns:
+        raise InputError(
+            f"`predictions` must have `logits` or `probs`; got {', '.join(held) or 'nothing'} in {path}. "
+            f"Rename the array that holds them."
+        )
+
+
+def _check_no_nulls(name: str, column: pa.Array, path: Path) -> None:
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise InputError(
+            f"`{name}` must have no missing entries; got null at row {row} of {path}. Fill or drop the row."
+        )
+
+
+def _label_names(metadata: dict[bytes, bytes], path: Path) -> tuple[str, ...] | None:
+    try:
+        names = json.loads(metadata.get(b"diffident", b"{}")).get("label_names")
+        return None if names is None else tuple(str(name) for name in names)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"`diffident` in the schema's metadata must be a JSON object; got {path}: {_first_line(error)} "
+            f"Write the file again."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

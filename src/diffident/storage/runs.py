@@ -1,0 +1,88 @@
+"""The folder of a training run."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffident.errors import InputError
+from diffident.settings import TrainingSettings, load_settings
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk.
+
+    Attributes:
+        path: The folder.
+        settings: Its resolved settings.
+        data: The `[data]` table of `config.toml`: name, modality, num_classes, label_names, fingerprints.
+    """
+
+    path: Path
+    settings: TrainingSettings
+    data: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has ended; the weights are written last."""
+        return self.weights.exists()
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation(self) -> Path | None:
+        """`evaluation.json`, where the run was evaluated."""
+        file = self.path / "evaluation.json"
+        return file if file.exists() else None
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, or None."""
+        names = self.data.get("label_names")
+        return None if names is None else tuple(names)
+
+    def predictions(self, split: str) -> Path:
+        """The predictions of a split, there or not."""
+        return self.path / "predictions" / f"{split}.parquet"
+
+
+def open_run(path: str | Path, *, unfinished: bool = False) -> RunFolder:
+    """The run in a folder.
+
+    Args:
+        path: The folder.
+        unfinished: Whether a run without weights is welcome.
+
+    Raises:
+        InputError: the folder holds no run, or an unfinished one.
+    """
+    path = Path(path)
+    config = path / "config.toml"
+    if not config.is_file():
+        raise InputError(f"`run` must be a folder of `diffident train`; {path} has no config.toml. Check the path.")
+    settings = load_settings(config)
+    run = RunFolder(path, settings, tomllib.loads(config.read_text(encoding="utf-8")).get("data", {}))
+    missing = {"modality", "num_classes", "ids"} - run.data.keys()
+    if missing:
+        raise InputError(f"`run` must be complete; {config} lacks [data] {', '.join(sorted(missing))}. Train it again.")
+    if not (run.finished or unfinished):
+        raise InputError(
+            f"`run` must be finished; {path} has no model.safetensors. Go on with `diffident train --resume`."
+        )
+    return run
+
+
+def differing_settings(old: TrainingSettings, new: TrainingSettings) -> list[str]:
+    """`key: old, now new` of every setting that changes the result."""
+    pairs = [(field.name, getattr(old, field.name), getattr(new, field.name)) for field in dataclasses.fields(old)]
+    return [f"{key} was {before!r}, now {now!r}" for key, before, now in pairs if before != now and key != "device"]
