@@ -33,7 +33,7 @@ class ComparisonRow:
         name: The method's name.
         seeds: Seeds of its runs, ascending.
         metrics: Spread of every metric; those of out-of-distribution sets as `ood/NAME/auroc`.
-        differences: Spread of method minus baseline at the same seed, by metric; empty for the baseline and without one.
+        differences: Spread of method minus baseline at the same seed, by metric; empty for the baseline itself.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How sure softmax(logits) is, as one number a sample. Halves are computed in float32; every function says its direction."""
+"""How sure softmax(logits) is, as one number a sample; halves are computed in float32."""
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ def max_logit(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
 
 
 def negative_energy(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
-    """log sum exp(logits), unbounded; higher is surer.
+    """Log of the sum of exp(logits), unbounded; higher is surer.
 
     Reference:
         Liu et al. 2020, arXiv 2010.03759, at temperature 1.

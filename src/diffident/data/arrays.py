@@ -33,12 +33,18 @@ def open_npz(path: Path, label_column: str | None) -> Dataset:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError) as error:
-        raise InputError(f"`DATA` must be a readable .npz; {path} is not: {error}. Write it anew with np.savez.") from None
+        raise InputError(
+            f"`DATA` must be a readable .npz; {path} is not: {error}. Write it anew with np.savez."
+        ) from None
     key = next((key for key in _DATA_KEYS if key in arrays), None)
     if key is None:
-        raise InputError(f"`DATA` must hold `images` or `features`; {path} holds {', '.join(arrays) or 'nothing'}. Rename one.")
+        raise InputError(
+            f"`DATA` must hold `images` or `features`; {path} holds {', '.join(arrays) or 'nothing'}. Rename one."
+        )
     if label_column is not None and label_column not in arrays:
-        raise InputError(f"`--label-column` must name an array of {path}; got `{label_column}`. {did_you_mean(label_column, arrays)}")
+        raise InputError(
+            f"`--label-column` must name an array of {path}; got `{label_column}`. {did_you_mean(label_column, arrays)}"
+        )
     label = label_column or next((name for name in _LABEL_KEYS if name in arrays), None)
     labels = None if label is None else arrays[label]
     names = tuple(map(str, arrays["label_names"])) if "label_names" in arrays else None
@@ -58,7 +64,9 @@ def open_npy(path: Path) -> Dataset:
     try:
         values = np.load(path, allow_pickle=False)
     except (ValueError, OSError) as error:
-        raise InputError(f"`DATA` must be a readable .npy; {path} is not: {error}. Write it anew with np.save.") from None
+        raise InputError(
+            f"`DATA` must be a readable .npy; {path} is not: {error}. Write it anew with np.save."
+        ) from None
     return _from_arrays(values, labels, path)
 
 
@@ -68,7 +76,9 @@ def _from_arrays(values, labels, path: Path, *, ids=None, names=None, columns=No
         raise InputError(f"`DATA` must hold samples; {where} has none. Choose another file.")
     for what, array in (("labels", labels), ("ids", ids)):
         if array is not None and len(array) != len(values):
-            raise InputError(f"`{what}` must be one per sample; got {len(array)} for {len(values)} in {where}. Match them.")
+            raise InputError(
+                f"`{what}` must be one per sample; got {len(array)} for {len(values)} in {where}. Match them."
+            )
     digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
     digest.update(np.ascontiguousarray(values))
     classes = None
@@ -95,7 +105,9 @@ def _reader(values: np.ndarray, where: str):
         )
     if values.dtype != np.uint8:
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise InputError(f"`images` must be uint8, or floats in [0, 1]; got {values.dtype} beyond that in {where}. Scale it.")
+            raise InputError(
+                f"`images` must be uint8, or floats in [0, 1]; got {values.dtype} beyond that in {where}. Scale it."
+            )
         values = np.round(values * 255).astype(np.uint8)
     return "image", ReadImageArray(np.ascontiguousarray(values))
 
@@ -111,7 +123,9 @@ def open_digits(split: str | None) -> Dataset:
     validation, test = train_test_split(rest, train_size=_NUM_VALIDATION, stratify=bunch.target[rest], random_state=0)
     splits = {None: rows, "train": np.sort(train), "validation": np.sort(validation), "test": np.sort(test)}
     if split not in splits:
-        raise InputError(f"`digits` must have a known split; got `{split}`. {did_you_mean(str(split), [s for s in splits if s])}")
+        raise InputError(
+            f"`digits` must have a known split; got `{split}`. {did_you_mean(str(split), [s for s in splits if s])}"
+        )
     images = np.round(bunch.images * 255 / 16).astype(np.uint8)
     ids = np.array([f"digits:{row:04d}" for row in rows], dtype=object)
     fingerprint = hashlib.sha256(images.tobytes()).hexdigest()

@@ -23,7 +23,9 @@ def find_column(columns: list[str], wanted: str | None, usual: tuple[str, ...], 
     if wanted is None:
         return next((name for name in usual if name in columns), None)
     if wanted not in columns:
-        raise InputError(f"`--{what}-column` must name a column of {where}; got `{wanted}`. {did_you_mean(wanted, columns)}")
+        raise InputError(
+            f"`--{what}-column` must name a column of {where}; got `{wanted}`. {did_you_mean(wanted, columns)}"
+        )
     return wanted
 
 
@@ -45,7 +47,11 @@ def read_labels(
     words, numbers = {}, {}
     for row, value in enumerate(values):
         line = row + first_line
-        if value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip()):
+        if (
+            value is None
+            or (isinstance(value, float) and math.isnan(value))
+            or (isinstance(value, str) and not value.strip())
+        ):
             raise InputError(
                 f"`{column}` must have a label in every row; got none at row {line} of {where}. "
                 "Fill it in, or remove the row."
@@ -63,7 +69,9 @@ def read_labels(
     labels = np.array([_whole_number(value) for value in values], dtype=np.int64)
     if len(labels) and labels.min() < 0:
         row = int(np.flatnonzero(labels < 0)[0])
-        raise InputError(f"`{column}` must be at least 0; got {labels[row]} at row {row + first_line} of {where}. Re-index.")
+        raise InputError(
+            f"`{column}` must be at least 0; got {labels[row]} at row {row + first_line} of {where}. Re-index."
+        )
     if names is not None and len(labels) and labels.max() >= len(names):
         row = int(np.flatnonzero(labels >= len(names))[0])
         raise InputError(
@@ -79,7 +87,9 @@ def _from_words(values: list, column: str, where: str, names: tuple[str, ...] | 
     index = {name: number for number, name in enumerate(names)}
     unknown = next((word for word in words if word not in index), None)
     if unknown is not None:
-        raise InputError(f"`{column}` must be a known label name; got {unknown!r} in {where}. {did_you_mean(unknown, names)}")
+        raise InputError(
+            f"`{column}` must be a known label name; got {unknown!r} in {where}. {did_you_mean(unknown, names)}"
+        )
     return np.array([index[word] for word in words], dtype=np.int64), names
 
 
@@ -107,7 +117,9 @@ def read_ids(values: list | None, name: str, num_rows: int, column: str, where: 
     ids = np.array([str(value) for value in values], dtype=object)
     twice = [sample for sample, count in Counter(ids).items() if count > 1]
     if twice:
-        raise InputError(f"`{column}` must be unique; got {twice[0]!r} more than once in {where}. Choose another id column.")
+        raise InputError(
+            f"`{column}` must be unique; got {twice[0]!r} more than once in {where}. Choose another id column."
+        )
     return ids
 
 

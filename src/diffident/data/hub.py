@@ -24,7 +24,9 @@ def open_hub(name: str, split: str, choice: ColumnChoice) -> Dataset:
     try:
         import datasets
     except ImportError:
-        raise MissingDependencyError("`hf:` must have the library datasets. Install it: pip install 'diffident[hub]'.") from None
+        raise MissingDependencyError(
+            "`hf:` must have the library datasets. Install it: pip install 'diffident[hub]'."
+        ) from None
     try:
         loaded = datasets.load_dataset(name, split=split)
     except ValueError as error:
@@ -35,7 +37,9 @@ def open_hub(name: str, split: str, choice: ColumnChoice) -> Dataset:
             "or pass the folder of its Parquet files as DATA."
         ) from None
     names = {
-        column: tuple(feature.names) for column, feature in loaded.features.items() if isinstance(feature, datasets.ClassLabel)
+        column: tuple(feature.names)
+        for column, feature in loaded.features.items()
+        if isinstance(feature, datasets.ClassLabel)
     }
     table = loaded.with_format("arrow")[:]
     title = f"{name.replace('/', '-')}:{split}"
@@ -57,7 +61,9 @@ def open_torchvision(name: str, split: str | None) -> Dataset:
 
     known = [entry for entry in sets.__all__ if isinstance(getattr(sets, entry), type)]
     if name not in known:
-        raise InputError(f"`torchvision:` must be followed by a data set of torchvision's; got `{name}`. {did_you_mean(name, known)}")
+        raise InputError(
+            f"`torchvision:` must be followed by a data set of torchvision's; got `{name}`. {did_you_mean(name, known)}"
+        )
     root = Path(os.environ.get("DIFFIDENT_DATA", Path.home() / ".cache" / "diffident")) / "torchvision"
     try:
         loaded = _load_torchvision(getattr(sets, name), root, split)

@@ -59,7 +59,9 @@ def _split_files(folder: Path, split: str | None) -> list[Path]:
     files = sorted(folder.rglob("*.parquet"))
     splits = sorted({file.name.split("-")[0].removesuffix(".parquet") for file in files})
     if split is None and len(splits) > 1:
-        raise InputError(f"`DATA` must name one split of {folder}; it has {', '.join(splits)}. For example: {folder}:{splits[0]}.")
+        raise InputError(
+            f"`DATA` must name one split of {folder}; it has {', '.join(splits)}. For example: {folder}:{splits[0]}."
+        )
     chosen = splits[0] if split is None else split
     if chosen not in splits:
         raise InputError(f"`DATA` must name a split of {folder}; got `{chosen}`. Splits: {', '.join(splits)}.")
@@ -80,7 +82,9 @@ def open_csv(path: Path, choice: ColumnChoice) -> Dataset:
             )  # fmt: skip
             table = pa_csv.read_csv(file, parse_options=_csv_rules(delimiter), convert_options=strings)
     except pa.ArrowInvalid as error:
-        raise InputError(f"`DATA` must be a CSV file with a header line; {path} is not: {error}. Mend that row.") from None
+        raise InputError(
+            f"`DATA` must be a CSV file with a header line; {path} is not: {error}. Mend that row."
+        ) from None
     return open_table(table, path.stem, str(path), path.parent, choice, {}, _hash_files([path]), first_line=2)
 
 
@@ -97,9 +101,13 @@ def open_jsonl(path: Path, choice: ColumnChoice) -> Dataset:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"`DATA` must have JSON on every line; line {number} of {path} is not: {error}. Mend it.") from None
+            raise InputError(
+                f"`DATA` must have JSON on every line; line {number} of {path} is not: {error}. Mend it."
+            ) from None
         if not isinstance(row, dict):
-            raise InputError(f"`DATA` must have an object on every line; got {line[:40]} at line {number} of {path}. Mend it.")
+            raise InputError(
+                f"`DATA` must have an object on every line; got {line[:40]} at line {number} of {path}. Mend it."
+            )
         rows.append(row)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = {column: [row.get(column) for row in rows] for column in columns}
@@ -110,7 +118,9 @@ def _text_of(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"`DATA` must be UTF-8; {path} is not, at byte {error.start}. Convert it with: iconv -t utf-8.") from None
+        raise InputError(
+            f"`DATA` must be UTF-8; {path} is not, at byte {error.start}. Convert it with: iconv -t utf-8."
+        ) from None
     if not text.strip():
         raise InputError(f"`DATA` must hold samples; {path} is empty. Choose another file.")
     return text
@@ -172,7 +182,9 @@ def _cells(table: pa.Table | dict[str, list], column: str) -> list:
 def _texts(values: list, column: str, where: str, first_line: int) -> tuple[str, ...]:
     for row, value in enumerate(values):
         if value is None:
-            raise InputError(f"`{column}` must have a text in every row; got none at row {row + first_line} of {where}. Fill it in.")
+            raise InputError(
+                f"`{column}` must have a text in every row; got none at row {row + first_line} of {where}. Fill it in."
+            )
     return tuple(str(value) for value in values)
 
 
@@ -266,7 +278,9 @@ def _vector_reader(cells: dict[str, list], used: set[str], where: str, first_lin
         if column in used:
             continue
         try:
-            columns[column] = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float32)
+            columns[column] = np.array(
+                [np.nan if value is None else float(value) for value in values], dtype=np.float32
+            )
         except (TypeError, ValueError):
             continue
     if not columns:
@@ -277,7 +291,9 @@ def _vector_reader(cells: dict[str, list], used: set[str], where: str, first_lin
     for column, values in columns.items():
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0]) + first_line
-            raise InputError(f"`{column}` must have a number in every row; got none at row {row} of {where}. Fill it in.")
+            raise InputError(
+                f"`{column}` must have a number in every row; got none at row {row} of {where}. Fill it in."
+            )
     return ReadVector(np.stack(list(columns.values()), axis=1))
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from diffident.errors import InputError
 from diffident.losses.cross_entropy import check_batch, check_reduction, reduce_losses
@@ -28,8 +27,13 @@ class _EntropyRegularized(torch.autograd.Function):
         return losses - strength * entropy
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        # `once_differentiable` hands on a constant, silently, where the outer gradient is one: so refuse any graph.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "A loss with an entropy bonus can be differentiated once; got backward with create_graph=True. "
+                "Leave create_graph out, or write the loss with torch.log_softmax."
+            )
         probs, labels, strength, entropy = ctx.saved_tensors
         gradient = torch.xlogy(probs, probs).addcmul_(probs, entropy[:, None])
         gradient.mul_(strength[:, None]).add_(probs)
@@ -42,7 +46,7 @@ def entropy_regularized_losses(
 ) -> Float[Tensor, " n"]:
     """CE(logits, labels) - strength * H(softmax(logits)) of every sample.
 
-    Differentiable once, for the logits alone; a second derivative is refused with a RuntimeError.
+    Differentiable once, for the logits alone; `create_graph=True` is refused with a RuntimeError.
 
     Args:
         logits: float32 or float64 (`check_batch` sees to it).

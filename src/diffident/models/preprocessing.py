@@ -1,0 +1,232 @@
+"""From a data set to one tensor in memory: fitted on the training data, saved in the run."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from PIL import Image
+from torch import Tensor
+
+from diffident.data.dataset import Dataset
+from diffident.errors import InputError, MissingDependencyError
+from diffident.settings import TrainingSettings
+from diffident.storage.atomic import write_text
+
+# Modalities that each model takes; python: models take what the data is.
+_TAKES = {
+    "cnn-small": ("image",),
+    "resnet18-32px": ("image",),
+    "timm:": ("image",),
+    "torchvision:": ("image",),
+    "ngrams": ("text",),
+    "transformers:": ("text",),
+    "mlp": ("vector", "image"),
+    "python:": ("image", "vector"),
+}
+_LARGEST_OWN_SIDE = 64
+_PRETRAINED_SIDE = 224
+_WORD = re.compile(r"(?u)\b\w+\b")
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """What happens to a sample before the model.
+
+    Attributes:
+        kind: `image`, `vector`, `grams` or `tokens`.
+        shape: Shape of one prepared sample: (channels, height, width), (d,) or (max_length,).
+        vocabulary: The 1-2-grams; gram i has index i + 1, 0 is padding.
+        mean: Of each channel or column over the training data; images are in [0, 1].
+        std: Likewise; 1 where it is 0.
+        tokenizer: A transformers tokenizer, for `tokens`.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    vocabulary: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    tokenizer: Any = field(default=None, compare=False)
+
+    def transform(self, dataset: Dataset) -> Shaped[Tensor, "n ..."]:
+        """The samples as one tensor: uint8 images, float32 vectors or int32 indices padded with 0 (tokens: -1).
+
+        Raises:
+            InputError: the data is of another modality or shape than in training.
+        """
+        modality = {"grams": "text", "tokens": "text"}.get(self.kind, self.kind)
+        if dataset.modality != modality:
+            raise InputError(
+                f"`data` must be {modality}, as in training; got {dataset.modality} at {dataset.name}. Give other data."
+            )
+        if self.kind == "image":
+            return _images(dataset, self.shape)
+        if self.kind == "vector":
+            return _vectors(dataset, self.shape[0])
+        if self.kind == "tokens":
+            return _tokens(dataset, self.tokenizer, self.shape[0])
+        return _grams(dataset, self.vocabulary, self.shape[0])
+
+    def save(self, folder: str | Path) -> None:
+        """Write `preprocessor.json`, and `vocabulary.json` or `tokenizer/` where there is one."""
+        folder = Path(folder)
+        values = {key: value for key, value in asdict(self).items() if key not in ("vocabulary", "tokenizer")}
+        write_text(folder / "preprocessor.json", json.dumps(values, indent=1) + "\n")
+        if self.kind == "grams":
+            write_text(folder / "vocabulary.json", json.dumps(self.vocabulary, ensure_ascii=False, indent=0) + "\n")
+        if self.kind == "tokens":
+            self.tokenizer.save_pretrained(str(folder / "tokenizer"))
+
+
+def fit_preprocessor(dataset: Dataset, settings: TrainingSettings) -> tuple[Preprocessor, Shaped[Tensor, "n ..."]]:
+    """The preprocessor fitted on the training data, and the training data prepared.
+
+    Raises:
+        InputError: the model does not take data of this modality.
+    """
+    model = settings.model.split(":")[0] + ":" if ":" in settings.model else settings.model
+    if dataset.modality not in _TAKES[model]:
+        fitting = [name for name, takes in _TAKES.items() if dataset.modality in takes]
+        raise InputError(
+            f"`model` must take {dataset.modality} data; got {settings.model!r} for {dataset.name}. "
+            f"Take one of {', '.join(fitting)}."
+        )
+    if model == "ngrams":
+        vocabulary = _fit_vocabulary(dataset, settings.min_count)
+        prepared = Preprocessor("grams", (settings.max_length,), vocabulary)
+        return prepared, prepared.transform(dataset)
+    if model == "transformers:":
+        prepared = Preprocessor(
+            "tokens", (settings.max_length,), tokenizer=_tokenizer(settings.model.partition(":")[2])
+        )
+        return prepared, prepared.transform(dataset)
+    shape = _image_shape(dataset, settings) if dataset.modality == "image" else np.asarray(dataset[0]).shape
+    prepared = Preprocessor(dataset.modality, tuple(int(side) for side in shape))
+    inputs = prepared.transform(dataset)
+    mean, std = _moments(inputs)
+    return Preprocessor(prepared.kind, prepared.shape, mean=mean, std=std), inputs
+
+
+def load_preprocessor(folder: str | Path) -> Preprocessor:
+    """The preprocessor that `save` wrote.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / "preprocessor.json").read_text(encoding="utf-8"))
+        vocabulary: list[str] = []
+        if values["kind"] == "grams":
+            vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"`run` must hold its preprocessor; {error.filename} is missing. Train it again.") from None
+    tokenizer = _tokenizer(str(folder / "tokenizer")) if values["kind"] == "tokens" else None
+    tuples = {key: tuple(values[key]) for key in ("shape", "mean", "std")}
+    return Preprocessor(values["kind"], vocabulary=tuple(vocabulary), tokenizer=tokenizer, **tuples)
+
+
+def _image_shape(dataset: Dataset, settings: TrainingSettings) -> tuple[int, int, int]:
+    image = dataset[0]
+    foreign = settings.model.startswith(("timm:", "torchvision:"))
+    channels = 1 if image.mode in ("1", "L", "I", "I;16", "F") and not foreign else 3
+    if settings.image_size:
+        return channels, settings.image_size, settings.image_size
+    if foreign:
+        return channels, _PRETRAINED_SIDE, _PRETRAINED_SIDE
+    if max(image.size) > _LARGEST_OWN_SIDE:
+        return channels, _LARGEST_OWN_SIDE, _LARGEST_OWN_SIDE
+    return channels, image.height, image.width
+
+
+def _images(dataset: Dataset, shape: tuple[int, ...]) -> Shaped[Tensor, "n c h w"]:
+    channels, height, width = shape
+    pixels = np.empty((len(dataset), height, width, channels), dtype=np.uint8)
+    for row in range(len(dataset)):
+        image = dataset[row].convert("L" if channels == 1 else "RGB")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels[row] = np.asarray(image).reshape(height, width, channels)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def _vectors(dataset: Dataset, width: int) -> Float[Tensor, "n d"]:
+    values = np.empty((len(dataset), width), dtype=np.float32)
+    for row in range(len(dataset)):
+        vector = np.asarray(dataset[row])
+        if vector.shape != (width,):
+            raise InputError(
+                f"`data` must have vectors of shape ({width},), as in training; got {vector.shape} at "
+                f"{dataset.ids[row]!r}. Give data with the same columns."
+            )
+        values[row] = vector
+    if not np.isfinite(values).all():
+        row = int((~np.isfinite(values)).any(axis=1).nonzero()[0][0])
+        raise InputError(f"`data` must be finite; got NaN or infinity at {dataset.ids[row]!r}. Fill or drop it.")
+    return torch.from_numpy(values)
+
+
+def _moments(inputs: Shaped[Tensor, "n ..."]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    columns = inputs.transpose(0, 1).flatten(1) if inputs.ndim == 4 else inputs.T
+    means, stds = [], []
+    for column in columns:
+        values = column.double() / 255 if inputs.dtype == torch.uint8 else column.double()
+        std = float(values.std(correction=0))
+        means.append(float(values.mean()))
+        stds.append(std if std > 1e-8 else 1.0)
+    return tuple(means), tuple(stds)
+
+
+def _grams_of(text: str) -> list[str]:
+    words = _WORD.findall(text.lower())
+    return words + [f"{first} {second}" for first, second in pairwise(words)]
+
+
+def _fit_vocabulary(dataset: Dataset, min_count: int) -> tuple[str, ...]:
+    counts: Counter[str] = Counter()
+    for row in range(len(dataset)):
+        counts.update(set(_grams_of(dataset[row])))
+    # Where every gram is rare, all are kept.
+    kept = sorted(gram for gram, count in counts.items() if count >= min_count) or sorted(counts)
+    if not kept:
+        raise InputError(
+            f"`data` must hold words; got none in {len(dataset)} texts of {dataset.name}. Check its column."
+        )
+    return tuple(kept)
+
+
+def _grams(dataset: Dataset, vocabulary: tuple[str, ...], max_length: int) -> Shaped[Tensor, "n length"]:
+    index = {gram: number for number, gram in enumerate(vocabulary, start=1)}
+    rows = [[index[g] for g in _grams_of(dataset[row]) if g in index][:max_length] for row in range(len(dataset))]
+    return _padded(rows, 0)
+
+
+def _padded(rows: list[list[int]], padding: int) -> Shaped[Tensor, "n length"]:
+    table = np.full((len(rows), max([1, *map(len, rows)])), padding, dtype=np.int32)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = row
+    return torch.from_numpy(table)
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingDependencyError("`transformers` must be installed. Run: pip install 'diffident[text]'.") from error
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"`model` must have a tokenizer; got {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _tokens(dataset: Dataset, tokenizer: Any, max_length: int) -> Shaped[Tensor, "n length"]:
+    length = min(max_length, tokenizer.model_max_length)
+    texts = [dataset[row] for row in range(len(dataset))]
+    return _padded(tokenizer(texts, truncation=True, max_length=length)["input_ids"] if texts else [], -1)

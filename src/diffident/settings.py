@@ -1,0 +1,232 @@
+"""Settings of a training run: from TOML, `key=value` and keywords; every fault is reported at once."""
+
+import dataclasses
+import json
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffident.errors import InputError, did_you_mean
+from diffident.losses import LOSSES
+
+MODELS = ("cnn-small", "mlp", "ngrams", "resnet18-32px")
+MODEL_PREFIXES = ("python:", "timm:", "torchvision:", "transformers:")
+# Model, or prefix: epochs, learning rate, weight decay.
+_DEFAULTS = {
+    "cnn-small": (30, 2e-3, 0.01),
+    "mlp": (30, 1e-3, 0.01),
+    "ngrams": (20, 4e-3, 0.01),
+    "resnet18-32px": (30, 2e-3, 0.05),
+    "timm:": (10, 3e-4, 0.05),
+    "torchvision:": (10, 3e-4, 0.05),
+    "transformers:": (3, 3e-5, 0.01),
+    "python:": (30, 1e-3, 0.01),
+}
+_CHOICES = {
+    "loss": tuple(LOSSES),
+    "normalizer": ("rank", "minmax", "standard", "none"),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "constant"),
+    "augment": ("none", "crop-flip", "auto"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+}
+# Least and largest value; an open bound is a strict one.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "alpha": (0, math.inf, False),
+    "temperature": (0, math.inf, True),
+    "smoothing": (0, 1, False),
+    "epochs": (1, math.inf, False),
+    "batch_size": (2, math.inf, False),
+    "learning_rate": (0, math.inf, True),
+    "weight_decay": (0, math.inf, False),
+    "warmup": (0, 1, False),
+    "seed": (0, 2**31 - 1, False),
+    "image_size": (0, 4096, False),
+    "width": (0, 4096, False),
+    "dropout": (0, 0.99, False),
+    "min_count": (1, math.inf, False),
+    "max_length": (1, 65536, False),
+}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides what a run computes, besides the data.
+
+    Attributes:
+        model: A name of `MODELS`, or a prefix of `MODEL_PREFIXES` and a name.
+        loss: A key of `LOSSES`.
+        alpha: Strength of the entropy bonus (losses `entropy` and `difficulty-aware`).
+        temperature: Of the weights (loss `difficulty-aware`).
+        normalizer: Of the difficulty (loss `difficulty-aware`).
+        smoothing: Of the labels (loss `label-smoothing`).
+        epochs: Passes over the data; 0 takes the model's default.
+        batch_size: Samples a step; a last batch of one sample joins the one before.
+        learning_rate: Peak rate; 0 takes the model's default.
+        weight_decay: Decoupled for adamw; -1 takes the model's default.
+        optimizer: adamw or sgd (Nesterov momentum 0.9).
+        schedule: cosine (to zero) or constant.
+        warmup: Fraction of all steps with a linearly rising rate.
+        augment: none, crop-flip (images), or auto (crop-flip for RGB images of 16 px and more).
+        seed: Of initial weights, order, dropout and augmentation.
+        device: auto, cpu, cuda or mps.
+        precision: As Lightning Fabric names it.
+        image_size: Side in pixels to which images are resized; 0 takes the model's or the data's.
+        width: Channels or hidden units; 0 takes the model's default.
+        dropout: Of the hidden layer (ngrams, mlp).
+        min_count: Texts that a 1-2-gram must occur in (ngrams).
+        max_length: Largest number of grams or tokens kept of a text.
+        pretrained: Whether timm, torchvision and transformers models start from downloaded weights.
+    """
+
+    model: str
+    loss: str = "cross-entropy"
+    alpha: float = 0.2
+    temperature: float = 0.7
+    normalizer: str = "rank"
+    smoothing: float = 0.05
+    epochs: int = 0
+    batch_size: int = 128
+    learning_rate: float = 0.0
+    weight_decay: float = -1.0
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    augment: str = "none"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "32-true"
+    image_size: int = 0
+    width: int = 0
+    dropout: float = 0.3
+    min_count: int = 2
+    max_length: int = 512
+    pretrained: bool = True
+
+    def __post_init__(self):
+        epochs, learning_rate, weight_decay = _defaults_of(self.model)
+        if self.epochs == 0:
+            object.__setattr__(self, "epochs", epochs)
+        if self.learning_rate == 0:
+            object.__setattr__(self, "learning_rate", learning_rate)
+        if self.weight_decay == -1:
+            object.__setattr__(self, "weight_decay", weight_decay)
+        _raise_faults([fault for key, value in dataclasses.asdict(self).items() for fault in _value_faults(key, value)])
+
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """The options that the loss takes."""
+        return {option: getattr(self, option) for option in LOSSES[self.loss].options}
+
+
+def load_settings(
+    path: str | Path | None = None, overrides: list[str] | None = None, **explicit: Any
+) -> TrainingSettings:
+    """Settings from a TOML file, then `key=value` texts, then keywords; the later wins.
+
+    Args:
+        path: TOML file with settings at its top level (a run's `config.toml` is one), or None.
+        overrides: Such as `["alpha=0.3", "augment=crop-flip"]`.
+        explicit: Settings by name; None is as if not given.
+
+    Raises:
+        InputError: one message with every unknown name, wrong type and value out of range.
+
+    Example:
+        >>> load_settings(None, ["alpha=0.3"], model="ngrams").alpha
+        0.3
+    """
+    values = _read_toml(Path(path)) if path is not None else {}
+    faults: list[str] = []
+    for override in overrides or []:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            faults.append(f"`--set` must be key=value; got {override!r}. Write --set alpha=0.3.")
+            continue
+        values[key.strip()] = _parse(text.strip())
+    values.update({key: value for key, value in explicit.items() if value is not None})
+    fields = {field.name: field for field in dataclasses.fields(TrainingSettings)}
+    clean: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            faults.append(f"`{key}` must be a known setting; got {key}={value!r}. {did_you_mean(key, fields)}")
+            continue
+        if fields[key].type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        faults.extend(_value_faults(key, value))
+        clean[key] = value
+    if "model" not in values:
+        faults.append(f"`model` must be given; got none. Choices: {', '.join(MODELS + MODEL_PREFIXES)}.")
+    _raise_faults(faults)
+    return TrainingSettings(**clean)
+
+
+def settings_toml(settings: TrainingSettings, **tables: dict[str, Any]) -> str:
+    """The settings, then the tables, as TOML; equal input gives equal text."""
+    lines = [f"{key} = {_toml_value(value)}" for key, value in dataclasses.asdict(settings).items()]
+    for name, table in tables.items():
+        lines += [
+            "",
+            f"[{name}]",
+            *(f"{key} = {_toml_value(value)}" for key, value in table.items() if value is not None),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"`config` must be a file; {path} does not exist. Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"`config` must be a TOML file; got {path}: {error}. Mend it there.") from error
+    return {key: value for key, value in values.items() if key != "data" or not isinstance(value, dict)}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _defaults_of(model: str) -> tuple[int, float, float]:
+    prefix = next((prefix for prefix in MODEL_PREFIXES if model.startswith(prefix)), model)
+    return _DEFAULTS.get(prefix, _DEFAULTS["python:"])
+
+
+def _value_faults(key: str, value: Any) -> list[str]:
+    field = next(field for field in dataclasses.fields(TrainingSettings) if field.name == key)
+    expected: Any = field.type
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        return [f"`{key}` must be {words[expected]}; got {value!r}."]
+    if key == "model":
+        known = value in MODELS or any(value.startswith(p) and len(value) > len(p) for p in MODEL_PREFIXES)
+        if not known:
+            return [f"`model` must be a known name; got {value!r}. {did_you_mean(value, MODELS + MODEL_PREFIXES)}"]
+    if key in _CHOICES and value not in _CHOICES[key]:
+        return [f"`{key}` must be a known name; got {value!r}. {did_you_mean(value, _CHOICES[key])}"]
+    if key in _RANGES:
+        low, high, strict = _RANGES[key]
+        inside = math.isfinite(value) and (value > low if strict else value >= low) and value <= high
+        if not inside:
+            bound = f"{'above' if strict else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
+            return [f"`{key}` must be {bound}; got {value}."]
+    return []
+
+
+def _raise_faults(faults: list[str]) -> None:
+    if faults:
+        raise InputError(faults[0] if len(faults) == 1 else f"{len(faults)} settings are wrong. " + " ".join(faults))

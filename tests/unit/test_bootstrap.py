@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+
+from diffident.bootstrap import bootstrap, percentile_interval, resampling_counts
+from diffident.errors import InputError
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_stratum_keeps_its_size():
+    counts = torch.cat(list(resampling_counts([3, 5], 20, generator())))
+    assert counts.shape == (20, 8)
+    assert (counts[:, :3].sum(1) == 3).all()
+    assert (counts[:, 3:].sum(1) == 5).all()
+
+
+def test_chunks_bound_the_memory_and_change_nothing():
+    whole = list(resampling_counts([10], 7, generator()))
+    chunks = list(resampling_counts([10], 7, generator(), max_elements=25))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 2, 1]
+    assert torch.equal(torch.cat(chunks), whole[0])
+
+
+def test_interval_of_a_mean_is_the_normal_one():
+    terms = torch.randn(2000, generator=generator(), dtype=torch.float64)
+    estimate = bootstrap(lambda c: {"mean": c @ terms / 2000}, [2000], num_resamples=2000, generator=generator(1))[
+        "mean"
+    ]
+    assert estimate.value == pytest.approx(terms.mean().item())
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * terms.std().item() / 2000**0.5, rel=0.08)
+
+
+def test_percentiles_leave_out_undefined_resamples():
+    assert percentile_interval(torch.tensor([math.nan, 0.0, 10.0]), 0.5) == (2.5, 7.5)
+    assert all(math.isnan(end) for end in percentile_interval(torch.tensor([math.nan])))
+
+
+def test_no_resamples_no_interval():
+    estimate = bootstrap(lambda c: {"n": c.sum(1)}, [4], num_resamples=0, generator=generator())["n"]
+    assert estimate.value == 4
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.high)
+
+
+def test_bad_numbers():
+    with pytest.raises(InputError, match="`num_resamples` must be at least 0; got -1"):
+        next(resampling_counts([3], -1, generator()))
+    with pytest.raises(InputError, match="`sizes` must be"):
+        next(resampling_counts([3, 0], 1, generator()))

@@ -1,0 +1,110 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffident.data.dataset import Dataset
+from diffident.errors import IdMismatchError, InputError, ResumeError
+from diffident.records import DifficultyTable
+from diffident.settings import load_settings
+from diffident.storage.predictions import read_predictions
+from diffident.training import NonFiniteLossError, crop_and_flip, predict, train
+
+SETTINGS = load_settings(model="mlp", epochs=4, batch_size=8, width=16, device="cpu", learning_rate=0.01)
+
+
+def vectors(count=41, names=("a", "b"), first=0):
+    values = np.random.default_rng(first).normal(size=(count, 3)).astype(np.float32)
+    ids = np.array([f"s{first + row}" for row in range(count)], dtype=object)
+    return Dataset("toy", "vector", ids, (values[:, 0] > 0).astype(np.int64), values.__getitem__, "f", names)
+
+
+def table_of(dataset, rows):
+    chosen = dataset.select(np.asarray(rows))
+    number = np.arange(len(rows), dtype=np.float64)
+    hard = np.array([float(str(i)[1:]) for i in chosen.ids])
+    return DifficultyTable(chosen.ids, chosen.labels, hard, number, chosen.labels, number)
+
+
+def bytes_of(run):
+    return (run / "model.safetensors").read_bytes()
+
+
+def test_train_learns_and_predict_agrees_with_the_test_file(tmp_path):
+    test = vectors(20, first=100)
+    train(vectors(200), SETTINGS, out=tmp_path / "r", test=test, validation=test)
+    stored = read_predictions(tmp_path / "r" / "predictions" / "test.parquet")
+    again = predict(tmp_path / "r", replace(test, labels=None))
+    assert again.labels is None
+    torch.testing.assert_close(again.logits, stored.logits)
+    assert (again.logits.argmax(1).numpy() == test.labels).mean() >= 0.85
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert "validation_accuracy" in lines[0]
+
+
+def test_resume_ends_in_the_same_bytes_and_leaves_the_seed_alone(tmp_path):
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    before = torch.get_rng_state()
+    train(vectors(), SETTINGS, out=tmp_path / "whole")
+    assert torch.equal(before, torch.get_rng_state())
+    with pytest.raises(KeyboardInterrupt):
+        train(vectors(), SETTINGS, out=tmp_path / "parts", progress=stop)
+    seen = []
+    train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=lambda done, total: seen.append(done))
+    assert seen == [3, 4]
+    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
+    train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=lambda *_: pytest.fail("trained again"))
+
+
+def test_resume_with_other_settings_names_them(tmp_path):
+    train(vectors(), SETTINGS, out=tmp_path / "r")
+    with pytest.raises(ResumeError, match="seed was 0, now 1"):
+        train(vectors(), replace(SETTINGS, seed=1), out=tmp_path / "r", resume=True)
+    with pytest.raises(ResumeError, match="data num_samples was 41, now 40"):
+        train(vectors(40), SETTINGS, out=tmp_path / "r", resume=True)
+    with pytest.raises(InputError, match="Use --resume"):
+        train(vectors(), SETTINGS, out=tmp_path / "r")
+
+
+def test_difficulty_is_joined_by_id_not_by_position(tmp_path):
+    data, settings = vectors(), replace(SETTINGS, loss="difficulty-aware")
+    for name, rows in (("forward", range(41)), ("backward", range(40, -1, -1))):
+        train(data, settings, out=tmp_path / name, difficulty=table_of(data, list(rows)))
+    assert bytes_of(tmp_path / "forward") == bytes_of(tmp_path / "backward")
+    with pytest.raises(IdMismatchError, match="'s40'"):
+        train(data, settings, out=tmp_path / "x", difficulty=table_of(data, range(40)))
+    flipped = replace(table_of(data, range(41)), labels=1 - data.labels)
+    with pytest.raises(InputError, match="41 of 41 differ: first 's0', 's1', 's2'"):
+        train(data, settings, out=tmp_path / "x", difficulty=flipped)
+    with pytest.raises(InputError, match="diffident score"):
+        train(data, settings, out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_wrong_data(tmp_path):
+    with pytest.raises(InputError, match="must have labels"):
+        train(replace(vectors(), labels=None), SETTINGS, out=tmp_path / "r")
+    with pytest.raises(InputError, match="same names in another order"):
+        train(vectors(), SETTINGS, out=tmp_path / "r", test=vectors(names=("b", "a")))
+
+
+def test_non_finite_loss_names_the_step(tmp_path):
+    settings = replace(SETTINGS, optimizer="sgd", learning_rate=1e30, warmup=0.0)
+    with pytest.raises(NonFiniteLossError, match=r"at epoch 1, step \d"):
+        train(vectors(), settings, out=tmp_path / "r")
+
+
+def test_crop_and_flip_keeps_shape_and_pixels():
+    images = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(50, 1, 8, 8)
+    out = crop_and_flip(images, torch.Generator().manual_seed(0))
+    assert out.shape == images.shape
+    plain = sum(torch.equal(a, images[0]) for a in out)
+    flipped = sum(torch.equal(a, images[0].flip(-1)) for a in out)
+    assert 0 < plain < 25
+    assert 0 < flipped < 25
