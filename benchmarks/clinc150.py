@@ -39,7 +39,9 @@ def main() -> None:
     started = time.perf_counter()
     table = score_features(source.blocks, source.ids, source.labels, encoder=source.encoder)
     seconds["score"] = time.perf_counter() - started
-    results = {name: [one_run(arguments.out, name, seed, sets, table) for seed in range(arguments.seeds)] for name in LOSSES}
+    results = {
+        name: [one_run(arguments.out, name, seed, sets, table) for seed in range(arguments.seeds)] for name in LOSSES
+    }
     for name, runs in results.items():
         cells = {key: (np.mean([r[key] for r in runs]), np.std([r[key] for r in runs], ddof=1)) for key in runs[0]}
         print(f"{name:<18}" + "  ".join(f"{key} {mean:.4f} ± {sd:.4f}" for key, (mean, sd) in cells.items()))
@@ -52,7 +54,13 @@ def one_run(out: Path, name: str, seed: int, sets: dict, table) -> dict:
     settings = load_settings(None, overrides, model="ngrams", loss=name, seed=seed, epochs=20)
     folder = out / "runs" / f"{name}-{seed}"
     started = time.perf_counter()
-    train(sets["train"], settings, out=folder, difficulty=table if name == "difficulty-aware" else None, resume=folder.exists())
+    train(
+        sets["train"],
+        settings,
+        out=folder,
+        difficulty=table if name == "difficulty-aware" else None,
+        resume=folder.exists(),
+    )
     seconds = time.perf_counter() - started
     predictions, outside = predict(folder, sets["test"]), predict(folder, sets["out_of_scope_test"])
     result = evaluate(predictions.logits, predictions.labels, ood={"oos": outside.logits}, num_resamples=0)

@@ -1,4 +1,4 @@
-"""Exceptions: each inherits `DiffidentError` and the built-in that it refines; messages say what, where, how to mend."""
+"""Exceptions: each inherits `DiffidentError` and the built-in that it refines; they say what, where, how to mend."""
 
 import difflib
 from collections.abc import Iterable

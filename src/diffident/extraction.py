@@ -106,7 +106,9 @@ def _to_store(folder: Path, manifest: dict, dataset, encoder, spans, pool, repor
         shard = _encode(dataset, encoder, spans[number], pool, settings["batch_size"], settings["on_error"], report)
         width = manifest["num_features"]
         if len(shard.kept) and width and shard.values.shape[1] != width:
-            raise InputError(f"`encoder` must give [n, {width}] throughout; got {list(shard.values.shape)} at shard {number}.")
+            raise InputError(
+                f"`encoder` must give [n, {width}] throughout; got {list(shard.values.shape)} at shard {number}."
+            )
         if len(shard.kept):
             manifest["num_features"] = shard.values.shape[1]
         manifest["shards"].append(write_shard(folder, number, shard.values))
@@ -140,7 +142,9 @@ def _resumed(folder: Path, wanted: dict) -> dict:
     """The manifest to go on from: the folder's if it fits, else an empty one."""
     if not (folder / MANIFEST).exists():
         if folder.is_dir() and any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
-            raise InputError(f"`--out` must be new or hold features; got {folder}, which holds other files. Choose another.")
+            raise InputError(
+                f"`--out` must be new or hold features; got {folder}, which holds other files. Choose another."
+            )
         write_manifest(folder, wanted)
         return wanted
     found = read_manifest(folder)
@@ -153,7 +157,9 @@ def _resumed(folder: Path, wanted: dict) -> dict:
     for shard in found["shards"]:
         path = folder / shard["file"]
         if not path.is_file() or file_digest(path) != shard["sha256"]:
-            raise ResumeError(f"`--out` must hold whole shards; {path} is missing or was changed. Delete {folder}, start anew.")
+            raise ResumeError(
+                f"`--out` must hold whole shards; {path} is missing or was changed. Delete {folder}, start anew."
+            )
     # The labels do not change the features: those asked for now go into the index.
     return found | {"label_names": wanted["label_names"]}
 
@@ -203,7 +209,9 @@ def _prepared_batches(dataset, encoder, span, pool, batch_size) -> Iterator[tupl
                 future.cancel()
 
 
-def _prepare(dataset: Dataset, encoder: Encoder, positions: np.ndarray) -> list[tuple[Any, UnreadableSampleError | None]]:
+def _prepare(
+    dataset: Dataset, encoder: Encoder, positions: np.ndarray
+) -> list[tuple[Any, UnreadableSampleError | None]]:
     prepared = []
     for position in positions:
         try:
@@ -215,11 +223,15 @@ def _prepare(dataset: Dataset, encoder: Encoder, positions: np.ndarray) -> list[
 
 def _checked(values: Tensor, num_samples: int, dataset: Dataset, positions: list[int]) -> Tensor:
     if values.ndim != 2 or len(values) != num_samples:
-        raise InputError(f"`encoder` must give [{num_samples}, d] for {num_samples} samples; got {list(values.shape)}. Mend it.")
+        raise InputError(
+            f"`encoder` must give [{num_samples}, d] for {num_samples} samples; got {list(values.shape)}. Mend it."
+        )
     finite = values.isfinite().all(dim=1)
     if not bool(finite.all()):
         sample = dataset.ids[positions[int((~finite).nonzero()[0])]]
-        raise InputError(f"`encoder` must give finite features; got NaN or infinity at sample `{sample}`. Try --precision float32.")
+        raise InputError(
+            f"`encoder` must give finite features; got NaN or infinity at sample `{sample}`. Try --precision float32."
+        )
     return values.float().cpu()
 
 

@@ -1,8 +1,8 @@
 """Gaussians per class with a shared covariance, one background Gaussian, and the distances to them.
 
 Everything is divided by N. The statistics take one pass and can be merged; the solution is the discriminant form, in
-which only the directions that tell the classes apart are kept: with Sigma_t v = lambda Sigma_w v, v^T Sigma_w v = 1, the
-directions with lambda = 1 cancel in the relative distance, and at most min(K - 1, d) others are left.
+which only the directions that tell the classes apart are kept: with Sigma_t v = lambda Sigma_w v, v^T Sigma_w v = 1,
+the directions with lambda = 1 cancel in the relative distance, and at most min(K - 1, d) others are left.
 """
 
 from collections.abc import Iterator
@@ -126,7 +126,7 @@ class Gaussians:
     def to(self, device: torch.device | str) -> "Gaussians":
         """The same on another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Gaussians(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()})
+        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
 
     @property
     def singleton_classes(self) -> list[int]:
@@ -253,8 +253,8 @@ def relative_squared_distance(
     if len(absent):
         row = int(absent[0])
         raise InputError(
-            f"`labels` must be of classes with samples; got class {int(labels[row])} at row {row}, on which nothing was "
-            "fitted. Fit with samples of it, or leave the row out."
+            f"`labels` must be of classes with samples; got class {int(labels[row])} at row {row}, which was fitted "
+            "on nothing. Fit with samples of it, or leave the row out."
         )
     scores = [
         (p - state.projected_means[chosen]).square().sum(dim=1) - (p.square() / state.ratios).sum(dim=1)

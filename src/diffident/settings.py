@@ -208,10 +208,14 @@ def _defaults_of(model: str) -> tuple[int, float, float]:
 
 def _value_faults(key: str, value: Any) -> list[str]:
     field = next(field for field in dataclasses.fields(TrainingSettings) if field.name == key)
-    expected: Any = field.type
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+    kind: Any = field.type
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        return [f"`{key}` must be {words[expected]}; got {value!r}."]
+        return [f"`{key}` must be {words[kind]}; got {value!r}."]
+    return _range_faults(key, value)
+
+
+def _range_faults(key: str, value: Any) -> list[str]:
     if key == "model":
         known = value in MODELS or any(value.startswith(p) and len(value) > len(p) for p in MODEL_PREFIXES)
         if not known:
@@ -220,7 +224,8 @@ def _value_faults(key: str, value: Any) -> list[str]:
         return [f"`{key}` must be a known name; got {value!r}. {did_you_mean(value, _CHOICES[key])}"]
     if key in _RANGES:
         low, high, strict = _RANGES[key]
-        inside = math.isfinite(value) and (value > low if strict else value >= low) and value <= high
+        number: Any = value
+        inside = math.isfinite(number) and (number > low if strict else number >= low) and number <= high
         if not inside:
             bound = f"{'above' if strict else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
             return [f"`{key}` must be {bound}; got {value}."]

@@ -140,9 +140,11 @@ def _fit(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """The loop. Randomness is seeded anew for every epoch, so a checkpoint needs no generator states."""
-    criterion = make_loss(settings.loss, **settings.loss_options)
+    options: dict[str, Any] = settings.loss_options
+    criterion = make_loss(settings.loss, **options)
     module, optimizer = fabric.setup(model, _optimizer(model, settings))
-    samples = _Samples(*(None if part is None else part.to(fabric.device) for part in vars(samples).values()))
+    moved: list[Any] = [None if part is None else part.to(fabric.device) for part in vars(samples).values()]
+    samples = _Samples(*moved)
     lines = _restore(out, model, optimizer)
     steps = max(1, -(-len(samples.labels) // settings.batch_size) - (len(samples.labels) % settings.batch_size == 1))
     for epoch in range(len(lines), settings.epochs):
@@ -177,7 +179,7 @@ def _fit(
             "train_loss": float(torch.stack(losses).sum()) / count,
             "train_accuracy": int(torch.stack(hits).sum()) / count,
             "learning_rate": rate,
-            **({} if held_out is None else _measure(module, *held_out, fabric)),
+            **({} if held_out is None else _measure(module, held_out[0], held_out[1], fabric)),
             "seconds": round(time.perf_counter() - started, 3),
         }
         lines.append(line)

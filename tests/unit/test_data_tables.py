@@ -8,7 +8,8 @@ MISTAKES = {
     "mixed": (
         "text,label\na,1\nb,cat\n",
         {},
-        "`label` must hold numbers or names, not both; got 1 at row 2 and 'cat' at row 3 of {path}. Write all labels in one way.",
+        "`label` must hold numbers or names, not both; got 1 at row 2 and 'cat' at row 3 of {path}. "
+        "Write all labels in one way.",
     ),
     "missing": (
         "text,label\na,x\nb,\n",

@@ -24,10 +24,38 @@ from diffident.encoders.glyph_network import SIDE, GlyphNetwork
 
 ROOT = Path(__file__).resolve().parents[2]
 CANVAS, BODY = 48, 40
-SCRIPTS = (
-    "DIGIT LATIN GREEK CYRILLIC ARMENIAN GEORGIAN HEBREW ARABIC DEVANAGARI BENGALI TAMIL TELUGU THAI ETHIOPIC CHEROKEE "
-    "RUNIC OGHAM TIFINAGH COPTIC GLAGOLITIC GOTHIC LAO KHMER MYANMAR SINHALA GUJARATI KANNADA MALAYALAM NKO VAI"
-).split()
+SCRIPTS = [
+    "DIGIT",
+    "LATIN",
+    "GREEK",
+    "CYRILLIC",
+    "ARMENIAN",
+    "GEORGIAN",
+    "HEBREW",
+    "ARABIC",
+    "DEVANAGARI",
+    "BENGALI",
+    "TAMIL",
+    "TELUGU",
+    "THAI",
+    "ETHIOPIC",
+    "CHEROKEE",
+    "RUNIC",
+    "OGHAM",
+    "TIFINAGH",
+    "COPTIC",
+    "GLAGOLITIC",
+    "GOTHIC",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+    "SINHALA",
+    "GUJARATI",
+    "KANNADA",
+    "MALAYALAM",
+    "NKO",
+    "VAI",
+]
 MOST_PER_SCRIPT = {"LATIN": 150, "CYRILLIC": 80, "GREEK": 70, "ETHIOPIC": 80, "VAI": 60}
 MOST_FONTS = 60
 
@@ -130,7 +158,7 @@ def render(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None:
 
 
 def augment(images: torch.Tensor) -> torch.Tensor:
-    """Random affine maps, stroke widths, low resolutions, grey levels and noise; [n, 48, 48] uint8 to [n, 1, 32, 32]."""
+    """Random affine maps, stroke widths, low resolutions, noise; [n, 48, 48] uint8 to [n, 1, 32, 32]."""
     n = len(images)
     x = images[:, None].float() / 255
     thick = torch.rand(n)
@@ -196,7 +224,9 @@ def train(images, labels, fonts, num_classes: int, seconds: float):
 @torch.no_grad()
 def held_out_accuracy(network, head, data, targets, rows) -> float:
     network.eval()
-    right = [(head(network(augment(data[part]))).argmax(1) == targets[part]).float() for part in np.array_split(rows, 50)]
+    right = [
+        (head(network(augment(data[part]))).argmax(1) == targets[part]).float() for part in np.array_split(rows, 50)
+    ]
     return round(float(torch.cat(right).mean()), 4)
 
 

@@ -29,7 +29,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     overview = "\n".join(f"  {name:<11} {text}" for name, text in COMMANDS.items())
     parser = _Parser(
         prog="diffident",
-        description=diffident.__doc__.split("\n")[0],
+        description=(diffident.__doc__ or "").split("\n")[0],
         epilog=f"commands:\n{overview}\n\n`diffident COMMAND --help` shows a command's options and an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
         if command is not None and command not in COMMANDS:
-            raise InputError(f"`COMMAND` must be one of diffident's; got `{command}`. {did_you_mean(command, COMMANDS)}")
+            raise InputError(
+                f"`COMMAND` must be one of diffident's; got `{command}`. {did_you_mean(command, COMMANDS)}"
+            )
         parser = build_parser(command)
         parsed = parser.parse_args(arguments)
         if parsed.command is None:

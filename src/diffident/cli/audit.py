@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
 from diffident.cli.extract import add_encoder_options
 from diffident.cli.score import add_method_options, describe, score_source, write
@@ -15,9 +17,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("data", metavar="DATA|FEATURES", help="a data set, or features from `diffident extract`")
     parser.add_argument("--encoder", metavar="ENC", help="needed for DATA of images or text")
-    parser.add_argument("--data", dest="samples", metavar="DATA", help="with FEATURES: the data set to show samples from")
+    parser.add_argument(
+        "--data", dest="samples", metavar="DATA", help="with FEATURES: the data set to show samples from"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the tables and pictures")
-    parser.add_argument("--top", type=int, default=100, metavar="N", help="samples on each contact sheet (default: 100)")
+    parser.add_argument(
+        "--top", type=int, default=100, metavar="N", help="samples on each contact sheet (default: 100)"
+    )
     add_encoder_options(parser)
     add_method_options(parser)
     add_data_options(parser)
@@ -31,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"`--top` must be at least 1; got {arguments.top}. Leave it out for 100.")
     out = Path(arguments.out)
     source, dataset = _open(arguments, out)
-    table = score_source(source, arguments.data, arguments)
+    table = score_source(source, arguments.data, method=arguments.method, shrinkage=arguments.shrinkage)
     out.mkdir(parents=True, exist_ok=True)
     write(table, str(out / "difficulty.parquet"))
     files = write_audit(audit(table), dataset, out, arguments.top)
@@ -85,12 +91,13 @@ def write_audit(suspects, dataset, out: Path, top: int) -> list[str]:
     files = []
     choices = {"suspects": suspect_rows(suspects), "hardest": suspects.order[:top]}
     for stem, rows in choices.items():
-        positions = None
+        positions = np.zeros(0, dtype=np.int64)
         if dataset is not None:
             where = f"the data set {dataset.name}"
             positions = positions_of(dataset.ids, suspects.table.ids[rows], what="the features", where=where)
-        is_text = dataset is not None and dataset.modality == "text"
-        texts = [dataset[position] for position in positions] if is_text else None
+        texts = None
+        if dataset is not None and dataset.modality == "text":
+            texts = [dataset[position] for position in positions]
         write_audit_table(audit_table(suspects, rows, texts), out, stem)
         files += [f"{stem}.parquet", f"{stem}.csv"]
         if dataset is not None and dataset.modality == "image":

@@ -17,13 +17,19 @@ from rich.text import Text
 def add_data_options(parser: argparse.ArgumentParser, *, label_column: bool = True) -> None:
     """Options that say which columns of a table hold what."""
     if label_column:
-        parser.add_argument("--label-column", metavar="NAME", help="column with the labels (default: label and the like)")
+        parser.add_argument(
+            "--label-column", metavar="NAME", help="column with the labels (default: label and the like)"
+        )
     parser.add_argument("--text-column", metavar="NAME", help="column with the text (default: text and the like)")
-    parser.add_argument("--image-column", metavar="NAME", help="column with images or their paths (default: image, ...)")
-    parser.add_argument("--id-column", metavar="NAME", help="column with stable ids (default: id, else file name and row)")
+    parser.add_argument(
+        "--image-column", metavar="NAME", help="column with images or their paths (default: image, ...)"
+    )
+    parser.add_argument(
+        "--id-column", metavar="NAME", help="column with stable ids (default: id, else file name and row)"
+    )
 
 
-def data_options(arguments: argparse.Namespace) -> dict[str, str | None]:
+def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The data options as `open_dataset` takes them."""
     names = ("label_column", "text_column", "image_column", "id_column")
     return {name: getattr(arguments, name, None) for name in names}

@@ -12,10 +12,17 @@ EXAMPLE = "diffident evaluate predictions.parquet --ood textures=textures.parque
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "predictions", metavar="PREDICTIONS|RUN", help=".parquet or .npz with logits and labels, or a run with a test split"
+        "predictions",
+        metavar="PREDICTIONS|RUN",
+        help=".parquet or .npz with logits and labels, or a run with a test split",
     )
     parser.add_argument(
-        "--ood", nargs="+", action="extend", default=[], metavar="NAME=FILE", help="predictions on out-of-distribution data"
+        "--ood",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FILE",
+        help="predictions on out-of-distribution data",
     )
     parser.add_argument("--resamples", type=int, default=500, metavar="N", help="bootstrap resamples (default: 500)")
     parser.add_argument("--out", metavar="FILE", help="write evaluation.json (default for a run: in its folder)")
@@ -34,7 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
         path = _test_predictions(path)
     predictions = read_predictions(path)
     if predictions.labels is None:
-        raise InputError(f"`PREDICTIONS` must have labels; got none at {path}. Give unlabelled data as --ood NAME=FILE.")
+        raise InputError(
+            f"`PREDICTIONS` must have labels; got none at {path}. Give unlabelled data as --ood NAME=FILE."
+        )
     ood = {name: read_predictions(file).logits for name, file in map(_named, arguments.ood)}
     evaluation = evaluate(predictions.logits, predictions.labels, ood=ood, num_resamples=arguments.resamples)
     if out:
@@ -50,7 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _test_predictions(run: Path) -> Path:
     path = run / "predictions" / "test.parquet"
     if not path.exists():
-        raise InputError(f"`RUN` must have predictions/test.parquet; {run} has none. Train with --test DATA, or predict.")
+        raise InputError(
+            f"`RUN` must have predictions/test.parquet; {run} has none. Train with --test DATA, or predict."
+        )
     return path
 
 

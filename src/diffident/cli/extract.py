@@ -9,9 +9,13 @@ EXAMPLE = "diffident extract photos/ --encoder timm:vit_small_patch16_224 --out 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("data", metavar="DATA", help="folder of class folders, .parquet, .csv, .jsonl, .npz, digits, ...")
+    parser.add_argument(
+        "data", metavar="DATA", help="folder of class folders, .parquet, .csv, .jsonl, .npz, digits, ..."
+    )
     parser.add_argument("--encoder", required=True, metavar="ENC", help="timm:NAME, open_clip:ARCH/TAG, glyphs, ...")
-    parser.add_argument("--out", required=True, metavar="FEATURES", help="folder to write; an unfinished one is resumed")
+    parser.add_argument(
+        "--out", required=True, metavar="FEATURES", help="folder to write; an unfinished one is resumed"
+    )
     add_encoder_options(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only N samples, evenly spaced over the data")
     add_data_options(parser)
@@ -19,7 +23,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Options of reading samples and running an encoder."""
-    parser.add_argument("--image-size", type=int, metavar="N", help="resize images to N x N (default: the encoder's own)")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="resize images to N x N (default: the encoder's own)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="samples at once (default: 64)")
     parser.add_argument("--on-error", choices=["fail", "skip"], default="fail", help="what an unreadable sample does")
@@ -30,11 +36,12 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.data import open_dataset
     from diffident.encoders import open_encoder
     from diffident.extraction import extract
+    from diffident.storage.features import open_features
 
     dataset = open_dataset(arguments.data, limit=arguments.limit, **data_options(arguments))
     encoder = open_encoder(arguments.encoder, device=arguments.device, image_size=arguments.image_size)
     with progress_bar("extract") as progress:
-        features = extract(
+        extract(
             dataset,
             encoder,
             out=arguments.out,
@@ -42,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
             on_error=arguments.on_error,
             progress=progress,
         )
+    features = open_features(arguments.out)
     skipped = len(dataset) - len(features)
     result = {
         "features": arguments.out,

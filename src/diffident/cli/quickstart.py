@@ -9,15 +9,18 @@ from diffident.cli.common import log, print_json, progress_bar
 from diffident.errors import InputError
 
 EXAMPLE = "diffident quickstart --out quickstart/"
-LOSSES = ("cross-entropy", "entropy", "difficulty-aware")
-NUM_TRAIN = 150
-EPOCHS = 30
+LOSSES = {"cross-entropy": [], "entropy": ["alpha=0.1"], "difficulty-aware": ["alpha=0.2"]}
+NUM_TRAIN = 100
+EPOCHS = 100
+BATCH_SIZE = 32
 _MARKER = ".diffident-quickstart"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--out", default="quickstart", metavar="DIR", help="folder for everything (default: quickstart)")
+    parser.add_argument(
+        "--out", default="quickstart", metavar="DIR", help="folder for everything (default: quickstart)"
+    )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="training runs of each loss (default: 5)")
 
 
@@ -40,7 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.cli.compare import print_comparison
 
     print_comparison(comparison)
-    log(f"Trained on {len(train_set)} digits, tested on {len(test_set)}, {arguments.seeds} seeds each; {seconds:.0f} s.")
+    log(
+        f"Trained on {len(train_set)} digits, tested on {len(test_set)}, {arguments.seeds} seeds each; {seconds:.0f} s."
+    )
     log(f"Pictures in {out}: {', '.join(name for name in files if name.endswith('.png'))}, reliability.png.")
 
 
@@ -57,19 +62,18 @@ def _fresh_folder(out: Path) -> Path:
 
 def _score(out: Path):
     """The training part, the test part and the difficulty of the training part."""
-    from diffident.cli.score import describe, write
+    from diffident.cli.score import describe, score_source, write
     from diffident.data import open_dataset
-    from diffident.difficulties import score_features
     from diffident.encoders import open_encoder
     from diffident.extraction import extract
+    from diffident.storage.features import open_features
 
     train_set = open_dataset("digits:train", limit=NUM_TRAIN)
     test_set = open_dataset("digits:test")
     with progress_bar("extract") as progress:
-        source = extract(train_set, open_encoder("glyphs", device="cpu"), out=out / "features", progress=progress)
-    table = score_features(
-        source.blocks, source.ids, source.labels, encoder=source.encoder, label_names=source.label_names
-    )
+        extract(train_set, open_encoder("glyphs", device="cpu"), out=out / "features", progress=progress)
+    source = open_features(out / "features")
+    table = score_source(source, "digits:train", method="rmd", shrinkage="auto")
     write(table, str(out / "difficulty.parquet"))
     describe(table)
     return train_set, test_set, table
@@ -94,7 +98,8 @@ def _train_and_compare(train_set, test_set, table, out: Path, num_seeds: int):
         for number, (loss, seed) in enumerate(runs):
             progress(number, len(runs))
             folder = out / "runs" / f"{loss}-{seed}"
-            settings = load_settings(None, [], model="cnn-small", loss=loss, seed=seed, epochs=EPOCHS)
+            explicit = {"model": "cnn-small", "loss": loss, "seed": seed, "epochs": EPOCHS, "batch_size": BATCH_SIZE}
+            settings = load_settings(None, LOSSES[loss], **explicit)
             train(train_set, settings, out=folder, difficulty=_difficulty_of(loss, table), test=test_set)
             evaluate_run(folder)
             folders.append(folder)

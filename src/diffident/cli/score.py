@@ -10,17 +10,27 @@ EXAMPLE = "diffident score features/ --out difficulty.parquet"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("features", metavar="FEATURES", help="folder from `diffident extract`, or .npz with features, labels")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the table to write, for example difficulty.parquet")
+    parser.add_argument(
+        "features", metavar="FEATURES", help="folder from `diffident extract`, or .npz with features, labels"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="the table to write, for example difficulty.parquet"
+    )
     parser.add_argument("--label-column", metavar="NAME", help="score against these labels instead of the stored ones")
     add_method_options(parser)
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """Options of the difficulty method."""
-    parser.add_argument("--method", default="rmd", help="difficulty method (default: rmd, relative Mahalanobis distance)")
     parser.add_argument(
-        "--shrinkage", type=shrinkage, default="auto", metavar="auto|0..1", help="towards a scaled identity (default: auto)"
+        "--method", default="rmd", help="difficulty method (default: rmd, relative Mahalanobis distance)"
+    )
+    parser.add_argument(
+        "--shrinkage",
+        type=shrinkage,
+        default="auto",
+        metavar="auto|0..1",
+        help="towards a scaled identity (default: auto)",
     )
 
 
@@ -42,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.storage.features import open_features
 
     source = open_features(arguments.features, label_column=arguments.label_column)
-    table = score_source(source, arguments.features, arguments)
+    table = score_source(source, arguments.features, method=arguments.method, shrinkage=arguments.shrinkage)
     write(table, arguments.out)
     num_suspects = int((table.margin > 0).sum())
     if arguments.json:
@@ -53,19 +63,21 @@ def run(arguments: argparse.Namespace) -> None:
     log(f"The difficulty of every sample is in {arguments.out}.")
 
 
-def score_source(source, where: str, arguments: argparse.Namespace):
+def score_source(source, where: str, *, method: str, shrinkage: str | float):
     """The `DifficultyTable` of a feature source."""
     from diffident.difficulties import score_features
 
     if source.labels is None:
-        raise InputError(f"`FEATURES` must have labels to be scored; {where} has none. Choose some with --label-column.")
+        raise InputError(
+            f"`FEATURES` must have labels to be scored; {where} has none. Choose some with --label-column."
+        )
     return score_features(
         source.blocks,
         source.ids,
         source.labels,
         num_classes=None if source.label_names is None else len(source.label_names),
-        method=arguments.method,
-        shrinkage=arguments.shrinkage,
+        method=method,
+        shrinkage=shrinkage,
         encoder=source.encoder,
         label_names=source.label_names,
     )

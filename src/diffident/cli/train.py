@@ -5,6 +5,7 @@ from pathlib import Path
 
 from diffident.cli.common import add_data_options, data_options, log, print_json, progress_bar
 from diffident.cli.evaluate import print_evaluation
+from diffident.errors import InputError
 
 EXAMPLE = (
     "diffident train train.parquet --model ngrams --loss difficulty-aware --difficulty difficulty.parquet "
@@ -17,7 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="the labelled training data")
     parser.add_argument("--model", metavar="MODEL", help="cnn-small, resnet18-32px, ngrams, mlp, timm:NAME, ...")
     parser.add_argument(
-        "--loss", metavar="LOSS", help="cross-entropy, label-smoothing, entropy, difficulty-aware (default: cross-entropy)"
+        "--loss",
+        metavar="LOSS",
+        help="cross-entropy, label-smoothing, entropy, difficulty-aware (default: cross-entropy)",
     )
     parser.add_argument("--difficulty", metavar="FILE", help="from `diffident score`; joined by id")
     parser.add_argument("--validation", metavar="DATA", help="evaluated after each epoch")
@@ -68,6 +71,10 @@ def evaluate_run(run: Path, split: str = "test"):
     from diffident.storage.predictions import read_predictions
 
     predictions = read_predictions(run / "predictions" / f"{split}.parquet")
+    if predictions.labels is None:
+        raise InputError(
+            f"`--test` must have labels to be evaluated; {run} has none. Name a column with --label-column."
+        )
     evaluation = evaluate(predictions.logits, predictions.labels)
     write_evaluation(evaluation, run / "evaluation.json")
     return evaluation
@@ -82,4 +89,3 @@ def _report(arguments: argparse.Namespace, evaluation) -> None:
     if evaluation is not None:
         print_evaluation(evaluation)
     log(f"The run is in {arguments.out}.")
-

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -80,7 +81,7 @@ def _from_arrays(values, labels, path: Path, *, ids=None, names=None, columns=No
                 f"`{what}` must be one per sample; got {len(array)} for {len(values)} in {where}. Match them."
             )
     digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
-    digest.update(np.ascontiguousarray(values))
+    digest.update(np.ascontiguousarray(values).tobytes())
     classes = None
     if labels is not None:
         classes, names = read_labels(labels.tolist(), label, where, names=names)
@@ -117,7 +118,7 @@ def open_digits(split: str | None) -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     rows = np.arange(len(bunch.target))
     train, rest = train_test_split(rows, train_size=_NUM_TRAIN, stratify=bunch.target, random_state=0)
     validation, test = train_test_split(rest, train_size=_NUM_VALIDATION, stratify=bunch.target[rest], random_state=0)

@@ -123,7 +123,7 @@ def read_ids(values: list | None, name: str, num_rows: int, column: str, where: 
     return ids
 
 
-def other_columns(table: dict[str, list], used: set[str], names: tuple[str, ...] | None, num_classes: int) -> dict:
+def other_columns(table: dict[str, list], used: set[str], names: tuple[str, ...] | None) -> dict:
     """Every other column that can serve as labels: whole numbers, or words that are label names."""
     found = {}
     index = {name: number for number, name in enumerate(names or ())}

@@ -33,8 +33,8 @@ def open_hub(name: str, split: str, choice: ColumnChoice) -> Dataset:
         raise InputError(f"`hf:{name}:{split}` must be a data set and a split; {error}. Check both names.") from None
     except Exception as error:
         raise UnavailableError(
-            f"`hf:{name}` could not be loaded: {str(error).splitlines()[0]}. Without network, set HF_HOME to a filled cache, "
-            "or pass the folder of its Parquet files as DATA."
+            f"`hf:{name}` could not be loaded: {str(error).splitlines()[0]}. "
+            "Without network, set HF_HOME to a filled cache, or pass the folder of its Parquet files as DATA."
         ) from None
     names = {
         column: tuple(feature.names)

@@ -127,7 +127,7 @@ def _text_of(path: Path) -> str:
 
 
 def open_table(
-    table: pa.Table | dict[str, list],
+    table: Any,
     name: str,
     where: str,
     folder: Path,
@@ -137,7 +137,7 @@ def open_table(
     *,
     first_line: int = 0,
 ) -> Dataset:
-    """A data set from columns. Image paths are relative to `folder`; `first_line` is the first row's number in errors."""
+    """A data set from columns; image paths are relative to `folder`, `first_line` numbers the first row in errors."""
     columns = list(table.column_names if isinstance(table, pa.Table) else table)
     num_rows = len(table) if isinstance(table, pa.Table) else max((len(column) for column in table.values()), default=0)
     if not num_rows:
@@ -157,7 +157,7 @@ def open_table(
         labels, names = read_labels(cells[label], label, where, first_line=first_line, names=names)
     ids = read_ids(None if identity is None else cells[identity], name, num_rows, identity or "id", where)
     used = {column for column in (label, text, image, identity) if column is not None}
-    others = other_columns({c: v for c, v in cells.items() if first_line == 0}, used, names, 0)
+    others = other_columns(cells, used, names) if isinstance(table, pa.Table) else {}
     if text is not None:
         modality, read = "text", ReadText(_texts(cells[text], text, where, first_line))
     elif image is not None:
@@ -175,7 +175,7 @@ def _shared_names(label: str, values: list, class_names: dict) -> tuple[str, ...
     return None
 
 
-def _cells(table: pa.Table | dict[str, list], column: str) -> list:
+def _cells(table: Any, column: str) -> list:
     return table[column].to_pylist() if isinstance(table, pa.Table) else table[column]
 
 
@@ -259,12 +259,12 @@ def decode_image(content: bytes | None, sample: str) -> Image.Image:
         ) from None
 
 
-def _image_reader(table: pa.Table | dict, column: str, folder: Path, ids: np.ndarray):
+def _image_reader(table: Any, column: str, folder: Path, ids: np.ndarray):
     kind = table.schema.field(column).type if isinstance(table, pa.Table) else pa.string()
     if pa.types.is_struct(kind):
-        return ReadImageBytes(table[column].combine_chunks().field("bytes"), ids)  # type: ignore[union-attr]
+        return ReadImageBytes(table[column].combine_chunks().field("bytes"), ids)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return ReadImageBytes(table[column].combine_chunks(), ids)  # type: ignore[union-attr]
+        return ReadImageBytes(table[column].combine_chunks(), ids)
     paths = _cells(table, column)
     missing = next((row for row, path in enumerate(paths) if not path), None)
     if missing is not None:

@@ -1,4 +1,4 @@
-"""Difficulty methods, one file each, all with `fit(blocks, labels, ...) -> state` and `score(state, blocks, labels)`."""
+"""Difficulty methods, one file each, all with `fit(blocks, labels, ...)` and `score(state, blocks, labels)`."""
 
 from collections.abc import Callable, Iterable
 
@@ -15,9 +15,7 @@ from diffident.records import DifficultyTable
 METHODS = {"rmd": rmd}
 
 
-def difficulty(
-    gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
-) -> Float[Tensor, " n"]:
+def difficulty(gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Difficulty of labelled samples: squared distance to the label's Gaussian minus that to the background.
 
     Returns:

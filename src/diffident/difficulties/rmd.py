@@ -14,9 +14,7 @@ from diffident.errors import InputError, ShapeError
 from diffident.gaussian import Gaussians, GaussianStatistics, relative_squared_distances, solve_gaussians
 
 
-def fit(
-    blocks: Iterable[Tensor], labels: np.ndarray, num_classes: int, shrinkage: float | str = "auto"
-) -> Gaussians:
+def fit(blocks: Iterable[Tensor], labels: np.ndarray, num_classes: int, shrinkage: float | str = "auto") -> Gaussians:
     """One pass over blocks of features [b, d], in the order of the labels (n,)."""
     statistics, start = None, 0
     for block in blocks:
@@ -29,9 +27,7 @@ def fit(
     return solve_gaussians(statistics, shrinkage)
 
 
-def score(
-    state: Gaussians, blocks: Iterable[Tensor], labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def score(state: Gaussians, blocks: Iterable[Tensor], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One pass: difficulty, nearest label and margin of every sample, each (n,).
 
     The margin is exactly 0 where the given label is the nearest, also among ties.

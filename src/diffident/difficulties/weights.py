@@ -34,7 +34,9 @@ def difficulty_weights(
     """
     values = torch.as_tensor(difficulty, dtype=torch.float64).cpu().numpy()
     if values.ndim != 1 or not len(values):
-        raise InputError(f"`difficulty` must be [n] with n at least 1; got shape {values.shape}. Score the samples first.")
+        raise InputError(
+            f"`difficulty` must be [n] with n at least 1; got shape {values.shape}. Score the samples first."
+        )
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise InputError(f"`difficulty` must be finite; got {values[row]} at row {row}. Leave that sample out.")

@@ -37,7 +37,9 @@ def open_encoder(
         openers = {"timm": open_timm, "open_clip": open_clip_encoder, "transformers": open_transformers}
         return openers[family](name, device=device, image_size=image_size, precision=precision)
     if image_size is not None:
-        raise InputError(f"`image_size` must be used with timm:, open_clip: or transformers:; got `{spec}`. Leave it out.")
+        raise InputError(
+            f"`image_size` must be used with timm:, open_clip: or transformers:; got `{spec}`. Leave it out."
+        )
     if family == "sentence-transformers" and name:
         return open_sentence_transformers(name, device=device, precision=precision)
     if family == "python":

@@ -24,7 +24,8 @@ class CallableEncoder:
     modality = "any"
 
     def __init__(self, function: Callable[[list], Any], *, name: str | None = None):
-        self.name = name or f"python:{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+        module, title = getattr(function, "__module__", ""), getattr(function, "__qualname__", type(function).__name__)
+        self.name = name or f"python:{module}:{title}"
         try:
             source = inspect.getsource(function)
         except (OSError, TypeError):
@@ -61,7 +62,9 @@ class IdentityEncoder:
     def encode(self, batch: Sequence[Tensor]) -> Float[Tensor, "n d"]:
         """The vectors, stacked."""
         if len({len(vector) for vector in batch}) > 1:
-            raise InputError("`identity` must be given samples of one size; got several. Use --encoder glyphs or timm:NAME.")
+            raise InputError(
+                "`identity` must be given samples of one size; got several. Use --encoder glyphs or timm:NAME."
+            )
         return torch.stack(list(batch))
 
 
@@ -76,7 +79,9 @@ class GlyphsEncoder:
 
         network = GlyphNetwork()
         weights = load_file(Path(__file__).with_name("glyphs.safetensors"))
-        network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()})
+        network.load_state_dict(
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        )
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
         self.fingerprint = fingerprint(network, ["glyphs", inspect.getsource(prepare_glyph), str(self._dtype)])
@@ -98,13 +103,17 @@ def open_python(path: str) -> CallableEncoder:
     """`module:function`; modules of the current folder are found."""
     module_name, separator, function_name = path.partition(":")
     if not (separator and module_name and function_name):
-        raise InputError(f"`python:` must be followed by module:function; got `{path}`. For example: python:my_encoder:encode.")
+        raise InputError(
+            f"`python:` must be followed by module:function; got `{path}`. For example: python:my_encoder:encode."
+        )
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"`python:{path}` must be importable; {error}. Run where the module is, or install it.") from None
+        raise InputError(
+            f"`python:{path}` must be importable; {error}. Run where the module is, or install it."
+        ) from None
     if not callable(function):
         raise InputError(f"`python:{path}` must be callable; got {type(function).__name__}. Name a function.")
     return CallableEncoder(function, name=f"python:{path}")

@@ -29,7 +29,9 @@ def resolve_device(device: str) -> torch.device:
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"`device` must be auto, cpu or an accelerator that is here; got {device} ({reason}). Use auto.") from None
+        raise InputError(
+            f"`device` must be auto, cpu or an accelerator that is here; got {device} ({reason}). Use auto."
+        ) from None
     return chosen
 
 
@@ -72,6 +74,6 @@ def loading(name: str) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UnavailableError(
-            f"the weights of `{name}` could not be loaded: {lines[0][:200]} Check the name; without network, set HF_HOME to "
-            "a filled cache or name a local folder."
+            f"the weights of `{name}` could not be loaded: {lines[0][:200]} Check the name; without network, "
+            "set HF_HOME to a filled cache or name a local folder."
         ) from None

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffident.encoders.common import autocast, fingerprint, freeze, loading, resolve_device, resolve_precision
 from diffident.encoders.vision import ImageEncoder, from_transformers_vision
@@ -22,7 +22,7 @@ class SentenceEncoder:
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
         self.fingerprint = fingerprint(model, [name, str(model), str(self._dtype)])
-        self._model = freeze(model, self._device)
+        self._model: Any = freeze(model, self._device)
 
     def prepare(self, sample: str) -> str:
         """The text itself: the model tokenises batches."""
@@ -33,7 +33,11 @@ class SentenceEncoder:
         """Features of texts, float32 on the CPU."""
         with autocast(self._device, self._dtype):
             features = self._model.encode(
-                list(batch), batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False, device=str(self._device)
+                list(batch),
+                batch_size=len(batch),
+                convert_to_tensor=True,
+                show_progress_bar=False,
+                device=str(self._device),
             )
         return features.float().cpu()
 
@@ -43,14 +47,17 @@ class TransformersTextEncoder:
 
     modality = "text"
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, name: str, device: str = "auto", precision: str = "auto"):
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, device: str = "auto", precision: str = "auto"):
         self.name = name
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
         vocabulary = sorted(tokenizer.get_vocab().items())
         self.fingerprint = fingerprint(model, [name, vocabulary, "mean over tokens", str(self._dtype)])
-        self._model, self._tokenizer = freeze(model, self._device), tokenizer
-        self._length = min(getattr(tokenizer, "model_max_length", 512), getattr(model.config, "max_position_embeddings", 512))
+        self._model: Any = freeze(model, self._device)
+        self._tokenizer = tokenizer
+        self._length = min(
+            getattr(tokenizer, "model_max_length", 512), getattr(model.config, "max_position_embeddings", 512)
+        )
 
     def prepare(self, sample: str) -> str:
         """The text itself: batches are tokenised."""
@@ -59,10 +66,14 @@ class TransformersTextEncoder:
     @torch.inference_mode()
     def encode(self, batch: Sequence[str]) -> Float[Tensor, "n d"]:
         """Features of texts, float32 on the CPU."""
-        tokens = self._tokenizer(list(batch), padding=True, truncation=True, max_length=self._length, return_tensors="pt")
+        tokens = self._tokenizer(
+            list(batch), padding=True, truncation=True, max_length=self._length, return_tensors="pt"
+        )
         tokens = tokens.to(self._device)
         with autocast(self._device, self._dtype):
-            hidden = self._model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+            hidden = self._model(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).last_hidden_state
         mask = tokens["attention_mask"][..., None]
         return ((hidden.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).cpu()
 
@@ -88,7 +99,9 @@ def open_transformers(
     try:
         import transformers
     except ImportError:
-        raise MissingDependencyError("`transformers:` must have that library. Install it: pip install 'diffident[text]'.") from None
+        raise MissingDependencyError(
+            "`transformers:` must have that library. Install it: pip install 'diffident[text]'."
+        ) from None
     title = f"transformers:{name}"
     with loading(title):
         config = transformers.AutoConfig.from_pretrained(name)

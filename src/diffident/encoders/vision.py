@@ -33,7 +33,7 @@ class ImageEncoder:
         transform: Callable[[Image.Image], Tensor],
         *,
         name: str,
-        forward: Callable[[nn.Module, Tensor], Tensor] | None = None,
+        forward: Callable[[Any, Tensor], Tensor] | None = None,
         device: str = "auto",
         precision: str = "auto",
         description: Any = None,
@@ -42,7 +42,9 @@ class ImageEncoder:
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
         self.fingerprint = fingerprint(model, [name, description or repr(transform), str(self._dtype)])
-        has_convolutions = any(isinstance(module, nn.Conv2d) and module.kernel_size != module.stride for module in model.modules())
+        has_convolutions = any(
+            isinstance(module, nn.Conv2d) and module.kernel_size != module.stride for module in model.modules()
+        )
         self._channels_last = has_convolutions
         self._model = freeze(model, self._device, channels_last=has_convolutions)
         self._transform = transform
@@ -69,12 +71,16 @@ def open_timm(name: str, *, device: str, image_size: int | None, precision: str)
         import timm
         from timm.data import create_transform, resolve_model_data_config
     except ImportError:
-        raise MissingDependencyError("`timm:` must have the library timm. Install it: pip install 'diffident[vision]'.") from None
+        raise MissingDependencyError(
+            "`timm:` must have the library timm. Install it: pip install 'diffident[vision]'."
+        ) from None
     known = timm.list_models()
     if ":" not in name and name.split(".")[0] not in known:
         hint = did_you_mean(name, known).split("Choices:")[0]
-        raise InputError(f"`timm:` must be followed by a model of timm's; got `{name}`. {hint}List: timm.list_models().")
-    options = {}
+        raise InputError(
+            f"`timm:` must be followed by a model of timm's; got `{name}`. {hint}List: timm.list_models()."
+        )
+    options: dict[str, Any] = {}
     if image_size is not None and "vit" in name:
         options = {"img_size": image_size}
     with loading(f"timm:{name}"):
@@ -91,21 +97,27 @@ def open_clip_encoder(name: str, *, device: str, image_size: int | None, precisi
     try:
         import open_clip
     except ImportError:
-        raise MissingDependencyError("`open_clip:` must have open_clip_torch. Install it: pip install 'diffident[vision]'.") from None
+        raise MissingDependencyError(
+            "`open_clip:` must have open_clip_torch. Install it: pip install 'diffident[vision]'."
+        ) from None
     architecture, _, tag = name.partition("/")
     if architecture not in open_clip.list_models():
         hint = did_you_mean(architecture, open_clip.list_models()).split("Choices:")[0]
-        raise InputError(f"`open_clip:` must be followed by ARCH/TAG; got `{name}`. {hint}List: open_clip.list_pretrained().")
+        raise InputError(
+            f"`open_clip:` must be followed by ARCH/TAG; got `{name}`. {hint}List: open_clip.list_pretrained()."
+        )
     if not tag:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
         raise InputError(f"`open_clip:` must be followed by ARCH/TAG; got `{name}`. Tags of {architecture}: {tags}.")
     with loading(f"open_clip:{name}"):
-        options = {"force_image_size": image_size} if image_size else {}
+        options: dict[str, Any] = {"force_image_size": image_size} if image_size else {}
         model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=tag, **options)
     return from_open_clip(model, transform, name=f"open_clip:{name}", device=device, precision=precision)
 
 
-def from_open_clip(model: nn.Module, transform: Any, *, name: str, device: str = "auto", precision: str = "auto") -> ImageEncoder:
+def from_open_clip(
+    model: nn.Module, transform: Any, *, name: str, device: str = "auto", precision: str = "auto"
+) -> ImageEncoder:
     """An open_clip model that is there already."""
     return ImageEncoder(
         model, transform, name=name, forward=lambda clip, x: clip.encode_image(x), device=device, precision=precision
@@ -127,7 +139,7 @@ def from_transformers_vision(
     )
 
 
-def _pooled(model: nn.Module, images: Tensor) -> Tensor:
+def _pooled(model: Any, images: Tensor) -> Tensor:
     if hasattr(model, "get_image_features"):
         features = model.get_image_features(pixel_values=images)
         return features if isinstance(features, Tensor) else features.pooler_output

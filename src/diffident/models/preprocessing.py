@@ -168,7 +168,7 @@ def _vectors(dataset: Dataset, width: int) -> Float[Tensor, "n d"]:
             )
         values[row] = vector
     if not np.isfinite(values).all():
-        row = int((~np.isfinite(values)).any(axis=1).nonzero()[0][0])
+        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
         raise InputError(f"`data` must be finite; got NaN or infinity at {dataset.ids[row]!r}. Fill or drop it.")
     return torch.from_numpy(values)
 

@@ -43,7 +43,9 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
-        raise InputError(f"`difficulty` must be Parquet; {path} is not ({error}). Make it with: diffident score.") from None
+        raise InputError(
+            f"`difficulty` must be Parquet; {path} is not ({error}). Make it with: diffident score."
+        ) from None
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
         raise InputError(

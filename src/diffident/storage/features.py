@@ -75,7 +75,9 @@ class FeatureSource:
         for shard in self.shards:
             path = self.path / shard["file"]
             if not path.is_file() or file_digest(path) != shard["sha256"]:
-                raise InputError(f"`FEATURES` must be whole; {path} is missing or was changed. Extract again into a new folder.")
+                raise InputError(
+                    f"`FEATURES` must be whole; {path} is missing or was changed. Extract again into a new folder."
+                )
 
 
 def is_features(path: str | Path) -> bool:
@@ -103,14 +105,18 @@ def open_features(path: str | Path, *, label_column: str | None = None) -> Featu
     elif (path / MANIFEST).is_file():
         source = _open_store(path)
     else:
-        raise InputError(f"`FEATURES` must be a folder from `diffident extract` or an .npz; got {path}. Run: diffident extract.")
+        raise InputError(
+            f"`FEATURES` must be a folder from `diffident extract` or an .npz; got {path}. Run: diffident extract."
+        )
     if label_column is None:
         return source
     if label_column not in source.columns:
         if label_column == "label" and source.labels is not None:
             return source
         known = ["label", *source.columns]
-        raise InputError(f"`label_column` must be one of {path}'s; got `{label_column}`. {did_you_mean(label_column, known)}")
+        raise InputError(
+            f"`label_column` must be one of {path}'s; got `{label_column}`. {did_you_mean(label_column, known)}"
+        )
     labels, names = source.columns[label_column], source.label_names
     if len(labels) and labels.min() < 0:
         raise InputError(f"`{label_column}` must be at least 0; got {labels.min()} in {path}. Choose another column.")
@@ -124,7 +130,9 @@ def read_manifest(folder: Path) -> dict:
     try:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise InputError(f"`FEATURES` must have a readable manifest; {folder / MANIFEST}: {error}. Extract anew.") from None
+        raise InputError(
+            f"`FEATURES` must have a readable manifest; {folder / MANIFEST}: {error}. Extract anew."
+        ) from None
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
@@ -150,9 +158,13 @@ def read_shard(folder: Path, shard: dict) -> Float[Tensor, "n d"]:
     try:
         values = load_file(path)["features"]
     except Exception as error:
-        raise InputError(f"`FEATURES` must be whole; {path} cannot be read: {error}. Extract again into a new folder.") from None
+        raise InputError(
+            f"`FEATURES` must be whole; {path} cannot be read: {error}. Extract again into a new folder."
+        ) from None
     if len(values) != shard["rows"]:
-        raise InputError(f"`FEATURES` must be whole; {path} has {len(values)} rows, not {shard['rows']}. Extract again.")
+        raise InputError(
+            f"`FEATURES` must be whole; {path} has {len(values)} rows, not {shard['rows']}. Extract again."
+        )
     return values
 
 
@@ -192,9 +204,11 @@ def save_features(features: Features, path: str | Path) -> FeatureSource:
 def _open_store(path: Path) -> FeatureSource:
     manifest = read_manifest(path)
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise InputError(f"`FEATURES` must have format version {FORMAT_VERSION}; {path} has {manifest.get('format_version')}. Extract anew.")
+        raise InputError(f"`FEATURES` must have format version {FORMAT_VERSION}; {path} has another. Extract anew.")
     if not manifest["complete"]:
-        raise InputError(f"`FEATURES` must be finished; {path} is not. Run the same `diffident extract` again: it goes on.")
+        raise InputError(
+            f"`FEATURES` must be finished; {path} is not. Run the same `diffident extract` again: it goes on."
+        )
     table = pq.read_table(path / "index.parquet")
     names = manifest["label_names"]
     used = ("id", "label", "shard", "row")
@@ -219,19 +233,25 @@ def _open_npz(path: Path) -> FeatureSource:
     values = arrays.pop("features", None)
     if values is None or values.ndim != 2 or not len(values) or values.dtype.kind != "f":
         got = f"it holds {', '.join(arrays)}" if values is None else f"got {values.dtype} {list(values.shape)}"
-        raise InputError(f"`features` must be floats [n, d] with n at least 1; {got} at {path}. Save it under that name.")
+        raise InputError(
+            f"`features` must be floats [n, d] with n at least 1; {got} at {path}. Save it under that name."
+        )
     count = len(values)
     ids = arrays.pop("ids", None)
     if ids is None:
         ids = [f"{path.stem}:{row:0{max(6, len(str(count)))}d}" for row in range(count)]
     if len(ids) != count or len(set(map(str, ids))) != count:
-        raise InputError(f"`ids` must be unique and one per row; got {len(set(map(str, ids)))} for {count} rows at {path}. Mend them.")
+        raise InputError(
+            f"`ids` must be unique and one per row; got {len(set(map(str, ids)))} for {count} rows at {path}."
+        )
     names = arrays.pop("label_names", None)
     columns = {key: a.astype(np.int64) for key, a in arrays.items() if a.shape == (count,) and a.dtype.kind in "iu"}
     labels = columns.pop("labels", None)
     if "labels" in arrays and labels is None:
         got = arrays["labels"]
-        raise InputError(f"`labels` must be integers [{count}]; got {got.dtype} {list(got.shape)} at {path}. Save one per row.")
+        raise InputError(
+            f"`labels` must be integers [{count}]; got {got.dtype} {list(got.shape)} at {path}. Save one per row."
+        )
     return FeatureSource(
         path=path,
         ids=np.array([str(sample) for sample in ids], dtype=object),
