@@ -15,7 +15,8 @@ from torch import Tensor
 from diffident.errors import InputError, ShapeError
 
 _BLOCK_ROWS = 16_384
-_NULL_TOLERANCE = 1e-10  # eigenvalues below this part of the largest are null: float32 Gram products resolve no less
+# Part of the total variance that a sum of products resolves: within-class variance below it is rounding.
+_RESOLUTION = {torch.float32: 1e-7, torch.float64: 1e-13}
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class GaussianStatistics:
         counts: Samples of each class (K,), int64.
         sums: Sum of shifted features of each class (K, d), float64.
         gram: Sum of the shifted features' outer products (d, d), float64.
+        resolution: Part of the total variance below which the statistics hold nothing but rounding.
     """
 
     shift: Float[Tensor, " d"]
     counts: Int[Tensor, " k"]
     sums: Float[Tensor, "k d"]
     gram: Float[Tensor, "d d"]
+    resolution: float = _RESOLUTION[torch.float64]
 
     @classmethod
     def start(cls, values: Float[Tensor, "n d"], num_classes: int) -> "GaussianStatistics":
@@ -50,14 +53,16 @@ class GaussianStatistics:
         """Samples seen so far."""
         return int(self.counts.sum())
 
-    def updated(self, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> "GaussianStatistics":
-        """The statistics with these samples added.
+    def updated(
+        self, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"], *, first_row: int = 0
+    ) -> "GaussianStatistics":
+        """The statistics with these samples added; `first_row` numbers the first of them in errors.
 
         Raises:
             ShapeError: another width than before, or another number of labels.
             InputError: a feature that is NaN or infinite, or a label outside [0, K); names the row.
         """
-        _check(values, labels, len(self.shift), len(self.counts))
+        _check(values, labels, len(self.shift), len(self.counts), first_row)
         counts, sums, gram = self.counts.clone(), self.sums.clone(), self.gram.clone()
         counts += torch.bincount(labels, minlength=len(counts))
         dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
@@ -65,7 +70,8 @@ class GaussianStatistics:
             block = self._shifted(values[start : start + _BLOCK_ROWS], dtype)
             gram += (block.T @ block).double()
             sums.index_add_(0, labels[start : start + _BLOCK_ROWS], block.double())
-        return replace(self, counts=counts, sums=sums, gram=gram)
+        resolution = max(self.resolution, _RESOLUTION[dtype])
+        return replace(self, counts=counts, sums=sums, gram=gram, resolution=resolution)
 
     def _shifted(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         """Values minus shift; subtracted in two float32 steps, so that no float64 copy of the features is made."""
@@ -84,7 +90,9 @@ class GaussianStatistics:
         outer = torch.outer(moved, total)
         gram = other.gram + outer + outer.T + other.num_samples * torch.outer(moved, moved)
         sums = other.sums + other.counts[:, None] * moved
-        return replace(self, counts=self.counts + other.counts, sums=self.sums + sums, gram=self.gram + gram)
+        resolution = max(self.resolution, other.resolution)
+        counts = self.counts + other.counts
+        return replace(self, counts=counts, sums=self.sums + sums, gram=self.gram + gram, resolution=resolution)
 
 
 @dataclass(frozen=True)
@@ -192,8 +200,9 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
     amount = choose_shrinkage(within, statistics.counts) if shrinkage == "auto" else _checked_shrinkage(shrinkage)
     scale = within.trace().clamp(min=0) / len(within)
     shrunk = (1 - amount) * within + amount * scale * torch.eye(len(within), dtype=within.dtype, device=within.device)
-    whitening, spectrum = _whiten(shrunk, total)
-    condition = _condition_number(spectrum, amount, float(scale))
+    least = statistics.resolution * total.trace()
+    whitening, spectrum = _whiten(shrunk, least)
+    condition = _condition_number(spectrum, amount, float(scale), float(least))
     directions, ratios = _discriminants(whitening, weighted)
     return Gaussians(
         counts=statistics.counts,
@@ -209,7 +218,7 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
         shrinkage_choice="auto" if shrinkage == "auto" else "given",
         rank=whitening.shape[1],
         condition_number=condition,
-        constant_features=int((total.diagonal() <= _NULL_TOLERANCE * total.diagonal().max().clamp(min=1e-300)).sum()),
+        constant_features=int((total.diagonal() <= 1e-12 * total.diagonal().max()).sum()),
     )
 
 
@@ -311,11 +320,10 @@ def _projections(state: Gaussians, values: Tensor, directions: Tensor) -> Iterat
         yield (((block.to(dtype) - high) - low) @ narrow).double() * lengths
 
 
-def _whiten(shrunk: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+def _whiten(shrunk: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     """W (d, rank) with W^T shrunk W = I, and the eigenvalues of `shrunk`."""
     spectrum, vectors = torch.linalg.eigh(shrunk)
-    largest = torch.maximum(spectrum[-1], _NULL_TOLERANCE * total.trace())
-    kept = spectrum > _NULL_TOLERANCE * largest if float(largest) > 0 else spectrum > 0
+    kept = spectrum > least
     return vectors[:, kept] / spectrum[kept].sqrt(), spectrum
 
 
@@ -326,12 +334,12 @@ def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]
     return whitening @ right[kept].T, 1 + singular[kept].square()
 
 
-def _condition_number(spectrum: Tensor, amount: float, scale: float) -> float:
+def _condition_number(spectrum: Tensor, amount: float, scale: float, least: float) -> float:
     """Of the covariance before shrinkage, over its non-null eigenvalues."""
     if amount >= 1:
         return 1.0
     before = (spectrum - amount * scale) / (1 - amount)
-    kept = before[before > _NULL_TOLERANCE * before.max().clamp(min=0)]
+    kept = before[before > least]
     return float(kept.max() / kept.min()) if len(kept) else 1.0
 
 
@@ -341,7 +349,7 @@ def _checked_shrinkage(shrinkage: float | str) -> float:
     return float(shrinkage)
 
 
-def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes: int) -> None:
+def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes: int, first_row: int = 0) -> None:
     if values.ndim != 2 or values.shape[1] != num_features:
         raise ShapeError(
             f"`values` must be [n, {num_features}]; got {tuple(values.shape)}. Use features of the same encoder."
@@ -349,7 +357,7 @@ def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes
     finite = values.sum(dim=1, dtype=torch.float64).isfinite() if len(values) else None
     if finite is not None and not bool(finite.all()):
         row = int((~finite).nonzero()[0])
-        raise InputError(f"`values` must be finite; got NaN or infinity at row {row}. Mend or leave out that sample.")
+        raise InputError(f"`values` must be finite; got NaN or infinity at row {row + first_row}. Mend or leave out that sample.")
     if labels is None:
         return
     if labels.shape != values.shape[:1]:
@@ -358,6 +366,6 @@ def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes
     if len(outside):
         row = int(outside[0])
         raise InputError(
-            f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row}. "
+            f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row + first_row}. "
             f"Re-index the labels or fit with num_classes={max(int(labels.max()) + 1, num_classes)}."
         )

@@ -11,8 +11,8 @@ from diffident.errors import InputError
 EXAMPLE = "diffident quickstart --out quickstart/"
 LOSSES = {"cross-entropy": [], "entropy": ["alpha=0.1"], "difficulty-aware": ["alpha=0.2"]}
 NUM_TRAIN = 100
-EPOCHS = 100
-BATCH_SIZE = 32
+EPOCHS = 40
+BATCH_SIZE = 16
 _MARKER = ".diffident-quickstart"
 
 

@@ -72,9 +72,7 @@ def evaluate_run(run: Path, split: str = "test"):
 
     predictions = read_predictions(run / "predictions" / f"{split}.parquet")
     if predictions.labels is None:
-        raise InputError(
-            f"`--test` must have labels to be evaluated; {run} has none. Name a column with --label-column."
-        )
+        raise InputError(f"`--test` must have labels to be evaluated; {run} has none. Leave --test out.")
     evaluation = evaluate(predictions.logits, predictions.labels)
     write_evaluation(evaluation, run / "evaluation.json")
     return evaluation

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffident.difficulties import rmd
 from diffident.difficulties.weights import scaled_rank
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError, ShapeError, did_you_mean
 from diffident.gaussian import Gaussians, relative_squared_distance
 from diffident.records import DifficultyTable
 
@@ -59,6 +59,8 @@ def score_features(
         raise InputError(f"`method` must be a difficulty method; got {method!r}. {did_you_mean(method, METHODS)}")
     if not len(ids):
         raise InputError("`ids` must name at least one sample; got none. Extract features first.")
+    if len(labels) != len(ids):
+        raise ShapeError(f"`labels` must be one per id; got {len(labels)} for {len(ids)}. Match them by id.")
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if label_names is None else len(label_names)
     state = METHODS[method].fit(blocks(), labels, num_classes, shrinkage)

@@ -20,7 +20,7 @@ def fit(blocks: Iterable[Tensor], labels: np.ndarray, num_classes: int, shrinkag
     for block in blocks:
         chosen = torch.from_numpy(labels[start : start + len(block)]).to(block.device)
         statistics = statistics or GaussianStatistics.start(block, num_classes)
-        statistics = statistics.updated(block, chosen)
+        statistics = statistics.updated(block, chosen, first_row=start)
         start += len(block)
     if statistics is None or start != len(labels):
         raise ShapeError(f"`labels` must be one per feature row; got {len(labels)} for {start} rows. Match them by id.")
@@ -35,13 +35,16 @@ def score(state: Gaussians, blocks: Iterable[Tensor], labels: np.ndarray) -> tup
     state_device = state.overall_mean.device
     parts, start = [], 0
     for block in blocks:
-        every = relative_squared_distances(state, block.to(state_device))
+        block = block.to(state_device)
+        every = relative_squared_distances(state, block)
         chosen = torch.from_numpy(labels[start : start + len(block)]).to(state_device)
         own = every.gather(1, chosen[:, None])[:, 0]
         least, nearest = every.min(dim=1)
         nearest = torch.where(own <= least, chosen, nearest)
         parts.append([part.cpu().numpy() for part in (own, nearest, own - least)])
         start += len(block)
+    if start != len(labels):
+        raise ShapeError(f"`labels` must be one per feature row; got {len(labels)} for {start} rows. Match them by id.")
     if not parts:
         raise InputError("`blocks` must hold at least one sample; got none. Extract features first.")
     difficulty, nearest, margin = (np.concatenate(column) for column in zip(*parts, strict=True))

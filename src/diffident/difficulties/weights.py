@@ -32,7 +32,7 @@ def difficulty_weights(
         >>> difficulty_weights(torch.tensor([1.0, 2.0, 3.0]), temperature=1.0)
         tensor([0.3679, 0.6065, 1.0000])
     """
-    values = torch.as_tensor(difficulty, dtype=torch.float64).cpu().numpy()
+    values = torch.as_tensor(difficulty, dtype=torch.float64).detach().cpu().numpy()
     if values.ndim != 1 or not len(values):
         raise InputError(
             f"`difficulty` must be [n] with n at least 1; got shape {values.shape}. Score the samples first."
@@ -42,8 +42,8 @@ def difficulty_weights(
         raise InputError(f"`difficulty` must be finite; got {values[row]} at row {row}. Leave that sample out.")
     if not (temperature > 0 and np.isfinite(temperature)):
         raise InputError(f"`temperature` must be above 0; got {temperature}. The default is 0.7.")
-    scaled = _normalise(values, normalizer) / temperature
-    weights = torch.from_numpy(np.exp(scaled - scaled.max())).float()
+    normalised = _normalise(values, normalizer)
+    weights = torch.from_numpy(np.exp((normalised - normalised.max()) / temperature)).float()
     return weights.clamp(min=torch.finfo(torch.float32).tiny)
 
 

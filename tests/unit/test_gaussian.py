@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffident.errors import InputError, ShapeError
+from diffident.gaussian import (
+    GaussianStatistics,
+    background_squared_distance,
+    fit_gaussians,
+    relative_squared_distance,
+    relative_squared_distances,
+    solve_gaussians,
+    squared_distances,
+)
+from tests.oracles_gaussian import covariances, distances
+
+
+def make_data(n: int = 120, d: int = 6, k: int = 4, seed: int = 0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % k
+    means = torch.randn(k, d, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    values = means[labels] + torch.randn(n, d, generator=generator, dtype=torch.float64) @ mixing
+    return values.to(dtype), labels
+
+
+def own(table, labels):
+    return table.gather(1, labels[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 1.0])
+def test_distances_agree_with_the_loops(shrinkage):
+    values, labels = make_data()
+    state = fit_gaussians(values, labels, shrinkage=shrinkage)
+    classes, background = distances(values.numpy(), labels.numpy(), shrinkage)
+    np.testing.assert_allclose(squared_distances(state, values), classes, rtol=1e-9)
+    np.testing.assert_allclose(background_squared_distance(state, values), background, rtol=1e-9)
+    np.testing.assert_allclose(relative_squared_distances(state, values), classes - background[:, None], atol=1e-9)
+    expected = classes[np.arange(len(labels)), labels] - background
+    np.testing.assert_allclose(relative_squared_distance(state, values, labels), expected, atol=1e-9)
+
+
+def test_hand_computed_case():
+    # Class means -1 and 1, Sigma_w = 1, Sigma_t = 2: r of z = 2 in class 1 is (2 - 1)^2 / 1 - 2^2 / 2 = -1.
+    values = torch.tensor([[-2.0], [0.0], [0.0], [2.0]], dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1])
+    state = fit_gaussians(values, labels, shrinkage=0.0)
+    assert relative_squared_distance(state, values, labels).tolist() == pytest.approx([-1, 1, 1, -1])
+    assert relative_squared_distances(state, values)[3].tolist() == pytest.approx([9 - 2, 1 - 2])
+
+
+def test_identities():
+    values, labels = make_data()
+    state = fit_gaussians(values, labels, shrinkage=0.0)
+    assert own(squared_distances(state, values), labels).mean() == pytest.approx(6)
+    assert background_squared_distance(state, values).mean() == pytest.approx(6)
+    assert float(relative_squared_distance(state, values, labels).mean()) == pytest.approx(0, abs=1e-10)
+    within, total = covariances(values.numpy(), labels.numpy())
+    np.testing.assert_allclose(state.within, within, atol=1e-10)
+    np.testing.assert_allclose(state.within + state.between, total, atol=1e-10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_difficulty_does_not_change_under_affine_maps(seed):
+    values, labels = make_data(seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    q, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))
+    mapped = values @ (q * torch.linspace(0.2, 5, 6, dtype=torch.float64)) + 100
+    before = relative_squared_distance(fit_gaussians(values, labels, shrinkage=0.0), values, labels)
+    after = relative_squared_distance(fit_gaussians(mapped, labels, shrinkage=0.0), mapped, labels)
+    torch.testing.assert_close(before, after, atol=1e-6, rtol=1e-6)
+
+
+def test_at_most_one_direction_less_than_classes():
+    values, labels = make_data(k=4)
+    assert fit_gaussians(values, labels).projected_means.shape == (4, 3)
+
+
+def test_merged_statistics_are_those_of_one_pass():
+    values, labels = make_data()
+    first = GaussianStatistics.start(values[:50], 4).updated(values[:50], labels[:50])
+    second = GaussianStatistics.start(values[50:] + 0, 4).updated(values[50:], labels[50:])
+    merged = solve_gaussians(first.merge(second), 0.0)
+    whole = fit_gaussians(values, labels, shrinkage=0.0)
+    torch.testing.assert_close(merged.within, whole.within)
+    torch.testing.assert_close(merged.means, whole.means)
+
+
+def test_float32_with_a_mean_a_thousand_times_the_spread_is_exact_enough():
+    generator = torch.Generator().manual_seed(0)
+    values, labels = make_data(n=2000, d=40)
+    scales = torch.logspace(0, -2, 40, dtype=torch.float64)  # condition number about 1e4 and more
+    values = (torch.randn(2000, 40, generator=generator, dtype=torch.float64) + values * 0.1) * scales
+    values = (values + 1000 * values.std(dim=0)).float()
+    state = fit_gaussians(values, labels, shrinkage=0.0)
+    got = relative_squared_distance(state, values, labels).numpy()
+    classes, background = distances(values.double().numpy(), labels.numpy())
+    expected = classes[np.arange(2000), labels] - background
+    assert np.abs(got - expected).max() <= 1e-3 * expected.std()
+
+
+def test_singletons_absent_classes_and_constant_features_are_reported():
+    values, labels = make_data(n=40)
+    values[:, 2] = 7.0
+    labels = labels.clone()
+    labels[labels == 3] = 5
+    labels[0] = 4
+    state = fit_gaussians(values, labels, num_classes=7)
+    assert state.singleton_classes == [4]
+    assert state.absent_classes == [3, 6]
+    assert state.constant_features == 1
+    scores = relative_squared_distances(state, values)
+    assert torch.isinf(scores[:, [3, 6]]).all()
+    assert scores[:, [0, 1, 2, 4, 5]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rank_deficient_features_keep_their_rank_without_shrinkage(dtype):
+    values, labels = make_data(d=6)
+    twice = torch.cat([values, values @ torch.ones(6, 2, dtype=torch.float64)], dim=1).to(dtype)
+    state = fit_gaussians(twice, labels, shrinkage=0.0)
+    assert state.rank == 6
+    expected = relative_squared_distance(fit_gaussians(values, labels, shrinkage=0.0), values, labels)
+    torch.testing.assert_close(relative_squared_distance(state, twice, labels), expected, atol=2e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shrinkage", ["auto", 0.0])
+@pytest.mark.parametrize("values", [torch.ones(6, 3), torch.eye(6)])
+def test_no_scatter_within_classes_gives_zeros(values, shrinkage):
+    labels = torch.arange(6) if values.shape[1] == 6 else torch.arange(6) % 2
+    state = fit_gaussians(values, labels, shrinkage=shrinkage)
+    assert relative_squared_distance(state, values, labels).tolist() == [0.0] * 6
+
+
+def test_one_sample():
+    state = fit_gaussians(torch.ones(1, 3), torch.zeros(1, dtype=torch.int64))
+    assert relative_squared_distance(state, torch.ones(1, 3), torch.zeros(1, dtype=torch.int64)).tolist() == [0.0]
+
+
+def test_automatic_shrinkage_falls_with_the_number_of_samples():
+    few = fit_gaussians(*make_data(n=16, d=6)).shrinkage
+    many = fit_gaussians(*make_data(n=4000, d=6)).shrinkage
+    assert many < 0.01 < few
+
+
+def test_nan_is_named_by_row():
+    values, labels = make_data()
+    values[17, 2] = float("nan")
+    with pytest.raises(InputError, match=r"^`values` must be finite; got NaN or infinity at row 17\. Mend or leave out"):
+        fit_gaussians(values, labels)
+
+
+def test_label_out_of_range_is_named_by_row():
+    values, labels = make_data()
+    with pytest.raises(InputError, match=r"`labels` must be in \[0, 2\); got 2 at row 2\. Re-index .* num_classes=4\."):
+        fit_gaussians(values, labels, num_classes=2)
+
+
+def test_a_label_of_an_absent_class_is_refused():
+    values, labels = make_data()
+    state = fit_gaussians(values, labels, num_classes=5)
+    with pytest.raises(InputError, match="got class 4 at row 0"):
+        relative_squared_distance(state, values[:1], torch.tensor([4]))
+
+
+def test_another_width_is_refused():
+    values, labels = make_data()
+    with pytest.raises(ShapeError, match=r"`values` must be \[n, 6\]; got \(120, 5\)"):
+        squared_distances(fit_gaussians(values, labels), values[:, :5])
+
+
+@pytest.mark.parametrize("shrinkage", [-0.1, 1.1, "much"])
+def test_wrong_shrinkage_is_refused(shrinkage):
+    with pytest.raises(InputError, match="`shrinkage` must be `auto` or in"):
+        fit_gaussians(*make_data(), shrinkage=shrinkage)
