@@ -178,7 +178,7 @@ def _encode(dataset, encoder, span, pool, batch_size, on_error, report) -> _Shar
         for position, (sample, error) in zip(positions, prepared, strict=True):
             if error is None:
                 good.append(sample)
-                kept.append(position)
+                kept.append(int(position))
             elif on_error == "skip":
                 skipped.append(str(dataset.ids[position]))
             else:

@@ -357,7 +357,9 @@ def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes
     finite = values.sum(dim=1, dtype=torch.float64).isfinite() if len(values) else None
     if finite is not None and not bool(finite.all()):
         row = int((~finite).nonzero()[0])
-        raise InputError(f"`values` must be finite; got NaN or infinity at row {row + first_row}. Mend or leave out that sample.")
+        raise InputError(
+            f"`values` must be finite; got NaN or infinity at row {row + first_row}. Mend or leave out that sample."
+        )
     if labels is None:
         return
     if labels.shape != values.shape[:1]:

@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.unit.test_gaussian import make_data
 
 import diffident
 from diffident.difficulties import score_features
 from diffident.difficulties.weights import difficulty_weights
 from diffident.errors import InputError
 from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
-from tests.unit.test_gaussian import make_data
 
 
 def score(values, labels, block: int = 7, **options):

@@ -34,7 +34,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def shrinkage(text: str) -> str | float:
+def parse_shrinkage(text: str) -> str | float:
     """`auto`, or a number from 0 to 1."""
     if text == "auto":
         return text
@@ -51,8 +51,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Score and say what was found."""
     from diffident.storage.features import open_features
 
+    amount = parse_shrinkage(arguments.shrinkage)
     source = open_features(arguments.features, label_column=arguments.label_column)
-    table = score_source(source, arguments.features, method=arguments.method, shrinkage=arguments.shrinkage)
+    table = score_source(source, arguments.features, method=arguments.method, shrinkage=amount)
     write(table, arguments.out)
     num_suspects = int((table.margin > 0).sum())
     if arguments.json:

@@ -34,7 +34,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, position: int) -> Any:
+    def __getitem__(self, position: int | np.integer) -> Any:
         return self.read(int(position))
 
     @property

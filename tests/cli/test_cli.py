@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from diffident.cli import COMMANDS, main
+
+
+def fail(capsys, *arguments: str) -> str:
+    """The one line that a wrong call prints."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err.strip()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of 12 pictures, one of them under the wrong name."""
+    generator = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(12):
+            pixels = np.clip(generator.normal(level, 8, (4, 4, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number:02d}.png")
+    (tmp_path / "photos/dark/00.png").replace(tmp_path / "photos/light/wrong.png")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"example:\n  diffident {command}" in capsys.readouterr().out
+
+
+def test_unknown_command_names_a_near_one(capsys):
+    assert "got `scor`. Did you mean `score` or" in fail(capsys, "scor")
+
+
+def test_audit_finds_the_misnamed_picture(photos, tmp_path, capsys):
+    out = tmp_path / "audit"
+    assert main(["audit", str(photos), "--encoder", "identity", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_suspects"] == 1
+    suspects = pq.read_table(out / "suspects.parquet").to_pylist()
+    assert [(row["id"], row["nearest_label_name"]) for row in suspects] == [("light/wrong.png", "dark")]
+    with Image.open(out / "suspects.png") as sheet:
+        assert sheet.size[0] >= 640
+
+
+def test_extract_score_train_evaluate_compare(tmp_path, capsys):
+    features, table = str(tmp_path / "features"), str(tmp_path / "difficulty.parquet")
+    assert main(["extract", "digits:train", "--encoder", "glyphs", "--limit", "80", "--out", features]) == 0
+    assert main(["score", features, "--out", table]) == 0
+    for loss in ("cross-entropy", "difficulty-aware"):
+        run = str(tmp_path / loss)
+        options = ["--model", "cnn-small", "--loss", loss, "--difficulty", table, "--epochs", "2", "--out", run]
+        data = str(tmp_path / "digits.npz")
+        write_digits(data, features)
+        assert main(["train", data, "--test", "digits:test", *options]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "cross-entropy"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_samples"] == 600
+    assert main(["compare", str(tmp_path / "cross-entropy"), str(tmp_path / "difficulty-aware"), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["baseline"] == "cross-entropy"
+    assert [row["name"] for row in compared["rows"]] == ["cross-entropy", "difficulty-aware"]
+    predictions = str(tmp_path / "predictions.parquet")
+    assert main(["predict", str(tmp_path / "cross-entropy"), "digits:validation", "--out", predictions]) == 0
+    assert pq.read_table(predictions).num_rows == 197
+
+
+def write_digits(path: str, features: str) -> None:
+    """The extracted digits as arrays with the same ids."""
+    from diffident.data import open_dataset
+
+    dataset = open_dataset("digits:train", limit=80)
+    images = np.stack([np.asarray(dataset[row]) for row in range(80)])
+    ids = np.array([str(sample) for sample in dataset.ids])
+    np.savez(path, images=images, labels=dataset.labels, ids=ids, label_names=np.array(dataset.label_names))
+
+
+def test_empty_class_folder(photos, tmp_path, capsys):
+    (photos / "none").mkdir()
+    line = fail(capsys, "extract", str(photos), "--encoder", "identity", "--out", str(tmp_path / "f"))
+    assert line == (
+        f"diffident: error: `DATA` must have images in every class folder; {photos}/none has none. "
+        "Add some, or delete the folder."
+    )
+
+
+def test_broken_image_is_named_and_can_be_skipped(photos, tmp_path, capsys):
+    (photos / "dark/99.png").write_bytes(b"no picture")
+    arguments = ["extract", str(photos), "--encoder", "identity", "--out", str(tmp_path / "f")]
+    assert "sample `dark/99.png` must be a readable image" in fail(capsys, *arguments)
+    arguments[-1] = str(tmp_path / "g")
+    assert main([*arguments, "--on-error", "skip", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_skipped"] == 1
+    assert json.loads((tmp_path / "g/manifest.json").read_text())["skipped"] == ["dark/99.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["score", "nowhere", "--out", "d"],
+            "from `diffident extract` or an .npz; got nowhere",
+        ),
+        (
+            ["extract", "nowhere", "--encoder", "glyphs", "--out", "f"],
+            "`DATA` must be there; got nowhere",
+        ),
+        (["extract", "digits", "--encoder", "glyph", "--out", "f"], "Did you mean `glyphs`?"),
+        (
+            ["extract", "digits", "--encoder", "sentence-transformer:x", "--out", "f"],
+            "Did you mean `sentence-transformers:`",
+        ),
+        (["evaluate", "nowhere.parquet"], "nowhere.parquet"),
+        (
+            ["score", "x", "--out", "d", "--shrinkage", "2"],
+            "must be `auto` or a number in [0, 1]; got `2`",
+        ),
+        (["train", "digits", "--model", "cnn-smal", "--out", "r"], "Did you mean `cnn-small`?"),
+        (["train", "digits", "--model", "cnn-small", "--loss", "focl", "--out", "r"], "`loss` must be a known name"),
+        (["train", "digits", "--model", "mlp", "--loss", "difficulty-aware", "--out", "r"], "diffident score"),
+        (["compare", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert message in fail(capsys, *arguments)
