@@ -23,11 +23,11 @@ def fail(capsys, *arguments: str) -> str:
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes of 12 pictures, one of them under the wrong name."""
+    """Two classes of 40 pictures, one of them under the wrong name."""
     generator = np.random.default_rng(0)
     for label, level in (("dark", 40), ("light", 200)):
         (tmp_path / "photos" / label).mkdir(parents=True)
-        for number in range(12):
+        for number in range(40):
             pixels = np.clip(generator.normal(level, 8, (4, 4, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number:02d}.png")
     (tmp_path / "photos/dark/00.png").replace(tmp_path / "photos/light/wrong.png")
@@ -98,13 +98,13 @@ def test_empty_class_folder(photos, tmp_path, capsys):
 
 
 def test_broken_image_is_named_and_can_be_skipped(photos, tmp_path, capsys):
-    (photos / "dark/99.png").write_bytes(b"no picture")
+    (photos / "dark/999.png").write_bytes(b"no picture")
     arguments = ["extract", str(photos), "--encoder", "identity", "--out", str(tmp_path / "f")]
-    assert "sample `dark/99.png` must be a readable image" in fail(capsys, *arguments)
+    assert "sample `dark/999.png` must be a readable image" in fail(capsys, *arguments)
     arguments[-1] = str(tmp_path / "g")
     assert main([*arguments, "--on-error", "skip", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_skipped"] == 1
-    assert json.loads((tmp_path / "g/manifest.json").read_text())["skipped"] == ["dark/99.png"]
+    assert json.loads((tmp_path / "g/manifest.json").read_text())["skipped"] == ["dark/999.png"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shrinkage",
-        type=shrinkage,
         default="auto",
         metavar="auto|0..1",
         help="towards a scaled identity (default: auto)",
