@@ -17,6 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="FEATURES", help="folder to write; an unfinished one is resumed"
     )
     add_encoder_options(parser)
+    parser.add_argument("--shard-size", type=int, default=4096, metavar="N", help="samples of a file (default: 4096)")
     parser.add_argument("--limit", type=int, metavar="N", help="only N samples, evenly spaced over the data")
     add_data_options(parser)
 
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             encoder,
             out=arguments.out,
             batch_size=arguments.batch_size,
+            shard_size=arguments.shard_size,
             on_error=arguments.on_error,
             progress=progress,
         )
