@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from diffident.models import Preprocessor, build_model, fit_preprocessor, load_p
 from diffident.records import DifficultyTable, Predictions, positions_of
 from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.storage.atomic import atomic_path, write_text
+from diffident.storage.difficulty_table import read_difficulty_table
 from diffident.storage.predictions import write_predictions
 from diffident.storage.runs import RunFolder, differing_settings, open_run
 
@@ -322,8 +324,6 @@ def _weights_for(
             f"`diffident score FEATURES --out difficulty.parquet`, then add --difficulty difficulty.parquet."
         )
     if not isinstance(difficulty, DifficultyTable):
-        from diffident.storage.difficulty_table import read_difficulty_table
-
         difficulty = read_difficulty_table(difficulty)
     rows = positions_of(difficulty.ids, dataset.ids, what=dataset.name, where="the difficulty table")
     if len(set(rows.tolist())) != len(rows):
@@ -382,8 +382,6 @@ def _claim(out: Path, settings: TrainingSettings, config: str, resume: bool) -> 
 
 
 def _data_of(config: str) -> dict[str, Any]:
-    import tomllib
-
     return tomllib.loads(config)["data"]
 
 

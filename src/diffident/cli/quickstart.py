@@ -100,14 +100,10 @@ def _train_and_compare(train_set, test_set, table, out: Path, num_seeds: int):
             folder = out / "runs" / f"{loss}-{seed}"
             explicit = {"model": "cnn-small", "loss": loss, "seed": seed, "epochs": EPOCHS, "batch_size": BATCH_SIZE}
             settings = load_settings(None, LOSSES[loss], **explicit)
-            train(train_set, settings, out=folder, difficulty=_difficulty_of(loss, table), test=test_set)
+            train(train_set, settings, out=folder, difficulty=table, test=test_set)
             evaluate_run(folder)
             folders.append(folder)
     return compare_runs(folders, "cross-entropy")
-
-
-def _difficulty_of(loss: str, table):
-    return table if loss == "difficulty-aware" else None
 
 
 def _draw(out: Path, num_seeds: int) -> None:
