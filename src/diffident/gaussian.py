@@ -8,13 +8,16 @@ the directions with lambda = 1 cancel in the relative distance, and at most min(
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
 
-_BLOCK_ROWS = 16_384
+# Rows of a block: large enough for a fast product, small enough that a scored block stays in the cache.
+_FIT_ROWS, _SCORE_ROWS, _SHIFT_ROWS = 8_192, 2_048, 1_024
 # Part of the total variance that a sum of products resolves: within-class variance below it is rounding.
 _RESOLUTION = {torch.float32: 1e-7, torch.float64: 1e-13}
 
@@ -39,10 +42,13 @@ class GaussianStatistics:
 
     @classmethod
     def start(cls, values: Float[Tensor, "n d"], num_classes: int) -> "GaussianStatistics":
-        """Empty statistics, shifted by the mean of these features."""
+        """Empty statistics, shifted by about the mean of these features: that of the first rows will do."""
         if num_classes < 1:
             raise InputError(f"`num_classes` must be at least 1; got {num_classes}. Count the labels' classes.")
-        shift = values.to(torch.float64).mean(dim=0) if len(values) else values.new_zeros(values.shape[1]).double()
+        head = values[:_SHIFT_ROWS].double()
+        shift = (
+            torch.nan_to_num(head.mean(dim=0), posinf=0.0, neginf=0.0) if len(head) else head.new_zeros(head.shape[1])
+        )
         num_features = values.shape[1]
         zeros = shift.new_zeros
         counts = torch.zeros(num_classes, dtype=torch.int64, device=values.device)
@@ -65,18 +71,17 @@ class GaussianStatistics:
         _check(values, labels, len(self.shift), len(self.counts), first_row)
         counts, sums, gram = self.counts.clone(), self.sums.clone(), self.gram.clone()
         counts += torch.bincount(labels, minlength=len(counts))
-        dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-        for start in range(0, len(values), _BLOCK_ROWS):
-            block = self._shifted(values[start : start + _BLOCK_ROWS], dtype)
-            gram += (block.T @ block).double()
-            sums.index_add_(0, labels[start : start + _BLOCK_ROWS], block.double())
+        dtype = _working_type(values)
+        for start in range(0, len(values), _FIT_ROWS):
+            block = _centred(values[start : start + _FIT_ROWS], self.shift, dtype)
+            block_sums = _class_sums(block, labels[start : start + _FIT_ROWS], len(counts))
+            product = _gram(block)
+            if not bool(block_sums.isfinite().all() and product.diagonal().isfinite().all()):
+                raise _not_finite(values[start : start + _FIT_ROWS], first_row + start)
+            sums += block_sums
+            gram += product
         resolution = max(self.resolution, _RESOLUTION[dtype])
         return replace(self, counts=counts, sums=sums, gram=gram, resolution=resolution)
-
-    def _shifted(self, values: Tensor, dtype: torch.dtype) -> Tensor:
-        """Values minus shift; subtracted in two float32 steps, so that no float64 copy of the features is made."""
-        high = self.shift.to(dtype)
-        return (values.to(dtype) - high) - (self.shift - high.double()).to(dtype)
 
     def merge(self, other: "GaussianStatistics") -> "GaussianStatistics":
         """The statistics of both sets of samples, exact although their shifts differ."""
@@ -175,7 +180,7 @@ def fit_gaussians(
         raise ShapeError(f"`values` must be [n, d] with n at least 1; got {tuple(values.shape)}. Give the features.")
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if len(labels) else 1
-    statistics = GaussianStatistics.start(values[:_BLOCK_ROWS], max(num_classes, 1)).updated(values, labels)
+    statistics = GaussianStatistics.start(values, max(num_classes, 1)).updated(values, labels)
     return solve_gaussians(statistics, shrinkage)
 
 
@@ -258,18 +263,37 @@ def relative_squared_distance(
         Ren et al. 2021, arXiv 2106.09022, eq. 3; Cui et al. 2023, arXiv 2304.10127 (opposite sign).
     """
     _check(values, labels, len(state.overall_mean), len(state.counts))
-    absent = (state.counts[labels] == 0).nonzero()
-    if len(absent):
-        row = int(absent[0])
-        raise InputError(
-            f"`labels` must be of classes with samples; got class {int(labels[row])} at row {row}, which was fitted "
-            "on nothing. Fit with samples of it, or leave the row out."
-        )
-    scores = [
-        (p - state.projected_means[chosen]).square().sum(dim=1) - (p.square() / state.ratios).sum(dim=1)
-        for p, chosen in zip(_projections(state, values, state.directions), labels.split(_BLOCK_ROWS), strict=True)
-    ]
-    return torch.cat(scores)
+    _check_fitted(state, labels)
+    return torch.cat([own for own, _ in _labelled_blocks(state, values, labels)] or [state.ratios.new_zeros(0)])
+
+
+def nearest_classes(
+    state: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Difficulty, and what the other classes say: one product with the class means a block, nothing of size [n, K].
+
+    Returns:
+        The difficulty of `relative_squared_distance`; the class of least distance, the label itself among ties; and the
+        margin, difficulty minus the least over classes: at least 0, exactly 0 where the label is nearest. All (n,).
+
+    Raises:
+        As `relative_squared_distance`.
+    """
+    _check(values, labels, len(state.overall_mean), len(state.counts))
+    _check_fitted(state, labels)
+    constant = _class_constants(state)
+    difficulty, nearest, margin = [], [], []
+    for (own, p), chosen in zip(_labelled_blocks(state, values, labels), _blocks(labels, _SCORE_ROWS), strict=True):
+        # Without the terms that all classes share: they change neither the nearest class nor the margin.
+        every = torch.addmm(constant.to(p.dtype), p, state.projected_means.T.to(p.dtype), alpha=-2)
+        of_label = every.gather(1, chosen[:, None])[:, 0]
+        least, found = every.min(dim=1)
+        difficulty.append(own)
+        nearest.append(torch.where(of_label <= least, chosen, found))
+        margin.append((of_label - least).clamp(min=0).double())
+    if not difficulty:
+        return state.ratios.new_zeros(0), labels, state.ratios.new_zeros(0)
+    return torch.cat(difficulty), torch.cat(nearest), torch.cat(margin)
 
 
 def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
@@ -278,12 +302,12 @@ def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -
     One matrix product over the discriminant directions. The least over classes is the out-of-distribution score.
     """
     _check(values, None, len(state.overall_mean), len(state.counts))
-    constant = state.projected_means.square().sum(dim=1)
-    constant = torch.where(state.counts > 0, constant, torch.inf)
+    constant = _class_constants(state)
+    gains = 1 - 1 / state.ratios
     scores = []
     for p in _projections(state, values, state.directions):
-        own = (p.square() * (1 - 1 / state.ratios)).sum(dim=1)
-        scores.append(torch.addmm(constant + own[:, None], p, state.projected_means.T, alpha=-2))
+        p = p.double()
+        scores.append(torch.addmm(constant + (p.square() @ gains)[:, None], p, state.projected_means.T, alpha=-2))
     return torch.cat(scores)
 
 
@@ -295,7 +319,7 @@ def squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[T
     return torch.cat(
         [
             torch.addmm(constant + q.square().sum(dim=1)[:, None], q, means.T, alpha=-2).clamp(min=0)
-            for q in _projections(state, values, state.whitening)
+            for q in (p.double() for p in _projections(state, values, state.whitening))
         ]
     )
 
@@ -303,21 +327,74 @@ def squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[T
 def background_squared_distance(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """D2_0: squared Mahalanobis distance to the background Gaussian, float64."""
     _check(values, None, len(state.overall_mean), len(state.counts))
-    whitened = [q.square().sum(dim=1) for q in _projections(state, values, state.whitening)]
-    gained = [(p.square() * (1 - 1 / state.ratios)).sum(dim=1) for p in _projections(state, values, state.directions)]
+    gains = 1 - 1 / state.ratios
+    whitened = [q.double().square().sum(dim=1) for q in _projections(state, values, state.whitening)]
+    gained = [p.double().square() @ gains for p in _projections(state, values, state.directions)]
     return torch.cat(whitened) - torch.cat(gained)
 
 
+def _labelled_blocks(state: Gaussians, values: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Difficulty (block,), float64, and projections (block, m) of every block of rows.
+
+    sum_j (p_j - m_yj)^2 - p_j^2 / lambda_j, written with one pass over the projections and one over the label's means.
+    """
+    dtype = _working_type(values)
+    means, gains = state.projected_means.to(dtype), (1 - 1 / state.ratios).to(dtype)
+    lengths = state.projected_means.square().sum(dim=1)
+    for p, chosen in zip(_projections(state, values, state.directions), _blocks(labels, _SCORE_ROWS), strict=True):
+        mixed = torch.addcmul(means[chosen] * -2, p, gains)
+        yield torch.linalg.vecdot(p, mixed).double() + lengths[chosen], p
+
+
 def _projections(state: Gaussians, values: Tensor, directions: Tensor) -> Iterator[Tensor]:
-    """Centred features on directions (block, m), float64, in blocks of rows."""
-    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    high = state.overall_mean.to(dtype)
-    low = (state.overall_mean - high.double()).to(dtype)
+    """Centred features on directions (block, m), in the working type, in blocks of rows."""
+    dtype = _working_type(values)
     # Columns are scaled to unit length, so that float32 neither over- nor underflows.
     lengths = directions.norm(dim=0).clamp(min=1e-300)
     narrow = (directions / lengths).to(dtype)
-    for block in values.split(_BLOCK_ROWS):
-        yield (((block.to(dtype) - high) - low) @ narrow).double() * lengths
+    for start in range(0, len(values), _SCORE_ROWS):
+        block = values[start : start + _SCORE_ROWS]
+        p = (_centred(block, state.overall_mean, dtype) @ narrow).mul_(lengths.to(dtype))
+        if not bool(p.sum().isfinite()):
+            raise _not_finite(block, start)
+        yield p
+
+
+def _blocks(values: Tensor, rows: int) -> Iterator[Tensor]:
+    """Slices of so many rows; none of nothing."""
+    yield from (values[start : start + rows] for start in range(0, len(values), rows))
+
+
+def _working_type(values: Tensor) -> torch.dtype:
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+def _centred(values: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values minus the centre; subtracted in two steps, so that no float64 copy of float32 features is made."""
+    high = centre.to(dtype)
+    low = (centre - high.double()).to(dtype)
+    return (values.to(dtype) - high).sub_(low)
+
+
+def _class_sums(block: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Sum of each class's rows (K, d), float64: rows are gathered by class, which no scatter of rows is as fast as."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    order = labels.argsort(stable=True)
+    return F.embedding_bag(order, block, counts.cumsum(0) - counts, mode="sum").double()
+
+
+def _gram(block: Tensor) -> Tensor:
+    """block^T block in float64. NumPy takes the symmetric product (half the work), which torch has not."""
+    if block.device.type == "cpu":
+        array = block.numpy()
+        with np.errstate(over="ignore", invalid="ignore"):  # named by the caller
+            return torch.from_numpy(array.T @ array).double()
+    return (block.T @ block).double()
+
+
+def _class_constants(state: Gaussians) -> Tensor:
+    """Squared length of each class's projected mean; infinite for classes without samples."""
+    return torch.where(state.counts > 0, state.projected_means.square().sum(dim=1), torch.inf)
 
 
 def _whiten(shrunk: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -328,10 +405,18 @@ def _whiten(shrunk: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions in which the class means differ, and lambda = 1 + their whitened variance."""
-    _, singular, right = torch.linalg.svd(weighted @ whitening, full_matrices=False)
-    kept = singular.square() > 1e-12
-    return whitening @ right[kept].T, 1 + singular[kept].square()
+    """Directions in which the class means differ, and lambda = 1 + their whitened variance.
+
+    Right singular vectors of the whitened means, from the eigenvectors of the smaller of their two Gram matrices.
+    """
+    if not whitening.shape[1]:
+        return whitening, whitening.new_zeros(0)
+    whitened = weighted @ whitening
+    wide = whitened.shape[0] <= whitened.shape[1]
+    gains, vectors = torch.linalg.eigh(whitened @ whitened.T if wide else whitened.T @ whitened)
+    kept = gains > 1e-12 * gains.max().clamp(min=1)
+    vectors = whitened.T @ vectors[:, kept] / gains[kept].sqrt() if wide else vectors[:, kept]
+    return whitening @ vectors, 1 + gains[kept]
 
 
 def _condition_number(spectrum: Tensor, amount: float, scale: float, least: float) -> float:
@@ -354,12 +439,6 @@ def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes
         raise ShapeError(
             f"`values` must be [n, {num_features}]; got {tuple(values.shape)}. Use features of the same encoder."
         )
-    finite = values.sum(dim=1, dtype=torch.float64).isfinite() if len(values) else None
-    if finite is not None and not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        raise InputError(
-            f"`values` must be finite; got NaN or infinity at row {row + first_row}. Mend or leave out that sample."
-        )
     if labels is None:
         return
     if labels.shape != values.shape[:1]:
@@ -371,3 +450,26 @@ def _check(values: Tensor, labels: Tensor | None, num_features: int, num_classes
             f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row + first_row}. "
             f"Re-index the labels or fit with num_classes={max(int(labels.max()) + 1, num_classes)}."
         )
+
+
+def _check_fitted(state: Gaussians, labels: Tensor) -> None:
+    absent = (state.counts[labels] == 0).nonzero()
+    if len(absent):
+        row = int(absent[0])
+        raise InputError(
+            f"`labels` must be of classes with samples; got class {int(labels[row])} at row {row}, which was fitted "
+            "on nothing. Fit with samples of it, or leave the row out."
+        )
+
+
+def _not_finite(block: Tensor, first_row: int) -> InputError:
+    """The error for a block whose sums or projections came out as NaN or infinite: found after the work, at no cost."""
+    wrong = (~block.isfinite().all(dim=1)).nonzero()
+    if len(wrong):
+        row = int(wrong[0]) + first_row
+        return InputError(f"`values` must be finite; got NaN or infinity at row {row}. Mend or leave out that sample.")
+    largest = float(block.abs().max())
+    return InputError(
+        f"`values` must be below 1e18, so that their squares fit; got {largest:.3g} from row {first_row} on. "
+        "Scale the features down."
+    )

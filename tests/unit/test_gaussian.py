@@ -5,11 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracles_gaussian import covariances, distances
 
+from diffident import gaussian
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian import (
     GaussianStatistics,
     background_squared_distance,
     fit_gaussians,
+    nearest_classes,
     relative_squared_distance,
     relative_squared_distances,
     solve_gaussians,
@@ -176,3 +178,78 @@ def test_another_width_is_refused():
 def test_wrong_shrinkage_is_refused(shrinkage):
     with pytest.raises(InputError, match="`shrinkage` must be `auto` or in"):
         fit_gaussians(*make_data(), shrinkage=shrinkage)
+
+
+@pytest.mark.parametrize("k", [3, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nearest_classes_agree_with_the_loops(k, dtype):
+    values, labels = make_data(n=90, k=k, dtype=dtype)
+    state = fit_gaussians(values, labels, shrinkage=0.0)
+    difficulty, nearest, margin = nearest_classes(state, values, labels)
+    classes, background = distances(values.double().numpy(), labels.numpy())
+    relative = classes - background[:, None]
+    chosen = relative[np.arange(90), labels]
+    np.testing.assert_allclose(difficulty, chosen, atol=1e-4 if dtype == torch.float32 else 1e-9)
+    assert nearest.tolist() == relative.argmin(axis=1).tolist()
+    np.testing.assert_allclose(margin, chosen - relative.min(axis=1), atol=1e-4)
+    assert ((margin == 0) == (nearest == labels)).all()
+
+
+def test_nearest_class_among_ties_is_the_label():
+    values = torch.tensor([[-2.0], [0.0], [0.0], [2.0]], dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1])
+    _, nearest, margin = nearest_classes(fit_gaussians(values, labels, shrinkage=0.0), values, labels)
+    assert nearest.tolist() == [0, 0, 1, 1]
+    assert margin.tolist() == [0.0] * 4
+
+
+def test_absent_classes_are_never_nearest():
+    values, labels = make_data()
+    _, nearest, margin = nearest_classes(fit_gaussians(values, labels, num_classes=9), values, labels)
+    assert nearest.max() <= 3
+    assert margin.isfinite().all()
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    values, labels = make_data(n=700, dtype=torch.float32)
+    whole = nearest_classes(fit_gaussians(values, labels), values, labels)
+    monkeypatch.setattr(gaussian, "_FIT_ROWS", 64)
+    monkeypatch.setattr(gaussian, "_SCORE_ROWS", 33)
+    for before, after in zip(whole, nearest_classes(fit_gaussians(values, labels), values, labels), strict=True):
+        torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_to_score_gives_nothing():
+    values, labels = make_data()
+    state = fit_gaussians(values, labels)
+    assert relative_squared_distance(state, values[:0], labels[:0]).shape == (0,)
+    assert [part.shape for part in nearest_classes(state, values[:0], labels[:0])] == [(0,)] * 3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_in_a_later_block_of_the_scored_is_named_by_row(bad, monkeypatch):
+    monkeypatch.setattr(gaussian, "_SCORE_ROWS", 50)
+    values, labels = make_data()
+    state = fit_gaussians(values, labels)
+    values[73, 1] = bad
+    with pytest.raises(InputError, match=r"NaN or infinity at row 73\."):
+        nearest_classes(state, values, labels)
+
+
+def test_values_whose_squares_overflow_are_refused():
+    values, labels = make_data(dtype=torch.float32)
+    with pytest.raises(
+        InputError, match=r"`values` must be below 1e18, so that their squares fit; got .* from row 0 on"
+    ):
+        fit_gaussians(values * 1e25, labels)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_scores():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    values, labels = make_data(n=700, d=40, dtype=torch.float32)
+    expected = nearest_classes(fit_gaussians(values, labels), values, labels)
+    values, labels = values.cuda(), labels.cuda()
+    for got, want in zip(nearest_classes(fit_gaussians(values, labels), values, labels), expected, strict=True):
+        torch.testing.assert_close(got.cpu(), want, atol=1e-3, rtol=1e-3)

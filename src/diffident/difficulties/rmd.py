@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
-from diffident.gaussian import Gaussians, GaussianStatistics, relative_squared_distances, solve_gaussians
+from diffident.gaussian import Gaussians, GaussianStatistics, nearest_classes, solve_gaussians
 
 
 def fit(blocks: Iterable[Tensor], labels: np.ndarray, num_classes: int, shrinkage: float | str = "auto") -> Gaussians:
@@ -36,12 +36,8 @@ def score(state: Gaussians, blocks: Iterable[Tensor], labels: np.ndarray) -> tup
     parts, start = [], 0
     for block in blocks:
         block = block.to(state_device)
-        every = relative_squared_distances(state, block)
         chosen = torch.from_numpy(labels[start : start + len(block)]).to(state_device)
-        own = every.gather(1, chosen[:, None])[:, 0]
-        least, nearest = every.min(dim=1)
-        nearest = torch.where(own <= least, chosen, nearest)
-        parts.append([part.cpu().numpy() for part in (own, nearest, own - least)])
+        parts.append([part.cpu().numpy() for part in nearest_classes(state, block, chosen)])
         start += len(block)
     if start != len(labels):
         raise ShapeError(f"`labels` must be one per feature row; got {len(labels)} for {start} rows. Match them by id.")
