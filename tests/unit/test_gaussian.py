@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.oracles_gaussian import covariances, distances
 
-from diffident import gaussian
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian import (
     GaussianStatistics,
@@ -16,7 +15,9 @@ from diffident.gaussian import (
     relative_squared_distances,
     solve_gaussians,
     squared_distances,
+    statistics,
 )
+from diffident.gaussian import distances as gaussian_distances
 
 
 def make_data(n: int = 120, d: int = 6, k: int = 4, seed: int = 0, dtype=torch.float64):
@@ -213,8 +214,8 @@ def test_absent_classes_are_never_nearest():
 def test_blocks_do_not_change_the_result(monkeypatch):
     values, labels = make_data(n=700, dtype=torch.float32)
     whole = nearest_classes(fit_gaussians(values, labels), values, labels)
-    monkeypatch.setattr(gaussian, "_FIT_ROWS", 64)
-    monkeypatch.setattr(gaussian, "_SCORE_ROWS", 33)
+    monkeypatch.setattr(statistics, "_FIT_ROWS", 64)
+    monkeypatch.setattr(gaussian_distances, "_SCORE_ROWS", 33)
     for before, after in zip(whole, nearest_classes(fit_gaussians(values, labels), values, labels), strict=True):
         torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
 
@@ -228,7 +229,7 @@ def test_nothing_to_score_gives_nothing():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_in_a_later_block_of_the_scored_is_named_by_row(bad, monkeypatch):
-    monkeypatch.setattr(gaussian, "_SCORE_ROWS", 50)
+    monkeypatch.setattr(gaussian_distances, "_SCORE_ROWS", 50)
     values, labels = make_data()
     state = fit_gaussians(values, labels)
     values[73, 1] = bad

@@ -1,0 +1,57 @@
+"""What fitting and scoring share: blocks of rows, their working type, and the checks."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from diffident.errors import InputError, ShapeError
+
+
+def blocks(values: Tensor, rows: int) -> Iterator[Tensor]:
+    """Slices of so many rows; none of nothing."""
+    yield from (values[start : start + rows] for start in range(0, len(values), rows))
+
+
+def working_type(values: Tensor) -> torch.dtype:
+    """float64 for float64 features, else float32."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+def centred(values: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values minus the centre; subtracted in two steps, so that no float64 copy of float32 features is made."""
+    high = centre.to(dtype)
+    low = (centre - high.double()).to(dtype)
+    return (values.to(dtype) - high).sub_(low)
+
+
+def check(values: Tensor, labels: Tensor | None, num_features: int, num_classes: int, first_row: int = 0) -> None:
+    """Refuse features of another width, and labels that are not one per row or out of range, by row."""
+    if values.ndim != 2 or values.shape[1] != num_features:
+        raise ShapeError(
+            f"`values` must be [n, {num_features}]; got {tuple(values.shape)}. Use features of the same encoder."
+        )
+    if labels is None:
+        return
+    if labels.shape != values.shape[:1]:
+        raise ShapeError(f"`labels` must be one per row, [{len(values)}]; got {tuple(labels.shape)}. Match them by id.")
+    outside = ((labels < 0) | (labels >= num_classes)).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise InputError(
+            f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row + first_row}. "
+            f"Re-index the labels or fit with num_classes={max(int(labels.max()) + 1, num_classes)}."
+        )
+
+
+def not_finite(block: Tensor, first_row: int) -> InputError:
+    """The error for a block whose sums or projections came out as NaN or infinite: found after the work, at no cost."""
+    wrong = (~block.isfinite().all(dim=1)).nonzero()
+    if len(wrong):
+        row = int(wrong[0]) + first_row
+        return InputError(f"`values` must be finite; got NaN or infinity at row {row}. Mend or leave out that sample.")
+    largest = float(block.abs().max())
+    return InputError(
+        f"`values` must be below 1e18, so that their squares fit; got {largest:.3g} from row {first_row} on. "
+        "Scale the features down."
+    )

@@ -1,0 +1,142 @@
+"""Squared distances to the Gaussians, in blocks of rows."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.errors import InputError
+from diffident.gaussian.blocks import blocks, centred, check, not_finite, working_type
+from diffident.gaussian.fitting import Gaussians
+
+# Rows of a block: few enough that it stays in the cache between its products.
+_SCORE_ROWS = 2_048
+
+
+def relative_squared_distance(
+    state: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Squared distance to the label's Gaussian minus that to the background.
+
+    Returns:
+        Difficulty, dimensionless, unbounded, float64, mean 0 over the fitted data without shrinkage; higher is harder.
+
+    Raises:
+        ShapeError: feature width differs from `fit_gaussians`.
+        InputError: a label out of range or of a class without samples.
+
+    Reference:
+        Ren et al. 2021, arXiv 2106.09022, eq. 3; Cui et al. 2023, arXiv 2304.10127 (opposite sign).
+    """
+    check(values, labels, len(state.overall_mean), len(state.counts))
+    _check_fitted(state, labels)
+    return torch.cat([own for own, _ in _labelled_blocks(state, values, labels)] or [state.ratios.new_zeros(0)])
+
+
+def nearest_classes(
+    state: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Difficulty, and what the other classes say: one product with the class means a block, nothing of size [n, K].
+
+    Returns:
+        The difficulty of `relative_squared_distance`; the class of least distance, the label itself among ties; and the
+        margin, difficulty minus the least over classes: at least 0, exactly 0 where the label is nearest. All (n,).
+
+    Raises:
+        As `relative_squared_distance`.
+    """
+    check(values, labels, len(state.overall_mean), len(state.counts))
+    _check_fitted(state, labels)
+    constant = _class_constants(state)
+    difficulty, nearest, margin = [], [], []
+    for (own, p), chosen in zip(_labelled_blocks(state, values, labels), blocks(labels, _SCORE_ROWS), strict=True):
+        # Without the terms that all classes share: they change neither the nearest class nor the margin.
+        every = torch.addmm(constant.to(p.dtype), p, state.projected_means.T.to(p.dtype), alpha=-2)
+        of_label = every.gather(1, chosen[:, None])[:, 0]
+        least, found = every.min(dim=1)
+        difficulty.append(own)
+        nearest.append(torch.where(of_label <= least, chosen, found))
+        margin.append((of_label - least).clamp(min=0).double())
+    if not difficulty:
+        return state.ratios.new_zeros(0), labels, state.ratios.new_zeros(0)
+    return torch.cat(difficulty), torch.cat(nearest), torch.cat(margin)
+
+
+def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    """Squared distance to every class's Gaussian minus that to the background; infinite for classes without samples.
+
+    One matrix product over the discriminant directions. The least over classes is the out-of-distribution score.
+    """
+    check(values, None, len(state.overall_mean), len(state.counts))
+    constant = _class_constants(state)
+    gains = 1 - 1 / state.ratios
+    scores = []
+    for p in _projections(state, values, state.directions):
+        p = p.double()
+        scores.append(torch.addmm(constant + (p.square() @ gains)[:, None], p, state.projected_means.T, alpha=-2))
+    return torch.cat(scores)
+
+
+def squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    """D2_k: squared Mahalanobis distance to every class's Gaussian, float64; infinite for classes without samples."""
+    check(values, None, len(state.overall_mean), len(state.counts))
+    means = (state.means - state.overall_mean) @ state.whitening
+    constant = torch.where(state.counts > 0, means.square().sum(dim=1), torch.inf)
+    return torch.cat(
+        [
+            torch.addmm(constant + q.square().sum(dim=1)[:, None], q, means.T, alpha=-2).clamp(min=0)
+            for q in (p.double() for p in _projections(state, values, state.whitening))
+        ]
+    )
+
+
+def background_squared_distance(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """D2_0: squared Mahalanobis distance to the background Gaussian, float64."""
+    check(values, None, len(state.overall_mean), len(state.counts))
+    gains = 1 - 1 / state.ratios
+    whitened = [q.double().square().sum(dim=1) for q in _projections(state, values, state.whitening)]
+    gained = [p.double().square() @ gains for p in _projections(state, values, state.directions)]
+    return torch.cat(whitened) - torch.cat(gained)
+
+
+def _labelled_blocks(state: Gaussians, values: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Difficulty (block,), float64, and projections (block, m) of every block of rows.
+
+    sum_j (p_j - m_yj)^2 - p_j^2 / lambda_j, written with one pass over the projections and one over the label's means.
+    """
+    dtype = working_type(values)
+    means, gains = state.projected_means.to(dtype), (1 - 1 / state.ratios).to(dtype)
+    lengths = state.projected_means.square().sum(dim=1)
+    for p, chosen in zip(_projections(state, values, state.directions), blocks(labels, _SCORE_ROWS), strict=True):
+        mixed = torch.addcmul(means[chosen] * -2, p, gains)
+        yield torch.linalg.vecdot(p, mixed).double() + lengths[chosen], p
+
+
+def _projections(state: Gaussians, values: Tensor, directions: Tensor) -> Iterator[Tensor]:
+    """Centred features on directions (block, m), in the working type, in blocks of rows."""
+    dtype = working_type(values)
+    # Columns are scaled to unit length, so that float32 neither over- nor underflows.
+    lengths = directions.norm(dim=0).clamp(min=1e-300)
+    narrow = (directions / lengths).to(dtype)
+    for start in range(0, len(values), _SCORE_ROWS):
+        block = values[start : start + _SCORE_ROWS]
+        p = (centred(block, state.overall_mean, dtype) @ narrow).mul_(lengths.to(dtype))
+        if not bool(p.sum().isfinite()):
+            raise not_finite(block, start)
+        yield p
+
+
+def _class_constants(state: Gaussians) -> Tensor:
+    """Squared length of each class's projected mean; infinite for classes without samples."""
+    return torch.where(state.counts > 0, state.projected_means.square().sum(dim=1), torch.inf)
+
+
+def _check_fitted(state: Gaussians, labels: Tensor) -> None:
+    absent = (state.counts[labels] == 0).nonzero()
+    if len(absent):
+        row = int(absent[0])
+        raise InputError(
+            f"`labels` must be of classes with samples; got class {int(labels[row])} at row {row}, which was fitted "
+            "on nothing. Fit with samples of it, or leave the row out."
+        )

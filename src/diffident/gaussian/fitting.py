@@ -1,0 +1,194 @@
+"""From statistics to Gaussians in the discriminant form, with shrinkage."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.errors import InputError, ShapeError
+from diffident.gaussian.statistics import GaussianStatistics
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Class Gaussians with a shared covariance and the background Gaussian, in the discriminant form.
+
+    Attributes:
+        counts: Samples of each class (K,).
+        means: Class means; zero rows for absent classes (K, d), float64.
+        overall_mean: Mean of everything (d,), float64.
+        within: Within-class covariance after shrinkage (d, d), float64.
+        between: Covariance of the class means (d, d), float64; the background's is within + between.
+        whitening: W (d, rank) with W^T within W = I, float64.
+        directions: Discriminant directions (d, m), float64.
+        ratios: lambda of each direction, above 1 (m,), float64.
+        projected_means: Class means minus the overall mean on the directions (K, m), float64.
+        shrinkage: Part of the scaled identity in `within`, in [0, 1].
+        shrinkage_choice: `auto` or `given`.
+        rank: Rank of `within`.
+        condition_number: Largest over smallest non-null eigenvalue of the covariance before shrinkage.
+        constant_features: Number of features that never vary.
+    """
+
+    counts: Int[Tensor, " k"]
+    means: Float[Tensor, "k d"]
+    overall_mean: Float[Tensor, " d"]
+    within: Float[Tensor, "d d"]
+    between: Float[Tensor, "d d"]
+    whitening: Float[Tensor, "d q"]
+    directions: Float[Tensor, "d m"]
+    ratios: Float[Tensor, " m"]
+    projected_means: Float[Tensor, "k m"]
+    shrinkage: float
+    shrinkage_choice: str
+    rank: int
+    condition_number: float
+    constant_features: int
+
+    def to(self, device: torch.device | str) -> "Gaussians":
+        """The same on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
+
+    @property
+    def singleton_classes(self) -> list[int]:
+        """Classes with one sample: their mean is that sample, so that its difficulty says little."""
+        return (self.counts == 1).nonzero().flatten().tolist()
+
+    @property
+    def absent_classes(self) -> list[int]:
+        """Classes without samples: infinitely far from everything."""
+        return (self.counts == 0).nonzero().flatten().tolist()
+
+
+def fit_gaussians(
+    values: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
+    *,
+    num_classes: int | None = None,
+    shrinkage: float | str = "auto",
+) -> Gaussians:
+    """Fit all Gaussians to labelled features.
+
+    Args:
+        values: Features, float16 to float64; any scale and offset.
+        labels: Classes in [0, num_classes).
+        num_classes: Default: the largest label plus one.
+        shrinkage: Part of the scaled identity in the covariance, in [0, 1], or `auto`; see `choose_shrinkage`.
+
+    Raises:
+        InputError: no samples, a NaN or infinite feature, a label out of range, a wrong shrinkage.
+        ShapeError: as many labels as rows are needed.
+
+    Example:
+        >>> gaussians = fit_gaussians(features.values, features.labels)
+        >>> gaussians.projected_means.shape         # 10 classes differ in 9 directions
+        torch.Size([10, 9])
+    """
+    if values.ndim != 2 or not len(values):
+        raise ShapeError(f"`values` must be [n, d] with n at least 1; got {tuple(values.shape)}. Give the features.")
+    if num_classes is None:
+        num_classes = int(labels.max()) + 1 if len(labels) else 1
+    statistics = GaussianStatistics.start(values, max(num_classes, 1)).updated(values, labels)
+    return solve_gaussians(statistics, shrinkage)
+
+
+def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "auto") -> Gaussians:
+    """Gaussians from their statistics, in float64.
+
+    Sigma_w' = (1 - a) Sigma_w + a (tr Sigma_w / d) I and Sigma_t' = Sigma_w' + Sigma_b: the discriminant form stays
+    exact, and every lambda is at least 1. Directions in which no class varies are left out (they have rank 0).
+    """
+    size = statistics.num_samples
+    if not size:
+        raise InputError("`statistics` must hold at least one sample; got none. Update them with features first.")
+    counts = statistics.counts.double()
+    centroids = statistics.sums / counts.clamp(min=1)[:, None]
+    offset = statistics.sums.sum(dim=0) / size
+    total = statistics.gram / size - torch.outer(offset, offset)
+    deviations = torch.where(counts[:, None] > 0, centroids - offset, 0.0)
+    weighted = deviations * (counts / size).sqrt()[:, None]
+    between = weighted.T @ weighted
+    within = total - between
+    within = (within + within.T) / 2
+    amount = choose_shrinkage(within, statistics.counts) if shrinkage == "auto" else _checked_shrinkage(shrinkage)
+    scale = within.trace().clamp(min=0) / len(within)
+    shrunk = (1 - amount) * within + amount * scale * torch.eye(len(within), dtype=within.dtype, device=within.device)
+    least = statistics.resolution * total.trace()
+    whitening, spectrum = _whiten(shrunk, least)
+    condition = _condition_number(spectrum, amount, float(scale), float(least))
+    directions, ratios = _discriminants(whitening, weighted)
+    return Gaussians(
+        counts=statistics.counts,
+        means=torch.where(counts[:, None] > 0, centroids + statistics.shift, 0.0),
+        overall_mean=offset + statistics.shift,
+        within=shrunk,
+        between=between,
+        whitening=whitening,
+        directions=directions,
+        ratios=ratios,
+        projected_means=deviations @ directions,
+        shrinkage=float(amount),
+        shrinkage_choice="auto" if shrinkage == "auto" else "given",
+        rank=whitening.shape[1],
+        condition_number=condition,
+        constant_features=int((total.diagonal() <= 1e-12 * total.diagonal().max()).sum()),
+    )
+
+
+def choose_shrinkage(within: Float[Tensor, "d d"], counts: Int[Tensor, " k"]) -> float:
+    """Oracle-approximating shrinkage for a covariance pooled over classes.
+
+    The degrees of freedom are N minus the number of classes present, since every class spends one on its mean.
+
+    Reference:
+        Chen, Wiesel, Eldar and Hero 2010, arXiv 0907.4698, eq. 23, with n = N - K.
+    """
+    freedom = int(counts.sum()) - int((counts > 0).sum())
+    if freedom < 1:
+        return 1.0
+    size = len(within)
+    trace, square = float(within.trace()), float((within * within).sum())
+    if trace <= 0:
+        return 1.0
+    numerator = (1 - 2 / size) * square + trace**2
+    denominator = (freedom + 1 - 2 / size) * (square - trace**2 / size)
+    return 1.0 if denominator <= 0 else min(1.0, max(0.0, numerator / denominator))
+
+
+def _whiten(shrunk: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """W (d, rank) with W^T shrunk W = I, and the eigenvalues of `shrunk`."""
+    spectrum, vectors = torch.linalg.eigh(shrunk)
+    kept = spectrum > least
+    return vectors[:, kept] / spectrum[kept].sqrt(), spectrum
+
+
+def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions in which the class means differ, and lambda = 1 + their whitened variance.
+
+    Right singular vectors of the whitened means, from the eigenvectors of the smaller of their two Gram matrices.
+    """
+    if not whitening.shape[1]:
+        return whitening, whitening.new_zeros(0)
+    whitened = weighted @ whitening
+    wide = whitened.shape[0] <= whitened.shape[1]
+    gains, vectors = torch.linalg.eigh(whitened @ whitened.T if wide else whitened.T @ whitened)
+    kept = gains > 1e-12 * gains.max().clamp(min=1)
+    vectors = whitened.T @ vectors[:, kept] / gains[kept].sqrt() if wide else vectors[:, kept]
+    return whitening @ vectors, 1 + gains[kept]
+
+
+def _condition_number(spectrum: Tensor, amount: float, scale: float, least: float) -> float:
+    """Of the covariance before shrinkage, over its non-null eigenvalues."""
+    if amount >= 1:
+        return 1.0
+    before = (spectrum - amount * scale) / (1 - amount)
+    kept = before[before > least]
+    return float(kept.max() / kept.min()) if len(kept) else 1.0
+
+
+def _checked_shrinkage(shrinkage: float | str) -> float:
+    if isinstance(shrinkage, str) or not 0 <= shrinkage <= 1:
+        raise InputError(f"`shrinkage` must be `auto` or in [0, 1]; got {shrinkage!r}. Leave it out for `auto`.")
+    return float(shrinkage)
