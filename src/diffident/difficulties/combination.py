@@ -1,12 +1,11 @@
 """Features of several encoders or layers together: the mean of their ranks, or one stack of features."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from diffident.difficulties.protocol import Blocks
@@ -48,7 +47,7 @@ class LabelledSource(Protocol):
 
 
 def score_combined(
-    sources: list[LabelledSource],
+    sources: Sequence[LabelledSource],
     *,
     combine: str = "mean-rank",
     method: str = "rmd",
@@ -112,7 +111,7 @@ def agreement(tables: list[DifficultyTable]) -> list[dict[str, Any]]:
             {
                 "sources": [one + 1, other + 1],
                 "encoders": [a.metadata["encoder"], b.metadata["encoder"]],
-                "spearman": float(spearmanr(a.difficulty, b.difficulty).statistic) if varied else None,
+                "spearman": float(np.corrcoef(a.rank, b.rank)[0, 1]) if varied else None,
                 "jaccard_suspects": both / either if either else None,
             }
         )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffident.difficulties.training_dynamics import EpochDynamics, TrainingDynamics
@@ -108,13 +107,14 @@ def _epochs(place: Path) -> Iterator[pa.Table]:
             yield _read(file)
         return
     table = _read(place)
-    for epoch in sorted(pc.unique(table["epoch"]).to_pylist()):
-        yield table.filter(pc.equal(table["epoch"], epoch))
+    epochs = table["epoch"].to_numpy()
+    for epoch in np.unique(epochs):
+        yield table.filter(pa.array(epochs == epoch))
 
 
 def _read(file: Path) -> pa.Table:
     try:
-        table = pq.read_table(file, partitioning=None)
+        table = pq.ParquetFile(file).read()  # read_table would take columns from the names of folders
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"`dynamics` must be Parquet; {file} cannot be read: {error}. Train the run again.") from None
     missing = [name for name in _COLUMNS if name not in table.column_names]
