@@ -8,6 +8,7 @@ from tests.unit.test_gaussian import make_data
 
 from diffident.difficulties import gmm, kmeans, knn, open_method, self_confidence, zero_shot
 from diffident.difficulties.clusters import class_clusters, pairwise_squared, rows_of_classes
+from diffident.difficulties.protocol import centred
 from diffident.errors import MissingDependencyError
 from diffident.gaussian import fit_gaussians
 
@@ -117,6 +118,12 @@ def test_a_cluster_of_wrong_labels_is_left_out():
 def test_a_cluster_has_at_least_ten_samples():
     values, labels = make_data(n=76)  # 19 a class
     assert len(class_clusters(values, labels, 4, 5).owners) == 4
+
+
+def test_a_mean_that_float32_cannot_hold_is_subtracted_all_the_same():
+    mean = torch.tensor([1e6 + 0.01], dtype=torch.float64)
+    assert centred(torch.tensor([[1e6]]), mean).item() == pytest.approx(-0.01, rel=1e-3)
+    assert centred(torch.tensor([[1e6]], dtype=torch.float64), mean).item() == pytest.approx(-0.01, rel=1e-8)
 
 
 def test_squares_and_tables_of_centroids():

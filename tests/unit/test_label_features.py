@@ -72,6 +72,7 @@ def test_many_classes_go_in_batches():
     assert found.shape == (150, 3)
 
 
+@pytest.mark.slow  # its import alone takes seconds
 def test_text_tower_of_open_clip(monkeypatch):
     open_clip = pytest.importorskip("open_clip")
     torch.manual_seed(0)

@@ -44,7 +44,7 @@ def score_features(
     Args:
         blocks: Gives the features anew at each call, in blocks [b, d] in the order of `ids`.
         ids: Stable sample ids (n,).
-        labels: Classes, int64 (n,).
+        labels: Classes, integers (n,).
         num_classes: Default: one per label name, else the largest label plus one.
         method: A name in `METHODS`.
         encoder: The encoder's name, for the metadata.
@@ -62,6 +62,7 @@ def score_features(
         raise InputError("`ids` must name at least one sample; got none. Extract features first.")
     if len(labels) != len(ids):
         raise ShapeError(f"`labels` must be one per id; got {len(labels)} for {len(ids)}. Match them by id.")
+    labels = labels.astype(np.int64, copy=False)
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if label_names is None else len(label_names)
     state = chosen.fit(blocks, labels, num_classes, **options)
