@@ -8,9 +8,9 @@ from tests.unit.test_gaussian import make_data
 
 from diffident.difficulties import gmm, kmeans, knn, open_method, self_confidence, zero_shot
 from diffident.difficulties.clusters import class_clusters, pairwise_squared, rows_of_classes
-from diffident.difficulties.protocol import centred
 from diffident.errors import MissingDependencyError
 from diffident.gaussian import fit_gaussians
+from diffident.gaussian.blocks import centred
 
 
 def score(name, values, labels, k=None, **options):
@@ -122,8 +122,10 @@ def test_a_cluster_has_at_least_ten_samples():
 
 def test_a_mean_that_float32_cannot_hold_is_subtracted_all_the_same():
     mean = torch.tensor([1e6 + 0.01], dtype=torch.float64)
-    assert centred(torch.tensor([[1e6]]), mean).item() == pytest.approx(-0.01, rel=1e-3)
-    assert centred(torch.tensor([[1e6]], dtype=torch.float64), mean).item() == pytest.approx(-0.01, rel=1e-8)
+    assert centred(torch.tensor([[1e6]]), mean, torch.float32).item() == pytest.approx(-0.01, rel=1e-3)
+    assert centred(torch.tensor([[1e6]], dtype=torch.float64), mean, torch.float64).item() == pytest.approx(
+        -0.01, rel=1e-8
+    )
 
 
 def test_squares_and_tables_of_centroids():

@@ -11,8 +11,8 @@ A method is a module with
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,6 +101,8 @@ def labelled_blocks(blocks: Blocks, labels: Int[np.ndarray, " n"]) -> Iterator[t
     """
     start = 0
     for block in blocks():
+        if not len(block):
+            continue
         chosen = labels[start : start + len(block)]
         if len(chosen) != len(block):
             raise _wrong_count(len(labels), f"{start + len(block)} or more")
