@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from diffident.auditing import audit
     from diffident.comparison import compare
     from diffident.data import open_dataset
-    from diffident.difficulties import difficulty, score_features
+    from diffident.difficulties.combination import score_combined
+    from diffident.difficulties.scoring import difficulty, score_features
     from diffident.difficulties.weights import difficulty_weights
     from diffident.encoders import open_encoder
     from diffident.evaluation import evaluate
@@ -29,8 +30,9 @@ _HOME = {
     "audit": "auditing",
     "compare": "comparison",
     "open_dataset": "data",
-    "difficulty": "difficulties",
-    "score_features": "difficulties",
+    "difficulty": "difficulties.scoring",
+    "score_combined": "difficulties.combination",
+    "score_features": "difficulties.scoring",
     "difficulty_weights": "difficulties.weights",
     "open_encoder": "encoders",
     "evaluate": "evaluation",
@@ -61,6 +63,7 @@ __all__ = [
     "open_dataset",
     "open_encoder",
     "predict",
+    "score_combined",
     "score_features",
     "train",
 ]

@@ -146,7 +146,7 @@ def load_settings(
         if not separator or not key:
             faults.append(f"`--set` must be key=value; got {override!r}. Write --set alpha=0.3.")
             continue
-        values[key.strip()] = _parse(text.strip())
+        values[key.strip()] = parse_value(text.strip())
     values.update({key: value for key, value in explicit.items() if value is not None})
     fields = {field.name: field for field in dataclasses.fields(TrainingSettings)}
     clean: dict[str, Any] = {}
@@ -194,7 +194,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "data" or not isinstance(value, dict)}
 
 
-def _parse(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """A TOML value; what is none is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -49,6 +49,15 @@ def test_metadata_says_what_was_done():
     assert 0 <= metadata["shrinkage"] <= 1
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])
+def test_narrow_labels_are_those_in_int64(dtype):
+    values, labels = make_data()
+    ids = np.arange(120).astype(str)
+    narrow = score_features(lambda: iter([values]), ids, labels.numpy().astype(dtype))
+    assert narrow.labels.dtype == np.int64
+    assert (narrow.difficulty == score_features(lambda: iter([values]), ids, labels.numpy()).difficulty).all()
+
+
 def test_unknown_method_names_near_ones():
     with pytest.raises(InputError, match=r"got 'rdm'\. Did you mean `rmd`\?"):
         score(*make_data(), method="rdm")

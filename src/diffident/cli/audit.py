@@ -7,7 +7,7 @@ import numpy as np
 
 from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
 from diffident.cli.extract import add_encoder_options
-from diffident.cli.score import add_method_options, describe, parse_shrinkage, score_source, write
+from diffident.cli.score import add_method_options, describe, method_options, score_source, write
 from diffident.errors import InputError
 
 EXAMPLE = "diffident audit photos/ --encoder timm:vit_small_patch16_224 --out audit/"
@@ -35,10 +35,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.top < 1:
         raise InputError(f"`--top` must be at least 1; got {arguments.top}. Leave it out for 100.")
-    amount = parse_shrinkage(arguments.shrinkage)
+    options = method_options(arguments)
     out = Path(arguments.out)
     source, dataset = _open(arguments, out)
-    table = score_source(source, arguments.data, method=arguments.method, shrinkage=amount)
+    table = score_source(source, arguments.data, method=arguments.method, **options)
     out.mkdir(parents=True, exist_ok=True)
     write(table, str(out / "difficulty.parquet"))
     files = write_audit(audit(table), dataset, out, arguments.top)

@@ -1,36 +1,100 @@
 """`diffident score`: features to difficulty."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from diffident.cli.common import log, print_json
+from diffident.difficulties import METHODS, find_method
 from diffident.errors import InputError
 
 EXAMPLE = "diffident score features/ --out difficulty.parquet"
+_PLAIN = ("method", "encoder", "num_samples", "num_classes", "num_features")
+_NOTES = {
+    "singleton_classes": "classes have one sample: their difficulty says little",
+    "absent_classes": "classes have no sample and are never nearest",
+    "constant_features": "features are constant and carry nothing",
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "features", metavar="FEATURES", help="folder from `diffident extract`, or .npz with features, labels"
+        "features",
+        nargs="+",
+        metavar="FEATURES",
+        help="folder from `diffident extract`, or .npz with features, labels; several of the same samples are "
+        "combined; for training-dynamics the folder of a run",
     )
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="the table to write, for example difficulty.parquet"
     )
     parser.add_argument("--label-column", metavar="NAME", help="score against these labels instead of the stored ones")
+    parser.add_argument(
+        "--combine",
+        metavar="HOW",
+        help="with several FEATURES: mean-rank (of each one's difficulty; the default) or stack (side by side)",
+    )
     add_method_options(parser)
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """Options of the difficulty method."""
-    parser.add_argument(
-        "--method", default="rmd", help="difficulty method (default: rmd, relative Mahalanobis distance)"
-    )
-    parser.add_argument(
+    lines = []
+    for name, kind in METHODS.items():
+        settings = f" (--set {', '.join(kind.options)})" if kind.options else ""
+        lines.append(f"  {name:<18} {kind.summary}{settings}")
+    group = parser.add_argument_group("difficulty methods", "\n".join(lines))
+    group.add_argument("--method", default="rmd", metavar="NAME", help="one of these (default: rmd)")
+    group.add_argument(
         "--shrinkage",
-        default="auto",
         metavar="auto|0..1",
-        help="towards a scaled identity (default: auto)",
+        help="of rmd and squared-distance: towards a scaled identity (default: auto)",
     )
+    group.add_argument(
+        "--label-features",
+        metavar="FILE|ENC",
+        help="of zero-shot: .npz or .safetensors with label_features [K, d], or open_clip:ARCH/TAG or "
+        "transformers:NAME to encode the class names (default: label_features.safetensors in FEATURES)",
+    )
+    group.add_argument(
+        "--set",
+        dest="overrides",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="key=value",
+        help="other options of the method, for example neighbours=10",
+    )
+
+
+def method_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given for the chosen method."""
+    find_method(arguments.method)
+    options: dict[str, Any] = {}
+    for text in arguments.overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise InputError(f"`--set` must be key=value; got {text!r}. Write --set neighbours=10.")
+        options[key.strip()] = _parse(value.strip())
+    if arguments.shrinkage is not None:
+        options["shrinkage"] = parse_shrinkage(arguments.shrinkage)
+    if arguments.label_features is not None:
+        options["label_features"] = arguments.label_features
+    for name in ("shrinkage", "label_features"):
+        users = [method for method, other in METHODS.items() if name in (*other.options, other.needs)]
+        if name in options and arguments.method not in users:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"`{flag}` must be used with {' or '.join(users)}; got --method {arguments.method}. Leave it out."
+            )
+    return options
+
+
+def _parse(text: str) -> Any:
+    from diffident.settings import parse_value
+
+    return parse_value(text)
 
 
 def parse_shrinkage(text: str) -> str | float:
@@ -48,11 +112,10 @@ def parse_shrinkage(text: str) -> str | float:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and say what was found."""
-    from diffident.storage.features import open_features
-
-    amount = parse_shrinkage(arguments.shrinkage)
-    source = open_features(arguments.features, label_column=arguments.label_column)
-    table = score_source(source, arguments.features, method=arguments.method, shrinkage=amount)
+    options = method_options(arguments)
+    if arguments.combine is not None and len(arguments.features) == 1:
+        raise InputError("`--combine` must be used with several FEATURES; got one. Name them all, or leave it out.")
+    table = _score(arguments, options)
     write(table, arguments.out)
     num_suspects = int((table.margin > 0).sum())
     if arguments.json:
@@ -63,24 +126,91 @@ def run(arguments: argparse.Namespace) -> None:
     log(f"The difficulty of every sample is in {arguments.out}.")
 
 
-def score_source(source, where: str, *, method: str, shrinkage: str | float):
+def _score(arguments: argparse.Namespace, options: dict[str, Any]):
+    from diffident.storage.features import open_features
+
+    if arguments.method == "training-dynamics":
+        return score_run(arguments.features, label_column=arguments.label_column, **options)
+    sources = [open_features(path, label_column=arguments.label_column) for path in arguments.features]
+    if len(sources) == 1:
+        return score_source(sources[0], arguments.features[0], method=arguments.method, **options)
+    from diffident.difficulties import score_combined
+
+    if arguments.method == "zero-shot":
+        raise InputError("`--method zero-shot` must have one FEATURES; got several. Score each, with its own text.")
+    names = sources[0].label_names
+    return score_combined(
+        sources,
+        combine=arguments.combine or "mean-rank",
+        method=arguments.method,
+        num_classes=None if names is None else len(names),
+        **options,
+    )
+
+
+def score_source(source, where: str, *, method: str, **options: Any):
     """The `DifficultyTable` of a feature source."""
     from diffident.difficulties import score_features
 
+    if method == "training-dynamics":
+        raise InputError(
+            f"`--method training-dynamics` must be given the folder of a run; got the features of {where}. "
+            "Run: diffident score RUN --method training-dynamics."
+        )
     if source.labels is None:
         raise InputError(
             f"`FEATURES` must have labels to be scored; {where} has none. Choose some with --label-column."
         )
+    if method == "zero-shot":
+        options["label_features"] = _label_features(source, options.get("label_features"))
     return score_features(
         source.blocks,
         source.ids,
         source.labels,
         num_classes=None if source.label_names is None else len(source.label_names),
         method=method,
-        shrinkage=shrinkage,
         encoder=source.encoder,
         label_names=source.label_names,
+        **options,
     )
+
+
+def score_run(paths: list[str], *, label_column: str | None = None, **options: Any):
+    """The `DifficultyTable` of the training dynamics of a run."""
+    from diffident.difficulties import score_features
+    from diffident.storage.dynamics import read_dynamics
+    from diffident.storage.runs import open_run
+
+    if len(paths) > 1 or label_column is not None:
+        what = f"{len(paths)} of them" if len(paths) > 1 else "--label-column"
+        raise InputError(
+            f"`RUN` must be one run with its own labels for training-dynamics; got {what}. Score one run at a time."
+        )
+    dynamics = read_dynamics(paths[0])
+    is_run = (Path(paths[0]) / "config.toml").is_file()
+    run = open_run(paths[0], unfinished=True) if is_run else None
+    names = None if run is None else run.label_names
+    seen = max(int(dynamics.labels.max()), int(dynamics.predictions.max())) + 1
+    return score_features(
+        lambda: iter(()),
+        dynamics.ids,
+        dynamics.labels,
+        num_classes=seen if names is None else len(names),
+        method="training-dynamics",
+        encoder="unknown" if run is None else run.settings.model,
+        label_names=names,
+        dynamics=dynamics,
+        **options,
+    )
+
+
+def _label_features(source, given: str | None):
+    from diffident.encoders.label_text import FAMILIES, encode_label_names
+    from diffident.storage.label_features import read_label_features
+
+    if given is not None and given.startswith(FAMILIES):
+        return encode_label_names(given, source.label_names or ())
+    return read_label_features(source.path if given is None else given)
 
 
 def write(table, path: str) -> None:
@@ -91,19 +221,32 @@ def write(table, path: str) -> None:
 
 
 def describe(table) -> None:
-    """Log what the Gaussians were fitted on and what may make them unreliable."""
+    """Log what was fitted and what may make it unreliable."""
     metadata = table.metadata
-    log(
-        f"Fitted on {metadata['num_samples']:,} samples, {metadata['num_classes']} classes, "
-        f"{metadata['num_features']} features: rank {metadata['rank']}, condition number "
-        f"{metadata['condition_number']:.3g}, shrinkage {metadata['shrinkage']:.4g} ({metadata['shrinkage_choice']})."
-    )
-    notes = {
-        "singleton_classes": "classes have one sample: their difficulty says little",
-        "absent_classes": "classes have no sample and are never nearest",
-        "constant_features": "features are constant and carry nothing",
-    }
-    for key, meaning in notes.items():
+    size = f"{metadata['num_samples']:,} samples, {metadata['num_classes']} classes"
+    if "condition_number" in metadata:
+        log(
+            f"Fitted on {size}, {metadata['num_features']} features: rank {metadata['rank']}, condition number "
+            f"{metadata['condition_number']:.3g}, shrinkage {metadata['shrinkage']:.4g} "
+            f"({metadata['shrinkage_choice']})."
+        )
+    else:
+        shown = {key: value for key, value in metadata.items() if key not in (*_PLAIN, *_NOTES)}
+        settings = ", ".join(f"{key} {_short(value)}" for key, value in shown.items() if not isinstance(value, list))
+        log(f"Scored {size} by {metadata['method']}: {settings or 'no settings'}.")
+    for pair in metadata.get("agreement", []):
+        one, other = pair["sources"]
+        log(
+            f"Features {one} and {other} ({', '.join(pair['encoders'])}): Spearman correlation of difficulty "
+            f"{_short(pair['spearman'])}, Jaccard index of suspects {_short(pair['jaccard_suspects'])}."
+        )
+    for key, meaning in _NOTES.items():
         count = metadata.get(key, 0)
         if count:
             log(f"Note: {count} {meaning}.")
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

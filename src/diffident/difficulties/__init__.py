@@ -1,83 +1,88 @@
-"""Difficulty methods, one file each, all with `fit(blocks, labels, ...)` and `score(state, blocks, labels)`."""
+"""Difficulty methods, one file each, all with the verbs `fit`, `score` and `describe` of `protocol`.
 
-from collections.abc import Callable, Iterable
+The registry loads a method on first use, so that help and error messages import no tensor library.
+"""
 
-import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from diffident.difficulties import rmd
-from diffident.difficulties.weights import scaled_rank
-from diffident.errors import InputError, ShapeError, did_you_mean
-from diffident.gaussian import Gaussians, relative_squared_distance
-from diffident.records import DifficultyTable
+from diffident.errors import InputError, did_you_mean
 
-METHODS = {"rmd": rmd}
+if TYPE_CHECKING:
+    from diffident.difficulties.combination import score_combined
+    from diffident.difficulties.scoring import difficulty, score_features
+
+__all__ = ["METHODS", "MethodKind", "difficulty", "find_method", "open_method", "score_combined", "score_features"]
+
+_HOME = {"difficulty": "scoring", "score_features": "scoring", "score_combined": "combination"}
 
 
-def difficulty(gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Difficulty of labelled samples: squared distance to the label's Gaussian minus that to the background.
+@dataclass(frozen=True)
+class MethodKind:
+    """What can be asked of a method by name.
 
-    Returns:
-        float64 (n,); higher is harder; mean 0 over the fitted data without shrinkage.
-
-    Example:
-        >>> gaussians = fit_gaussians(features.values, features.labels)
-        >>> difficulty(gaussians, features.values, features.labels).shape
-        torch.Size([50000])
+    Attributes:
+        module: Its file, without the ending.
+        options: Names of its settings.
+        summary: One line for lists of methods.
+        needs: Name of what `fit` must be given beside features and labels, if anything.
     """
-    return relative_squared_distance(gaussians, values, labels)
+
+    module: str
+    options: tuple[str, ...]
+    summary: str
+    needs: str | None = None
 
 
-def score_features(
-    blocks: Callable[[], Iterable[Tensor]],
-    ids: np.ndarray,
-    labels: np.ndarray,
-    *,
-    num_classes: int | None = None,
-    method: str = "rmd",
-    shrinkage: float | str = "auto",
-    encoder: str = "unknown",
-    label_names: tuple[str, ...] | None = None,
-) -> DifficultyTable:
-    """Difficulty of every sample of a data set: one pass over its features to fit, one to score.
+METHODS: dict[str, MethodKind] = {
+    "rmd": MethodKind(
+        "rmd", ("shrinkage",), "relative Mahalanobis distance: the label's Gaussian minus the background"
+    ),
+    "squared-distance": MethodKind(
+        "squared_distance", ("shrinkage",), "squared Mahalanobis distance to the label's Gaussian alone"
+    ),
+    "knn": MethodKind(
+        "knn", ("neighbours", "temperature", "space", "index"), "label disagreement among the nearest neighbours"
+    ),
+    "kmeans": MethodKind(
+        "kmeans", ("clusters", "dimensions"), "squared distance to the label's centroids minus that to another class's"
+    ),
+    "gmm": MethodKind(
+        "gmm", ("components", "dimensions"), "log-likelihood of a background mixture minus that of the label's mixture"
+    ),
+    "self-confidence": MethodKind(
+        "self_confidence", ("folds", "ridge", "seed"), "negative log-probability of a cross-validated linear probe"
+    ),
+    "zero-shot": MethodKind(
+        "zero_shot",
+        (),
+        "cosine with the best other class's text minus that with the label's text",
+        "label_features",
+    ),
+    "training-dynamics": MethodKind(
+        "training_dynamics", ("statistic",), "area under the margin, forgetting or EL2N of a training run", "dynamics"
+    ),
+}
 
-    Args:
-        blocks: Gives the features anew at each call, in blocks [b, d] in the order of `ids`.
-        ids: Stable sample ids (n,).
-        labels: Classes, int64 (n,).
-        num_classes: Default: one per label name, else the largest label plus one.
-        method: A name in `METHODS`.
-        shrinkage: In [0, 1] or `auto`.
-        encoder: The encoder's name, for the metadata.
-        label_names: Name of each class, or None.
+
+def find_method(name: str) -> MethodKind:
+    """What is known of a method without loading it.
 
     Raises:
-        InputError: an unknown method, no samples, features or labels that cannot be used.
+        InputError: no such method; names near ones.
     """
-    if method not in METHODS:
-        raise InputError(f"`method` must be a difficulty method; got {method!r}. {did_you_mean(method, METHODS)}")
-    if not len(ids):
-        raise InputError("`ids` must name at least one sample; got none. Extract features first.")
-    if len(labels) != len(ids):
-        raise ShapeError(f"`labels` must be one per id; got {len(labels)} for {len(ids)}. Match them by id.")
-    if num_classes is None:
-        num_classes = int(labels.max()) + 1 if label_names is None else len(label_names)
-    state = METHODS[method].fit(blocks(), labels, num_classes, shrinkage)
-    values, nearest, margin = METHODS[method].score(state, blocks(), labels)
-    metadata = {
-        "method": method,
-        "encoder": encoder,
-        "num_samples": len(ids),
-        "num_features": len(state.overall_mean),
-        "num_classes": num_classes,
-        "shrinkage": state.shrinkage,
-        "shrinkage_choice": state.shrinkage_choice,
-        "rank": state.rank,
-        "condition_number": state.condition_number,
-        "num_directions": len(state.ratios),
-        "singleton_classes": len(state.singleton_classes),
-        "absent_classes": len(state.absent_classes),
-        "constant_features": state.constant_features,
-    }
-    return DifficultyTable(ids, labels, values, scaled_rank(values), nearest, margin, metadata, label_names)
+    if name not in METHODS:
+        raise InputError(f"`method` must be a difficulty method; got {name!r}. {did_you_mean(name, METHODS)}")
+    return METHODS[name]
+
+
+def open_method(name: str) -> Any:
+    """The module of a method: `fit`, `score` and `describe`."""
+    return importlib.import_module(f"diffident.difficulties.{find_method(name).module}")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'diffident.difficulties' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"diffident.difficulties.{_HOME[name]}"), name)

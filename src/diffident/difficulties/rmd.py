@@ -1,47 +1,78 @@
 """Relative Mahalanobis distance: the label's Gaussian against the background.
 
+Cost: two passes, one product of N x d x d and one of N x d x min(K - 1, d).
+
 Reference:
     Ren et al. 2021, arXiv 2106.09022; Cui et al. 2023, arXiv 2304.10127.
 """
 
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from diffident.errors import InputError, ShapeError
+from diffident.difficulties.protocol import (
+    Blocks,
+    Scores,
+    check_present,
+    join_scores,
+    labelled_blocks,
+    make_options,
+    rows_from,
+)
 from diffident.gaussian import Gaussians, GaussianStatistics, nearest_classes, solve_gaussians
 
 
-def fit(blocks: Iterable[Tensor], labels: np.ndarray, num_classes: int, shrinkage: float | str = "auto") -> Gaussians:
-    """One pass over blocks of features [b, d], in the order of the labels (n,)."""
-    statistics, start = None, 0
-    for block in blocks:
-        chosen = torch.from_numpy(labels[start : start + len(block)]).to(block.device)
+@dataclass(frozen=True)
+class RmdOptions:
+    """Options of `rmd`.
+
+    Attributes:
+        shrinkage: Part of the scaled identity in the covariance, in [0, 1], or `auto`.
+    """
+
+    shrinkage: float | str = "auto"
+
+
+def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) -> Gaussians:
+    """Class Gaussians with a shared covariance and the background; options: `RmdOptions`."""
+    chosen = make_options(RmdOptions, "rmd", options)
+    return gaussians_of(blocks, labels, num_classes, chosen.shrinkage)
+
+
+def score(state: Gaussians, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
+    """Relative squared distance of every sample; the same whether or not the rows were fitted."""
+
+    def parts():
+        device = state.overall_mean.device
+        for start, block, chosen in labelled_blocks(blocks, labels):
+            check_present(state.counts, chosen, start)
+            with rows_from(start, block, len(state.overall_mean)):
+                yield nearest_classes(state, block.to(device), chosen.to(device))
+
+    return join_scores(parts())
+
+
+def describe(state: Gaussians) -> dict[str, Any]:
+    """Shrinkage, rank, condition number and what may make the Gaussians unreliable."""
+    return {
+        "num_features": len(state.overall_mean),
+        "shrinkage": state.shrinkage,
+        "shrinkage_choice": state.shrinkage_choice,
+        "rank": state.rank,
+        "condition_number": state.condition_number,
+        "num_directions": len(state.ratios),
+        "singleton_classes": len(state.singleton_classes),
+        "absent_classes": len(state.absent_classes),
+        "constant_features": state.constant_features,
+    }
+
+
+def gaussians_of(blocks: Blocks, labels: np.ndarray, num_classes: int, shrinkage: float | str) -> Gaussians:
+    """One pass over the features, then the Gaussians."""
+    statistics = None
+    for start, block, chosen in labelled_blocks(blocks, labels):
         statistics = statistics or GaussianStatistics.start(block, num_classes)
         statistics = statistics.updated(block, chosen, first_row=start)
-        start += len(block)
-    if statistics is None or start != len(labels):
-        raise ShapeError(f"`labels` must be one per feature row; got {len(labels)} for {start} rows. Match them by id.")
+    assert statistics is not None
     return solve_gaussians(statistics, shrinkage)
-
-
-def score(state: Gaussians, blocks: Iterable[Tensor], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One pass: difficulty, nearest label and margin of every sample, each (n,).
-
-    The margin is exactly 0 where the given label is the nearest, also among ties.
-    """
-    state_device = state.overall_mean.device
-    parts, start = [], 0
-    for block in blocks:
-        block = block.to(state_device)
-        chosen = torch.from_numpy(labels[start : start + len(block)]).to(state_device)
-        parts.append([part.cpu().numpy() for part in nearest_classes(state, block, chosen)])
-        start += len(block)
-    if start != len(labels):
-        raise ShapeError(f"`labels` must be one per feature row; got {len(labels)} for {start} rows. Match them by id.")
-    if not parts:
-        raise InputError("`blocks` must hold at least one sample; got none. Extract features first.")
-    difficulty, nearest, margin = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return difficulty, nearest, margin

@@ -1,0 +1,78 @@
+"""Difficulty of every sample of a data set, by any method."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.difficulties import open_method
+from diffident.difficulties.protocol import Blocks
+from diffident.difficulties.weights import scaled_rank
+from diffident.errors import InputError, ShapeError
+from diffident.gaussian import Gaussians, relative_squared_distance
+from diffident.records import DifficultyTable
+
+
+def difficulty(gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Difficulty of labelled samples: squared distance to the label's Gaussian minus that to the background.
+
+    Returns:
+        float64 (n,); higher is harder; mean 0 over the fitted data without shrinkage.
+
+    Example:
+        >>> gaussians = fit_gaussians(features.values, features.labels)
+        >>> difficulty(gaussians, features.values, features.labels).shape
+        torch.Size([50000])
+    """
+    return relative_squared_distance(gaussians, values, labels)
+
+
+def score_features(
+    blocks: Blocks,
+    ids: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int | None = None,
+    method: str = "rmd",
+    encoder: str = "unknown",
+    label_names: tuple[str, ...] | None = None,
+    **options: Any,
+) -> DifficultyTable:
+    """Difficulty of every sample of a data set: fit a method to it, then score it.
+
+    Args:
+        blocks: Gives the features anew at each call, in blocks [b, d] in the order of `ids`.
+        ids: Stable sample ids (n,).
+        labels: Classes, integers (n,).
+        num_classes: Default: one per label name, else the largest label plus one.
+        method: A name in `METHODS`.
+        encoder: The encoder's name, for the metadata.
+        label_names: Name of each class, or None.
+        options: Of the method, by name; the others keep their defaults.
+
+    Raises:
+        InputError: an unknown method or option, no samples, features or labels that cannot be used.
+
+    Example:
+        >>> table = score_features(source.blocks, source.ids, source.labels, method="knn", neighbours=10)
+    """
+    chosen = open_method(method)
+    if not len(ids):
+        raise InputError("`ids` must name at least one sample; got none. Extract features first.")
+    if len(labels) != len(ids):
+        raise ShapeError(f"`labels` must be one per id; got {len(labels)} for {len(ids)}. Match them by id.")
+    labels = labels.astype(np.int64, copy=False)
+    if num_classes is None:
+        num_classes = int(labels.max()) + 1 if label_names is None else len(label_names)
+    state = chosen.fit(blocks, labels, num_classes, **options)
+    scores = chosen.score(state, blocks, labels, fitted=True)
+    metadata = {
+        "method": method,
+        "encoder": encoder,
+        "num_samples": len(ids),
+        "num_classes": num_classes,
+        **chosen.describe(state),
+    }
+    rank = scaled_rank(scores.difficulty)
+    return DifficultyTable(ids, labels, scores.difficulty, rank, scores.nearest, scores.margin, metadata, label_names)

@@ -1,0 +1,126 @@
+"""`dynamics.parquet` of a run: what every epoch saw of every training sample.
+
+A folder in the layout of partitioned Parquet, one file an epoch, so that a resumed run goes on where it stopped and
+nothing is ever rewritten; pandas, polars and DuckDB read the folder as one table. Columns: `id` string, `epoch` int32
+(from 1), `label` int64, `prediction` int64, `correct` bool, `margin`, `p_label` and `el2n` float32, as `measure_epoch`
+defines them. A single file with these columns, made elsewhere, is read as well; `correct` may then be absent.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffident.difficulties.training_dynamics import EpochDynamics, TrainingDynamics
+from diffident.errors import IdMismatchError, InputError, ShapeError
+from diffident.records import positions_of
+from diffident.storage.atomic import atomic_path
+
+DYNAMICS = "dynamics.parquet"
+_COLUMNS = ("id", "epoch", "label", "prediction", "margin", "p_label", "el2n")
+
+
+def write_epoch(run: str | Path, epoch: int, ids: np.ndarray, labels: np.ndarray, seen: EpochDynamics) -> Path:
+    """Write one epoch of a run atomically; the same epoch again replaces it.
+
+    Args:
+        run: The run's folder.
+        epoch: From 1.
+        ids: Of the training samples (n,).
+        labels: Given labels, int64 (n,).
+        seen: What the epoch saw of them, in the order of the ids.
+
+    Returns:
+        The file.
+    """
+    if epoch < 1:
+        raise InputError(f"`epoch` must be at least 1; got {epoch}. Count from 1.")
+    for name, column in {"labels": labels, **vars(seen)}.items():
+        if len(column) != len(ids):
+            raise ShapeError(
+                f"`{name}` must have one entry per id; got {len(column)} for {len(ids)}. Match them by id."
+            )
+    predictions = seen.predictions.cpu().numpy().astype(np.int64)
+    columns = {
+        "id": pa.array([str(sample) for sample in ids], pa.string()),
+        "epoch": pa.array(np.full(len(ids), epoch), pa.int32()),
+        "label": pa.array(labels, pa.int64()),
+        "prediction": pa.array(predictions, pa.int64()),
+        "correct": pa.array(predictions == labels, pa.bool_()),
+        "margin": pa.array(seen.margins.cpu().numpy(), pa.float32()),
+        "p_label": pa.array(seen.label_probs.cpu().numpy(), pa.float32()),
+        "el2n": pa.array(seen.el2n.cpu().numpy(), pa.float32()),
+    }
+    path = Path(run) / DYNAMICS / f"epoch-{epoch:05d}.parquet"
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    return path
+
+
+def is_dynamics(path: str | Path) -> bool:
+    """Whether this is a run with training dynamics, or the dynamics themselves."""
+    path = Path(path)
+    return (path / DYNAMICS).exists() or (path.name == DYNAMICS and path.exists())
+
+
+def read_dynamics(path: str | Path) -> TrainingDynamics:
+    """Training dynamics of a run, from its folder or from `dynamics.parquet` itself.
+
+    Raises:
+        InputError: nothing there, a column lacks, or an epoch does.
+        IdMismatchError: the epochs do not hold the same samples.
+    """
+    path = Path(path)
+    place = path / DYNAMICS if (path / DYNAMICS).exists() else path
+    if not place.exists() or (place.is_dir() and place.name != DYNAMICS):
+        raise InputError(
+            f"`dynamics` must be a run with {DYNAMICS}; got {path}, which has none. Train it with this version."
+        )
+    ids, labels = None, np.zeros(0, dtype=np.int64)
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("prediction", "margin", "p_label", "el2n")}
+    for number, table in enumerate(_epochs(place), start=1):
+        epoch = int(table["epoch"][0].as_py())
+        if epoch != number:
+            raise InputError(f"`epoch` must go up from 1 by 1; got {epoch} after {number - 1} in {place}. Train again.")
+        names = np.array(table["id"].to_pylist(), dtype=object)
+        if ids is None:
+            ids, labels = names, table["label"].to_numpy().astype(np.int64)
+        if len(names) != len(ids):
+            raise IdMismatchError(
+                f"every epoch must hold the same ids; epoch {epoch} has {len(names)}, not {len(ids)}, in {place}."
+            )
+        rows = positions_of(names, ids, what="epoch 1", where=f"epoch {epoch} of {place}")
+        for name, parts in columns.items():
+            parts.append(table[name].to_numpy()[rows])
+    if ids is None:
+        raise InputError(f"`dynamics` must hold at least one epoch; got none in {place}. Train the run first.")
+    predictions, margins, label_probs, el2n = (np.stack(parts, axis=1) for parts in columns.values())
+    return TrainingDynamics(ids, labels, predictions.astype(np.int64), margins, label_probs, el2n)
+
+
+def _epochs(place: Path) -> Iterator[pa.Table]:
+    """One table an epoch, in order."""
+    if place.is_dir():
+        for file in sorted(place.glob("epoch-*.parquet")):
+            yield _read(file)
+        return
+    table = _read(place)
+    epochs = table["epoch"].to_numpy()
+    for epoch in np.unique(epochs):
+        yield table.filter(pa.array(epochs == epoch))
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        table = pq.ParquetFile(file).read()  # read_table would take columns from the names of folders
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"`dynamics` must be Parquet; {file} cannot be read: {error}. Train the run again.") from None
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing or not len(table):
+        lacks = ", ".join(missing) or "rows"
+        raise InputError(
+            f"`dynamics` must have the columns {', '.join(_COLUMNS)}; {file} lacks {lacks}. Train the run again."
+        )
+    return table

@@ -1,0 +1,54 @@
+"""Text features of class names: `.npz` or `.safetensors` with `label_features` [K, d], in the order of the labels."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffident.errors import InputError
+from diffident.storage.atomic import atomic_path
+
+LABEL_FEATURES = "label_features.safetensors"
+
+
+def write_label_features(features: Float[Tensor, "k d"], path: str | Path) -> Path:
+    """Write text features atomically; `path` is a file, or the folder of a feature store."""
+    path = Path(path)
+    path = path / LABEL_FEATURES if path.is_dir() else path
+    with atomic_path(path) as temporary:
+        save_file({"label_features": features.contiguous()}, temporary)
+    return path
+
+
+def read_label_features(path: str | Path) -> Float[Tensor, "k d"]:
+    """Read text features from a file, or those stored with a feature store.
+
+    Raises:
+        InputError: not there, not readable, or without `label_features` [K, d].
+    """
+    path = Path(path)
+    path = path / LABEL_FEATURES if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(
+            f"`label_features` must be a file; got {path}, which is not there. "
+            "Name one with --label-features FILE, or an encoder such as open_clip:ARCH/TAG."
+        )
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: torch.from_numpy(file[name]) for name in file.files if file[name].dtype.kind == "f"}
+        else:
+            arrays = load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"`label_features` must be a readable .npz or .safetensors; {path} is not: {error}. Write it anew."
+        ) from None
+    features = arrays.get("label_features")
+    if features is None or features.ndim != 2 or not features.is_floating_point():
+        got = f"it holds {', '.join(arrays) or 'no floats'}" if features is None else f"got {list(features.shape)}"
+        raise InputError(f"`label_features` must be floats [K, d]; {got} in {path}. Save them under that name.")
+    return features
