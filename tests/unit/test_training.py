@@ -10,7 +10,8 @@ from diffident.errors import IdMismatchError, InputError, ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
-from diffident.training import NonFiniteLossError, crop_and_flip, predict, train
+from diffident.training import NonFiniteLossError, predict, train
+from diffident.training.augmentation import crop_and_flip
 
 SETTINGS = load_settings(model="mlp", epochs=4, batch_size=8, width=16, device="cpu", learning_rate=0.01)
 
@@ -54,7 +55,7 @@ def test_resume_ends_in_the_same_bytes_and_leaves_the_seed_alone(tmp_path):
     train(vectors(), SETTINGS, out=tmp_path / "whole")
     assert torch.equal(before, torch.get_rng_state())
     with pytest.raises(KeyboardInterrupt):
-        train(vectors(), SETTINGS, out=tmp_path / "parts", progress=stop)
+        train(vectors(), SETTINGS, out=tmp_path / "parts", progress=stop, checkpoint_seconds=0)
     seen = []
     train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=lambda done, total: seen.append(done))
     assert seen == [3, 4]
