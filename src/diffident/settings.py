@@ -24,6 +24,12 @@ _DEFAULTS = {
     "transformers:": (3, 3e-5, 0.01),
     "python:": (30, 1e-3, 0.01),
 }
+_EXAMPLES = {
+    "python:": "python:my_models:small_cnn",
+    "timm:": "timm:resnet18",
+    "torchvision:": "torchvision:resnet18",
+    "transformers:": "transformers:distilbert-base-uncased",
+}
 _CHOICES = {
     "loss": tuple(LOSSES),
     "normalizer": ("rank", "minmax", "standard", "none"),
@@ -74,7 +80,8 @@ class TrainingSettings:
         seed: Of initial weights, order, dropout and augmentation.
         device: auto, cpu, cuda or mps.
         precision: As Lightning Fabric names it.
-        image_size: Side in pixels to which images are resized; 0 takes the model's or the data's.
+        image_size: Side in pixels to which images are resized; 0 takes the size that a model of timm or torchvision was
+            made for, else the data's, at most 64.
         width: Channels or hidden units; 0 takes the model's default.
         dropout: Of the hidden layer (ngrams, mlp).
         min_count: Texts that a 1-2-gram must occur in (ngrams).
@@ -217,8 +224,9 @@ def _value_faults(key: str, value: Any) -> list[str]:
 
 def _range_faults(key: str, value: Any) -> list[str]:
     if key == "model":
-        known = value in MODELS or any(value.startswith(p) and len(value) > len(p) for p in MODEL_PREFIXES)
-        if not known:
+        if value in MODEL_PREFIXES:
+            return [f"`model` must have a name after {value!r}; got none. For example: {_EXAMPLES[value]}."]
+        if value not in MODELS and not value.startswith(MODEL_PREFIXES):
             return [f"`model` must be a known name; got {value!r}. {did_you_mean(value, MODELS + MODEL_PREFIXES)}"]
     if key in _CHOICES and value not in _CHOICES[key]:
         return [f"`{key}` must be a known name; got {value!r}. {did_you_mean(value, _CHOICES[key])}"]

@@ -19,7 +19,7 @@ def make_fabric(settings: TrainingSettings) -> Fabric:
     """Fabric on the one device and in the precision of the settings.
 
     Raises:
-        InputError: no such device here.
+        InputError: no such device here, or it lacks the precision.
     """
     name = settings.device
     if name == "auto":
@@ -27,6 +27,8 @@ def make_fabric(settings: TrainingSettings) -> Fabric:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
         raise InputError(f"`device` must be there; got {name!r}. Set device=cpu.")
+    if name == "cpu" and settings.precision == "16-mixed":
+        raise InputError("`precision` must be one that the device has; got '16-mixed' on the CPU. Set bf16-mixed.")
     return Fabric(accelerator=name, devices=1, precision=settings.precision)  # type: ignore[arg-type]
 
 
