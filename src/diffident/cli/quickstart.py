@@ -90,7 +90,8 @@ def _open():
     from diffident.data import open_dataset
 
     train_set = open_dataset("digits:train", limit=NUM_TRAIN)
-    return replace(train_set, labels=_flip(train_set.labels, train_set.num_classes)), open_dataset("digits:test")
+    labels = _flip(np.asarray(train_set.labels), train_set.num_classes)
+    return replace(train_set, labels=labels), open_dataset("digits:test")
 
 
 def _flip(labels: np.ndarray, num_classes: int) -> np.ndarray:
