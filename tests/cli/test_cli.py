@@ -74,7 +74,8 @@ def test_extract_score_train_evaluate_compare(tmp_path, capsys):
     assert compared["baseline"] == "cross-entropy"
     assert [row["name"] for row in compared["rows"]] == ["cross-entropy", "difficulty-aware"]
     predictions = str(tmp_path / "predictions.parquet")
-    assert main(["predict", str(tmp_path / "cross-entropy"), "digits:validation", "--out", predictions]) == 0
+    arguments = ["predict", str(tmp_path / "cross-entropy"), "digits:validation", "--out", predictions]
+    assert main([*arguments, "--device", "cpu"]) == 0
     assert pq.read_table(predictions).num_rows == 197
 
 
@@ -131,6 +132,7 @@ def test_broken_image_is_named_and_can_be_skipped(photos, tmp_path, capsys):
         (["train", "digits", "--model", "cnn-smal", "--out", "r"], "Did you mean `cnn-small`?"),
         (["train", "digits", "--model", "cnn-small", "--loss", "focl", "--out", "r"], "`loss` must be a known name"),
         (["train", "digits", "--model", "mlp", "--loss", "difficulty-aware", "--out", "r"], "diffident score"),
+        (["train", "digits", "--model", "timm:", "--out", "r"], "`model` must have a name after 'timm:'"),
         (["compare", "nowhere"], "nowhere"),
     ],
 )

@@ -31,7 +31,21 @@ def test_long_names_stay_inside_their_tile():
 
 
 def test_no_samples_gives_a_sheet_that_says_so():
-    assert draw_contact_sheet([], title="Suspects").size[0] == 640
+    sheet = draw_contact_sheet([], title="Suspects; given label, then the nearest class")
+    assert sheet.size == (640, 44)
+    assert sheet.tobytes() == draw_contact_sheet([], title="Suspects").tobytes()
+    assert sheet.tobytes() != draw_contact_sheet([], title="Suspect").tobytes()
+
+
+def test_a_long_title_is_wrapped_and_nothing_is_cut_off():
+    sheet = draw_contact_sheet([make_cell("white", given=" ", suspect=False)], title="mmmm " * 30, tile=100)
+    ink = np.asarray(sheet.convert("L")) < 128
+    lines = [ink[12 + 20 * number : 32 + 20 * number].any() for number in range(4)]
+    assert lines == [True, True, True, True]
+    assert not ink[:, 632:].any()
+    assert sheet.getpixel((8 + 50, 20 + 20 * 4 + 50)) == (255, 255, 255)
+    short = draw_contact_sheet([make_cell("white", given=" ", suspect=False)], title="t", tile=100)
+    assert sheet.size == (short.size[0], short.size[1] + 60)
 
 
 def test_grey_palette_and_wide_images_are_drawn(tmp_path):

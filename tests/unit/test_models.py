@@ -6,6 +6,7 @@ from PIL import Image
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.models import build_model, fit_preprocessor, load_preprocessor
+from diffident.models.images import images_tensor, memory_bytes
 from diffident.settings import load_settings
 
 
@@ -46,3 +47,22 @@ def test_standardise_images():
 def test_modality_mismatch():
     with pytest.raises(InputError, match="`model` must take text data; got 'cnn-small'"):
         fit_preprocessor(TEXTS, load_settings(model="cnn-small"))
+
+
+def test_images_of_another_shape_are_cropped_at_the_centre():
+    wide = Image.new("L", (24, 8), 0)
+    wide.paste(255, (8, 0, 16, 8))
+    pixels = images_tensor(dataset("image", [wide]), (1, 4, 4), "bilinear")
+    assert (pixels > 200).all()  # the middle third, not the whole squeezed
+
+
+@pytest.mark.parametrize(("memory", "lines"), [(255, 1), (256, 0)])
+def test_images_that_take_half_of_the_memory_are_announced(memory, lines, monkeypatch, caplog):
+    monkeypatch.setattr("diffident.models.images.memory_bytes", lambda: memory)
+    images_tensor(dataset("image", [Image.new("L", (8, 8))] * 2), (1, 8, 8), "bilinear")
+    assert len(caplog.messages) == lines
+
+
+def test_memory_is_told():
+    memory = memory_bytes()
+    assert memory is None or memory > 2**20

@@ -16,6 +16,10 @@ def test_model_defaults():
     settings = load_settings(model="ngrams")
     assert settings.epochs == 20
     assert load_settings(model="transformers:x").epochs == 3
+    assert (settings.dropout, load_settings(model="mlp").dropout) == (0.5, 0.3)
+    assert load_settings(model="ngrams", dropout=0.0).dropout == 0.0
+    assert load_settings(model="ngrams", epochs=0, weight_decay=-1.0, dropout=-1.0) == settings
+    assert load_settings(model="ngrams", epochs=4).learning_rate == 8e-3
 
 
 def test_toml_round_trip(tmp_path):
@@ -39,6 +43,8 @@ def test_all_faults_at_once():
 def test_model_must_be_given():
     with pytest.raises(InputError, match="`model` must be given"):
         load_settings()
+    with pytest.raises(InputError, match=r"must have a name after 'timm:'; got none\. For example: timm:resnet18"):
+        load_settings(model="timm:")
 
 
 @pytest.mark.parametrize("value", [True, "1"])

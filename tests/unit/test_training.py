@@ -1,4 +1,9 @@
+import importlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +15,38 @@ from diffident.errors import IdMismatchError, InputError, ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
-from diffident.training import NonFiniteLossError, crop_and_flip, predict, train
+from diffident.training import NonFiniteLossError, predict, train
+from diffident.training.augmentation import crop_and_flip
 
 SETTINGS = load_settings(model="mlp", epochs=4, batch_size=8, width=16, device="cpu", learning_rate=0.01)
+
+
+VICTIM = """
+import os, signal, sys
+from torch import nn
+from diffident.data import open_dataset
+from diffident.settings import load_settings
+from diffident.training import train
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, classes))
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        if self.calls == int(os.environ.get("KILL_AT", 0)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.layers(inputs)
+
+def run(out, **options):
+    settings = load_settings(model="python:victim:Net", epochs=4, batch_size=32, device="cpu")
+    train(open_dataset("digits", limit=128), settings, out=out, **options)
+
+if __name__ == "__main__":
+    run(sys.argv[1], checkpoint_seconds=float(sys.argv[2]))
+"""
 
 
 def vectors(count=41, names=("a", "b"), first=0):
@@ -54,7 +88,7 @@ def test_resume_ends_in_the_same_bytes_and_leaves_the_seed_alone(tmp_path):
     train(vectors(), SETTINGS, out=tmp_path / "whole")
     assert torch.equal(before, torch.get_rng_state())
     with pytest.raises(KeyboardInterrupt):
-        train(vectors(), SETTINGS, out=tmp_path / "parts", progress=stop)
+        train(vectors(), SETTINGS, out=tmp_path / "parts", progress=stop, checkpoint_seconds=0.0)
     seen = []
     train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=lambda done, total: seen.append(done))
     assert seen == [3, 4]
@@ -108,3 +142,49 @@ def test_crop_and_flip_keeps_shape_and_pixels():
     flipped = sum(torch.equal(a, images[0].flip(-1)) for a in out)
     assert 0 < plain < 25
     assert 0 < flipped < 25
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, pytest.param(3600.0, marks=pytest.mark.slow)])
+def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_bytes(checkpoint_seconds, tmp_path, monkeypatch):
+    (tmp_path / "victim.py").write_text(VICTIM)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "victim", raising=False)
+    command = [sys.executable, str(tmp_path / "victim.py"), str(tmp_path / "parts"), str(checkpoint_seconds)]
+    killed_at = {"KILL_AT": "10", "OMP_NUM_THREADS": str(torch.get_num_threads())}  # 4 steps an epoch: in the third
+    assert subprocess.run(command, env=os.environ | killed_at, timeout=200).returncode == -signal.SIGKILL
+    lines = (tmp_path / "parts/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert (tmp_path / "parts/checkpoint/last.pt").exists() == (checkpoint_seconds == 0)
+    victim = importlib.import_module("victim")
+    victim.run(tmp_path / "parts", resume=True)
+    victim.run(tmp_path / "whole")
+    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
+    assert len((tmp_path / "parts/metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_failed_run_leaves_its_folder_to_the_next_try(tmp_path):
+    diverging = replace(SETTINGS, optimizer="sgd", learning_rate=1e30, warmup=0.0)
+    for settings, error in (
+        (diverging, NonFiniteLossError),
+        (replace(SETTINGS, model="python:builtins:str"), InputError),
+    ):
+        with pytest.raises(error):
+            train(vectors(), settings, out=tmp_path / "r", checkpoint_seconds=0.0)
+        assert not (tmp_path / "r").exists()
+    train(vectors(), SETTINGS, out=tmp_path / "r")
+
+
+def test_failing_late_keeps_the_checkpoint(tmp_path):
+    def fail(done, total):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        train(vectors(), SETTINGS, out=tmp_path / "r", progress=fail, checkpoint_seconds=0.0)
+    assert (tmp_path / "r/checkpoint/last.pt").exists()
+
+
+def test_predict_on_a_named_device(tmp_path):
+    train(vectors(), SETTINGS, out=tmp_path / "r")
+    assert predict(tmp_path / "r", vectors(), device="cpu").logits.shape == (41, 2)
+    with pytest.raises(InputError, match=r"`device` must be a known name; got 'cup'\. Did you mean `cpu`"):
+        predict(tmp_path / "r", vectors(), device="cup")

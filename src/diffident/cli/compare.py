@@ -1,6 +1,7 @@
 """`diffident compare`: runs side by side."""
 
 import argparse
+import math
 from pathlib import Path
 
 from diffident.cli.common import print_json, print_table
@@ -8,6 +9,8 @@ from diffident.errors import InputError
 
 EXAMPLE = "diffident compare runs/* --baseline cross-entropy"
 SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
+VERDICT = ("accuracy", "nll", "ece", "aurc")
+HIGHER_IS_BETTER = ("accuracy",)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -82,18 +85,43 @@ def comparison_to_dict(comparison) -> dict:
 
 
 def print_comparison(comparison) -> None:
-    """Mean ± standard deviation over seeds, and below each the paired difference to the baseline."""
+    """Mean ± standard deviation over seeds, the paired differences to the baseline, and what they say."""
     shown = [metric for metric in comparison.metrics if metric in SHOWN or metric.endswith("/auroc")]
     rows = []
     for row in comparison.rows:
         rows.append([f"{row.name} ({row.num_seeds})", *(_cell(row.metrics[metric]) for metric in shown)])
-    print_table("mean ± standard deviation over seeds (number of seeds)", ["loss", *shown], rows)
+    several = any(row.num_seeds > 1 for row in comparison.rows)
+    title = "mean ± standard deviation over seeds (number of seeds)" if several else "one seed each"
+    print_table(title, ["loss", *shown], rows)
     differences = [row for row in comparison.rows if row.differences]
     if differences:
         rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in shown)] for row in differences]
         print_table(f"paired difference to {comparison.baseline}", ["loss", *shown], rows)
+    for row in differences:
+        print(verdict(row, comparison.baseline))
+
+
+def verdict(row, baseline: str) -> str:
+    """One sentence on a method's paired differences: clear where their 95 % t interval over the seeds excludes 0."""
+    from scipy.stats import t
+
+    spreads = {metric: row.differences[metric] for metric in VERDICT}
+    seeds = max(spread.num_seeds for spread in spreads.values())
+    if seeds < 2:
+        return f"{row.name} against {baseline}: {seeds or 'no'} common seed, too few to tell a difference from chance."
+    found: dict[str, list[str]] = {"better": [], "worse": [], "not clearly different": []}
+    for metric, spread in spreads.items():
+        half = t.ppf(0.975, spread.num_seeds - 1) * spread.standard_deviation / math.sqrt(spread.num_seeds)
+        clear = abs(spread.mean) > half
+        better = (spread.mean > 0) == (metric in HIGHER_IS_BETTER)
+        key = ("better" if better else "worse") if clear else "not clearly different"
+        found[key].append(f"{metric} ({spread.mean:+.4f})")
+    parts = [f"{key} in {', '.join(metrics)}" for key, metrics in found.items() if metrics]
+    return f"{row.name} against {baseline}, {seeds} seeds: {'; '.join(parts)}."
 
 
 def _cell(spread, sign: str = "") -> str:
+    if spread.num_seeds == 0:
+        return "–"
     mean = f"{spread.mean:{sign}.4f}"
     return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"

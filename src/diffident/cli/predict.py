@@ -12,6 +12,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder from `diffident train`")
     parser.add_argument("data", metavar="DATA", help="what to predict; labels are optional")
     parser.add_argument("--out", required=True, metavar="FILE", help="the predictions to write (.parquet)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or mps (default: the run's)")
     add_data_options(parser)
 
 
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.training import predict
 
     dataset = open_dataset(arguments.data, **data_options(arguments))
-    predictions = predict(arguments.run_folder, dataset)
+    predictions = predict(arguments.run_folder, dataset, device=arguments.device)
     write_predictions(predictions, arguments.out)
     if arguments.json:
         shape = list(predictions.logits.shape)

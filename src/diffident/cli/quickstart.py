@@ -1,18 +1,37 @@
-"""`diffident quickstart`: the whole way on scikit-learn's digits, with the encoder that comes with the package."""
+"""`diffident quickstart`: the whole way on scikit-learn's digits, with the encoder that comes with the package.
+
+What is trained was chosen with cross-entropy alone, on digits:validation: 200 digits, of which 20 % get a wrong label
+on purpose, and an MLP without dropout that is trained until it fits them all, as happens where nobody knows that
+labels are wrong. Mean of two seeds (learning rate, epochs: validation accuracy, mean confidence minus accuracy):
+
+- 0.001, 30: 0.855, -0.174 (training accuracy 0.85)    0.003, 30: 0.777, +0.027 (training accuracy 0.98)
+- 0.001, 100: 0.766, +0.073                            0.003, 100: 0.759, +0.143
+- 0.001, 200: 0.764, +0.120                            0.003, 200: 0.772, +0.140
+
+Of those that fit all labels, no accuracy differs clearly, so the default learning rate and the fewest epochs were
+taken. There cross-entropy is too sure of itself, so that there is something to gain. Stopping at 30 epochs is more
+accurate than any loss makes the later ones; it needs clean validation labels to know when.
+"""
 
 import argparse
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from diffident.cli.common import log, print_json, progress_bar
 from diffident.errors import InputError
 
 EXAMPLE = "diffident quickstart --out quickstart/"
 LOSSES = {"cross-entropy": [], "entropy": ["alpha=0.1"], "difficulty-aware": ["alpha=0.2"]}
-NUM_TRAIN = 100
-EPOCHS = 40
-BATCH_SIZE = 16
+NUM_TRAIN = 200
+WRONG_FRACTION = 0.2
+TRAINING = {"model": "mlp", "epochs": 100, "batch_size": 32, "dropout": 0.0, "device": "cpu"}
+_CONTROL = "entropy alpha=0.1"
 _MARKER = ".diffident-quickstart"
 
 
@@ -26,23 +45,29 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Extract, score, show, train, evaluate, compare."""
+    from diffident.cli.compare import compare_runs, comparison_to_dict, print_comparison, verdict
+
     started = time.monotonic()
     if arguments.seeds < 1:
         raise InputError(f"`--seeds` must be at least 1; got {arguments.seeds}. Leave it out for 5.")
     out = _fresh_folder(Path(arguments.out))
-    train_set, test_set, table = _score(out)
+    train_set, test_set = _open()
+    table = _score(train_set, out)
     files = _show_hardest(table, train_set, out)
-    comparison = _train_and_compare(train_set, test_set, table, out, arguments.seeds)
+    found = _found(table, train_set)
+    runs = _train(train_set, test_set, table, out, arguments.seeds)
+    comparison = compare_runs(runs, "cross-entropy")
     _draw(out, arguments.seeds)
     seconds = time.monotonic() - started
     if arguments.json:
-        from diffident.cli.compare import comparison_to_dict
-
-        print_json({"out": str(out), "seconds": round(seconds, 1), **comparison_to_dict(comparison)})
+        print_json({"out": str(out), "seconds": round(seconds, 1), **found, **comparison_to_dict(comparison)})
         return
-    from diffident.cli.compare import print_comparison
-
     print_comparison(comparison)
+    print(verdict(compare_runs(runs, _CONTROL).rows[-1], _CONTROL))
+    log(
+        f"Of {found['num_flipped']} labels that were made wrong on purpose, {found['num_flipped_found']} are among the "
+        f"{found['num_suspects']} suspects."
+    )
     log(
         f"Trained on {len(train_set)} digits, tested on {len(test_set)}, {arguments.seeds} seeds each; {seconds:.0f} s."
     )
@@ -60,23 +85,51 @@ def _fresh_folder(out: Path) -> Path:
     return out
 
 
-def _score(out: Path):
-    """The training part, the test part and the difficulty of the training part."""
-    from diffident.cli.score import describe, score_source, write
+def _open():
+    """The training part, some of its labels wrong, and the test part, whose labels are right."""
     from diffident.data import open_dataset
+
+    train_set = open_dataset("digits:train", limit=NUM_TRAIN)
+    labels = _flip(np.asarray(train_set.labels), train_set.num_classes)
+    return replace(train_set, labels=labels), open_dataset("digits:test")
+
+
+def _flip(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """The labels, a fixed fraction of them replaced by another class at random."""
+    generator = np.random.default_rng(0)
+    rows = generator.choice(len(labels), round(WRONG_FRACTION * len(labels)), replace=False)
+    flipped = labels.copy()
+    flipped[rows] = (labels[rows] + generator.integers(1, num_classes, len(rows))) % num_classes
+    return flipped
+
+
+def _found(table, train_set) -> dict[str, int]:
+    """How many of the wrong labels the audit suspects."""
+    from diffident.data import open_dataset
+
+    wrong = train_set.labels != open_dataset("digits:train", limit=NUM_TRAIN).labels
+    suspect = table.margin > 0
+    return {
+        "num_flipped": int(wrong.sum()),
+        "num_suspects": int(suspect.sum()),
+        "num_flipped_found": int((wrong & suspect).sum()),
+    }
+
+
+def _score(train_set, out: Path):
+    """The difficulty of the training part."""
+    from diffident.cli.score import describe, score_source, write
     from diffident.encoders import open_encoder
     from diffident.extraction import extract
     from diffident.storage.features import open_features
 
-    train_set = open_dataset("digits:train", limit=NUM_TRAIN)
-    test_set = open_dataset("digits:test")
     with progress_bar("extract") as progress:
         extract(train_set, open_encoder("glyphs", device="cpu"), out=out / "features", progress=progress)
     source = open_features(out / "features")
     table = score_source(source, "digits:train", method="rmd", shrinkage="auto")
     write(table, str(out / "difficulty.parquet"))
     describe(table)
-    return train_set, test_set, table
+    return table
 
 
 def _show_hardest(table, train_set, out: Path) -> list[str]:
@@ -86,24 +139,36 @@ def _show_hardest(table, train_set, out: Path) -> list[str]:
     return write_audit(audit(table), train_set, out, top=30)
 
 
-def _train_and_compare(train_set, test_set, table, out: Path, num_seeds: int):
-    from diffident.cli.compare import compare_runs
+def _train(train_set, test_set, table, out: Path, num_seeds: int) -> list[Path]:
+    """The folders of all runs, trained and evaluated."""
     from diffident.cli.train import evaluate_run
     from diffident.settings import load_settings
     from diffident.training import train
 
     runs = [(loss, seed) for seed in range(num_seeds) for loss in LOSSES]
     folders = []
-    with progress_bar("train") as progress:
+    with progress_bar("train") as progress, _one_thread():
         for number, (loss, seed) in enumerate(runs):
             progress(number, len(runs))
             folder = out / "runs" / f"{loss}-{seed}"
-            explicit = {"model": "cnn-small", "loss": loss, "seed": seed, "epochs": EPOCHS, "batch_size": BATCH_SIZE}
-            settings = load_settings(None, LOSSES[loss], **explicit)
+            settings = load_settings(None, LOSSES[loss], **TRAINING, loss=loss, seed=seed)
             train(train_set, settings, out=folder, difficulty=table, test=test_set)
             evaluate_run(folder)
             folders.append(folder)
-    return compare_runs(folders, "cross-entropy")
+    return folders
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread is the fastest for so small a network, by far where the machine is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _draw(out: Path, num_seeds: int) -> None:

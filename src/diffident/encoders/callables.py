@@ -99,13 +99,15 @@ class GlyphsEncoder:
             return self._network(torch.stack(list(batch)).to(self._device)).float().cpu()
 
 
-def open_python(path: str) -> CallableEncoder:
-    """`module:function`; modules of the current folder are found."""
+def import_function(path: str, *, example: str) -> Callable[..., Any]:
+    """The function of `module:function`; modules of the current folder are found.
+
+    Raises:
+        InputError: not such a path, or nothing callable there.
+    """
     module_name, separator, function_name = path.partition(":")
     if not (separator and module_name and function_name):
-        raise InputError(
-            f"`python:` must be followed by module:function; got `{path}`. For example: python:my_encoder:encode."
-        )
+        raise InputError(f"`python:` must be followed by module:function; got `{path}`. For example: {example}.")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -116,4 +118,9 @@ def open_python(path: str) -> CallableEncoder:
         ) from None
     if not callable(function):
         raise InputError(f"`python:{path}` must be callable; got {type(function).__name__}. Name a function.")
-    return CallableEncoder(function, name=f"python:{path}")
+    return function
+
+
+def open_python(path: str) -> CallableEncoder:
+    """The encoder that is the function of `module:function`."""
+    return CallableEncoder(import_function(path, example="python:my_encoder:encode"), name=f"python:{path}")

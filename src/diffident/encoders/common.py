@@ -65,8 +65,10 @@ def freeze(model: nn.Module, device: torch.device, *, channels_last: bool = Fals
 
 
 @contextmanager
-def loading(name: str) -> Iterator[None]:
-    """Turn whatever a hub client raises while loading weights into one clear error."""
+def loading(
+    name: str, mend: str = "Without network, set HF_HOME to a filled cache or name a local folder."
+) -> Iterator[None]:
+    """Turn whatever a hub client raises while loading weights into one clear error, which ends with `mend`."""
     try:
         yield
     except DiffidentError:
@@ -74,6 +76,5 @@ def loading(name: str) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UnavailableError(
-            f"the weights of `{name}` could not be loaded: {lines[0][:200]} Check the name; without network, "
-            "set HF_HOME to a filled cache or name a local folder."
+            f"the weights of `{name}` could not be loaded: {lines[0][:200]} Check the name. {mend}"
         ) from None

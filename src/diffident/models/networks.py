@@ -1,14 +1,13 @@
 """The networks: built by name for a preprocessor; each takes a batch as the preprocessor made it, and gives logits."""
 
-import importlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from diffident.errors import InputError, MissingDependencyError, UnavailableError, did_you_mean
+from diffident.errors import InputError, did_you_mean
+from diffident.models.foreign import python_model, timm_model, torchvision_model, transformers_model
 from diffident.models.preprocessing import Preprocessor
 from diffident.settings import MODEL_PREFIXES, MODELS, TrainingSettings
 
@@ -24,7 +23,7 @@ def build_model(
 
     Args:
         settings: Model name and its options.
-        preprocessor: Shape of the inputs and their moments over the training data.
+        preprocessor: Shape of the inputs, and the moments to standardise them with.
         num_classes: Number of logits.
         run: Folder of the run that the weights will come from: then no pretrained weights are fetched.
 
@@ -39,7 +38,7 @@ def build_model(
     if name == "ngrams":
         return Ngrams(len(preprocessor.vocabulary), num_classes, width or 192, settings.dropout)
     if kind == "transformers":
-        return _transformers(rest, num_classes, pretrained, run)
+        return transformers_model(rest, num_classes, pretrained, run)
     if name == "cnn-small":
         network = cnn_small(preprocessor.shape[0], num_classes, width or 24)
     elif name == "resnet18-32px":
@@ -47,18 +46,18 @@ def build_model(
     elif name == "mlp":
         network = mlp(torch.Size(preprocessor.shape).numel(), num_classes, width or 256, settings.dropout)
     elif kind == "timm":
-        network = _timm(rest, num_classes, pretrained)
+        network = timm_model(rest, num_classes, (preprocessor.shape[1], preprocessor.shape[2]), pretrained)
     elif kind == "torchvision":
-        network = _torchvision(rest, num_classes, pretrained)
+        network = torchvision_model(rest, num_classes, pretrained)
     elif kind == "python":
-        network = _python(rest, num_classes)
+        network = python_model(rest, num_classes)
     else:
         raise InputError(f"`model` must be a known name; got {name!r}. {did_you_mean(name, MODELS + MODEL_PREFIXES)}")
     return nn.Sequential(Standardize(preprocessor), network)
 
 
 class Standardize(nn.Module):
-    """(inputs - mean) / std with the moments of the training data; uint8 images are scaled to [0, 1] first."""
+    """(inputs - mean) / std, those of the preprocessor; uint8 images are scaled to [0, 1] first."""
 
     mean: Tensor
     std: Tensor
@@ -136,78 +135,3 @@ def resnet18_32px(channels: int, num_classes: int, width: int) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return network
-
-
-def _timm(name: str, num_classes: int, pretrained: bool) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingDependencyError("`timm` must be installed. Run: pip install 'diffident[vision]'.") from error
-    if not name.startswith(("hf", "local-dir")) and not timm.is_model(name):
-        raise InputError(f"`model` must be a model of timm; got {name!r}. List them with timm.list_models().")
-    try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
-    except OSError as error:
-        raise UnavailableError(
-            f"weights of timm:{name} could not be fetched: {error}. Set pretrained=false."
-        ) from error
-
-
-def _torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
-        choices = models.list_models(module=models)
-        raise InputError(f"`model` must be a model of torchvision; got {name!r}. {did_you_mean(name, choices)}")
-    model = models.get_model(name, num_classes=num_classes)
-    if pretrained:
-        try:
-            state = models.get_model_weights(name)["DEFAULT"].get_state_dict(progress=False)
-        except OSError as error:
-            message = f"weights of torchvision:{name} could not be fetched: {error}. Set pretrained=false."
-            raise UnavailableError(message) from error
-        own = model.state_dict()
-        model.load_state_dict({k: v for k, v in state.items() if own[k].shape == v.shape}, strict=False)
-    return model
-
-
-def _python(rest: str, num_classes: int) -> nn.Module:
-    module, _, function = rest.partition(":")
-    try:
-        model = getattr(importlib.import_module(module), function)(num_classes)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"`model` must be python:module:function; got python:{rest}: {error}. Check the path."
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"`model` must return an nn.Module; got {type(model).__name__} from python:{rest}. Return one."
-        )
-    return model
-
-
-class _Transformer(nn.Module):
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: Shaped[Tensor, "n length"]) -> Float[Tensor, "n c"]:
-        mask = inputs >= 0
-        return self.model(input_ids=inputs.clamp(min=0).long(), attention_mask=mask.long()).logits
-
-
-def _transformers(name: str, num_classes: int, pretrained: bool, run: Path | None) -> nn.Module:
-    try:
-        from transformers import AutoConfig, AutoModelForSequenceClassification
-    except ImportError as error:
-        raise MissingDependencyError("`transformers` must be installed. Run: pip install 'diffident[text]'.") from error
-    source = name if run is None else str(run / "tokenizer")
-    try:
-        config = AutoConfig.from_pretrained(source, num_labels=num_classes)
-        if pretrained:
-            model = AutoModelForSequenceClassification.from_pretrained(name, config=config)
-        else:
-            model = AutoModelForSequenceClassification.from_config(config)
-    except (OSError, ValueError) as error:
-        raise UnavailableError(f"transformers:{name} could not be fetched: {str(error).splitlines()[0]}") from error
-    return _Transformer(model)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
-from PIL import Image
 from torch import Tensor
 
 from diffident.data.dataset import Dataset
-from diffident.errors import InputError, MissingDependencyError
+from diffident.errors import InputError
+from diffident.models.foreign import image_input, transformers_tokenizer
+from diffident.models.images import images_tensor, own_shape
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
 
@@ -30,8 +31,6 @@ _TAKES = {
     "mlp": ("vector", "image"),
     "python:": ("image", "vector"),
 }
-_LARGEST_OWN_SIDE = 64
-_PRETRAINED_SIDE = 224
 _WORD = re.compile(r"(?u)\b\w+\b")
 
 
@@ -43,8 +42,9 @@ class Preprocessor:
         kind: `image`, `vector`, `grams` or `tokens`.
         shape: Shape of one prepared sample: (channels, height, width), (d,) or (max_length,).
         vocabulary: The 1-2-grams; gram i has index i + 1, 0 is padding.
-        mean: Of each channel or column over the training data; images are in [0, 1].
+        mean: Of each channel or column over the training data, or what a pretrained model expects; of images in [0, 1].
         std: Likewise; 1 where it is 0.
+        interpolation: How images of another size are resized.
         tokenizer: A transformers tokenizer, for `tokens`.
     """
 
@@ -53,6 +53,7 @@ class Preprocessor:
     vocabulary: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    interpolation: str = "bilinear"
     tokenizer: Any = field(default=None, compare=False)
 
     def transform(self, dataset: Dataset) -> Shaped[Tensor, "n ..."]:
@@ -67,7 +68,7 @@ class Preprocessor:
                 f"`data` must be {modality}, as in training; got {dataset.modality} at {dataset.name}. Give other data."
             )
         if self.kind == "image":
-            return _images(dataset, self.shape)
+            return images_tensor(dataset, self.shape, self.interpolation)
         if self.kind == "vector":
             return _vectors(dataset, self.shape[0])
         if self.kind == "tokens":
@@ -104,14 +105,29 @@ def fit_preprocessor(dataset: Dataset, settings: TrainingSettings) -> tuple[Prep
         return prepared, prepared.transform(dataset)
     if model == "transformers:":
         prepared = Preprocessor(
-            "tokens", (settings.max_length,), tokenizer=_tokenizer(settings.model.partition(":")[2])
+            "tokens", (settings.max_length,), tokenizer=transformers_tokenizer(settings.model.partition(":")[2])
         )
         return prepared, prepared.transform(dataset)
-    shape = _image_shape(dataset, settings) if dataset.modality == "image" else np.asarray(dataset[0]).shape
-    prepared = Preprocessor(dataset.modality, tuple(int(side) for side in shape))
+    prepared = _image_preprocessor(dataset, settings) if dataset.modality == "image" else _vector_preprocessor(dataset)
     inputs = prepared.transform(dataset)
-    mean, std = _moments(inputs)
-    return Preprocessor(prepared.kind, prepared.shape, mean=mean, std=std), inputs
+    if not prepared.mean:
+        mean, std = _moments(inputs)
+        prepared = replace(prepared, mean=mean, std=std)
+    return prepared, inputs
+
+
+def _vector_preprocessor(dataset: Dataset) -> Preprocessor:
+    return Preprocessor("vector", tuple(int(side) for side in np.asarray(dataset[0]).shape))
+
+
+def _image_preprocessor(dataset: Dataset, settings: TrainingSettings) -> Preprocessor:
+    """Models of timm and torchvision get the size they were made for, pretrained ones also their own moments."""
+    if not settings.model.startswith(("timm:", "torchvision:")):
+        return Preprocessor("image", own_shape(dataset, settings.image_size))
+    native = image_input(settings.model)
+    height, width = (settings.image_size, settings.image_size) if settings.image_size else native.size
+    prepared = Preprocessor("image", (3, height, width), interpolation=native.interpolation)
+    return replace(prepared, mean=native.mean, std=native.std) if settings.pretrained else prepared
 
 
 def load_preprocessor(folder: str | Path) -> Preprocessor:
@@ -128,33 +144,15 @@ def load_preprocessor(folder: str | Path) -> Preprocessor:
             vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"`run` must hold its preprocessor; {error.filename} is missing. Train it again.") from None
-    tokenizer = _tokenizer(str(folder / "tokenizer")) if values["kind"] == "tokens" else None
+    tokenizer = transformers_tokenizer(str(folder / "tokenizer")) if values["kind"] == "tokens" else None
     tuples = {key: tuple(values[key]) for key in ("shape", "mean", "std")}
-    return Preprocessor(values["kind"], vocabulary=tuple(vocabulary), tokenizer=tokenizer, **tuples)
-
-
-def _image_shape(dataset: Dataset, settings: TrainingSettings) -> tuple[int, int, int]:
-    image = dataset[0]
-    foreign = settings.model.startswith(("timm:", "torchvision:"))
-    channels = 1 if image.mode in ("1", "L", "I", "I;16", "F") and not foreign else 3
-    if settings.image_size:
-        return channels, settings.image_size, settings.image_size
-    if foreign:
-        return channels, _PRETRAINED_SIDE, _PRETRAINED_SIDE
-    if max(image.size) > _LARGEST_OWN_SIDE:
-        return channels, _LARGEST_OWN_SIDE, _LARGEST_OWN_SIDE
-    return channels, image.height, image.width
-
-
-def _images(dataset: Dataset, shape: tuple[int, ...]) -> Shaped[Tensor, "n c h w"]:
-    channels, height, width = shape
-    pixels = np.empty((len(dataset), height, width, channels), dtype=np.uint8)
-    for row in range(len(dataset)):
-        image = dataset[row].convert("L" if channels == 1 else "RGB")
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels[row] = np.asarray(image).reshape(height, width, channels)
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    return Preprocessor(
+        values["kind"],
+        vocabulary=tuple(vocabulary),
+        tokenizer=tokenizer,
+        interpolation=values["interpolation"],
+        **tuples,
+    )
 
 
 def _vectors(dataset: Dataset, width: int) -> Float[Tensor, "n d"]:
@@ -213,17 +211,6 @@ def _padded(rows: list[list[int]], padding: int) -> Shaped[Tensor, "n length"]:
     for number, row in enumerate(rows):
         table[number, : len(row)] = row
     return torch.from_numpy(table)
-
-
-def _tokenizer(name: str) -> Any:
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingDependencyError("`transformers` must be installed. Run: pip install 'diffident[text]'.") from error
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"`model` must have a tokenizer; got {name!r}: {str(error).splitlines()[0]}") from error
 
 
 def _tokens(dataset: Dataset, tokenizer: Any, max_length: int) -> Shaped[Tensor, "n length"]:

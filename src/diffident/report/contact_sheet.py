@@ -11,6 +11,8 @@ from diffident.storage.atomic import atomic_path
 
 _MARGIN = 8
 _TEXT_HEIGHT = 16
+_TITLE_HEIGHT = 20
+_LEAST_WIDTH = 640
 _INK = {"given": "#1a1a1a", "nearest": "#b3261e", "agrees": "#5f6368"}
 
 
@@ -29,7 +31,7 @@ def draw_contact_sheet(cells: Sequence[Cell], *, title: str, columns: int = 10, 
 
     Args:
         cells: The samples; an empty sequence gives a sheet that says that there are none.
-        title: A line on top.
+        title: On top, in as many lines as it takes; without samples, up to its first semicolon.
         columns: Samples in a row.
         tile: Side of a picture in pixels; pictures keep their shape and are enlarged without smoothing if small.
 
@@ -39,15 +41,30 @@ def draw_contact_sheet(cells: Sequence[Cell], *, title: str, columns: int = 10, 
     columns = max(1, min(columns, len(cells)))
     rows = -(-len(cells) // columns)
     cell_width, cell_height = tile + _MARGIN, tile + 2 * _TEXT_HEIGHT + _MARGIN
-    width = max(columns * cell_width + _MARGIN, 640)
-    sheet = Image.new("RGB", (width, max(rows, 1) * cell_height + 44), "white")
+    width = max(columns * cell_width + _MARGIN, _LEAST_WIDTH)
+    font = _font(16, bold=True)
+    lines = _wrap(title if cells else f"{title.partition(';')[0]}: none", font, width - 2 * _MARGIN)
+    head = 20 + _TITLE_HEIGHT * len(lines)
+    sheet = Image.new("RGB", (width, head + rows * cell_height + 4), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, 12), title if cells else f"{title}: none", fill=_INK["given"], font=_font(16, bold=True))
+    for number, line in enumerate(lines):
+        draw.text((_MARGIN, 12 + _TITLE_HEIGHT * number), line, fill=_INK["given"], font=font)
     for number, cell in enumerate(cells):
         left = _MARGIN + (number % columns) * cell_width
-        top = 40 + (number // columns) * cell_height
-        _draw_cell(sheet, draw, cell, left, top, tile)
+        _draw_cell(sheet, draw, cell, left, head + (number // columns) * cell_height, tile)
     return sheet
+
+
+def _wrap(text: str, font, width: int) -> list[str]:
+    """The text in lines that fit; a word that is too long for a line is cut."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(_fit(word, font, width))
+    return lines
 
 
 def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int, tile: int) -> None:

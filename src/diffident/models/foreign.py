@@ -1,0 +1,157 @@
+"""Models of timm, torchvision, transformers and your own function, and the image input that each was made for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from diffident.encoders.callables import import_function
+from diffident.encoders.common import loading
+from diffident.errors import InputError, MissingDependencyError, did_you_mean
+
+_OFFLINE = "Name a local folder or a filled cache, or set pretrained=false."
+# These have a second head for training, with an output of its own.
+_TWO_HEADED = ("googlenet", "inception_v3")
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What an image model was made for.
+
+    Attributes:
+        size: (height, width) in pixels.
+        mean: Of each channel of the pixels in [0, 1], subtracted first.
+        std: Of each channel, divided by.
+        interpolation: `bilinear`, `bicubic`, ..., by which images were resized.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+
+
+def image_input(model: str) -> ImageInput:
+    """The input that a model of timm or torchvision was made for; no weights are fetched.
+
+    Raises:
+        InputError: no such model.
+        MissingDependencyError: timm is not installed.
+        UnavailableError: the model's description could not be fetched.
+    """
+    kind, _, name = model.partition(":")
+    if kind == "timm":
+        config = _timm_config(name)
+        _, height, width = config["input_size"]
+        return ImageInput((height, width), tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+    from torchvision import models
+
+    _check_torchvision(name)
+    preset: Any = models.get_model_weights(name)["DEFAULT"].transforms()
+    size = (preset.crop_size * 2)[:2]
+    return ImageInput((size[0], size[1]), tuple(preset.mean), tuple(preset.std), preset.interpolation.value)
+
+
+def timm_model(name: str, num_classes: int, size: tuple[int, int], pretrained: bool) -> nn.Module:
+    """A model of timm for images of this size, with a new head."""
+    config = _timm_config(name)
+    other_size = config.get("fixed_input_size") and tuple(config["input_size"][1:]) != size
+    options: dict[str, Any] = {"img_size": size} if other_size else {}
+    with loading(f"timm:{name}", _OFFLINE):
+        return _timm().create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
+
+
+def torchvision_model(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+    """A classifier of torchvision with a new head."""
+    from torchvision import models
+
+    _check_torchvision(name)
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _TWO_HEADED else {}
+    model = models.get_model(name, num_classes=num_classes, **options)
+    if pretrained:
+        with loading(f"torchvision:{name}", _OFFLINE):
+            state = models.get_model_weights(name)["DEFAULT"].get_state_dict(progress=False)
+        own = model.state_dict()
+        model.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False)
+    return model
+
+
+def python_model(path: str, num_classes: int) -> nn.Module:
+    """What `module:function` returns for the number of classes."""
+    model = import_function(path, example="python:my_models:small_cnn")(num_classes)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"`model` must return an nn.Module; got {type(model).__name__} from python:{path}. Return one."
+        )
+    return model
+
+
+class TransformersClassifier(nn.Module):
+    """A sequence classifier of transformers, called with token numbers padded with -1."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Shaped[Tensor, "n length"]) -> Float[Tensor, "n c"]:
+        """Logits of padded tokens."""
+        mask = inputs >= 0
+        return self.model(input_ids=inputs.clamp(min=0).long(), attention_mask=mask.long()).logits
+
+
+def transformers_model(name: str, num_classes: int, pretrained: bool, run: Path | None) -> nn.Module:
+    """A sequence classifier with a new head; with `run`, the architecture that is kept there."""
+    try:
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+    except ImportError:
+        raise MissingDependencyError("`transformers` must be installed. Run: pip install 'diffident[text]'.") from None
+    with loading(f"transformers:{name}", _OFFLINE):
+        config = AutoConfig.from_pretrained(name if run is None else str(run / "tokenizer"), num_labels=num_classes)
+        if pretrained:
+            return TransformersClassifier(AutoModelForSequenceClassification.from_pretrained(name, config=config))
+        return TransformersClassifier(AutoModelForSequenceClassification.from_config(config))
+
+
+def transformers_tokenizer(name: str) -> Any:
+    """The tokenizer that belongs to a model of transformers."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise MissingDependencyError("`transformers` must be installed. Run: pip install 'diffident[text]'.") from None
+    with loading(f"transformers:{name}", "Name a local folder or a filled cache."):
+        return AutoTokenizer.from_pretrained(name)
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise MissingDependencyError("`timm` must be installed. Run: pip install 'diffident[vision]'.") from None
+    return timm
+
+
+def _timm_config(name: str) -> dict[str, Any]:
+    timm = _timm()
+    if ":" in name:  # hf-hub:, local-dir: only a built model tells
+        with loading(f"timm:{name}", _OFFLINE), torch.random.fork_rng(devices=[]):
+            return timm.create_model(name, pretrained=False).pretrained_cfg
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        hint = did_you_mean(architecture, timm.list_models()).split("Choices:")[0]
+        raise InputError(f"`model` must be a model of timm; got {name!r}. {hint}List: timm.list_models().")
+    try:
+        return timm.get_pretrained_cfg(name).to_dict()
+    except RuntimeError:
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise InputError(f"`model` must have a tag of timm's; got {tag!r} of {name!r}. Known: {tags}.") from None
+
+
+def _check_torchvision(name: str) -> None:
+    from torchvision import models
+
+    choices = models.list_models(module=models)
+    if name not in choices:
+        raise InputError(f"`model` must be a model of torchvision; got {name!r}. {did_you_mean(name, choices)}")

@@ -1,0 +1,56 @@
+"""What makes a run resumable: model, optimizer and the lines of metrics after a finished epoch."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffident.storage.atomic import atomic_path, write_text
+
+
+class Checkpoints:
+    """The state of a run on disk, written at most every few seconds because each write waits for the disk.
+
+    Args:
+        out: Folder of the run.
+        every: Least number of seconds between two checkpoints; 0 writes one after each epoch.
+    """
+
+    def __init__(self, out: Path, every: float):
+        self._file = out / "checkpoint" / "last.pt"
+        self._metrics = out / "metrics.jsonl"
+        self._every = every
+        self._written = time.monotonic()
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self._file.exists()
+
+    def restore(self, model: nn.Module, optimizer: Any) -> list[dict[str, Any]]:
+        """Load the last checkpoint, if there is one; the lines of metrics of the epochs that it has seen."""
+        lines = []
+        if self.exist:
+            state = torch.load(self._file, map_location="cpu", weights_only=True)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            lines = state["lines"]
+        write_text(self._metrics, "".join(map(_json_line, lines)))
+        return lines
+
+    def epoch_done(self, model: nn.Module, optimizer: Any, lines: list[dict[str, Any]], *, last: bool) -> None:
+        """Add the newest line to `metrics.jsonl`; write a checkpoint where one is due, and after the last epoch."""
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(_json_line(lines[-1]))
+        if not last and time.monotonic() - self._written < self._every:
+            return
+        with atomic_path(self._file) as temporary:
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "lines": lines}, temporary)
+        self._written = time.monotonic()
+
+
+def _json_line(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"

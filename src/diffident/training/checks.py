@@ -1,0 +1,88 @@
+"""Whether data, settings and difficulty fit each other, and the weights joined by id."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffident.data.dataset import Dataset
+from diffident.difficulties.weights import difficulty_weights
+from diffident.errors import IdMismatchError, InputError
+from diffident.losses import LOSSES
+from diffident.records import DifficultyTable, positions_of
+from diffident.settings import TrainingSettings
+from diffident.storage.difficulty_table import read_difficulty_table
+
+
+def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | None) -> None:
+    """Raise `InputError` unless the training data can be learnt and the other parts have its classes."""
+    if dataset.labels is None:
+        raise InputError(
+            f"`data` must have labels to train on; got none at {dataset.name}. Name them: --label-column NAME."
+        )
+    if len(dataset) < 2:
+        raise InputError(f"`data` must hold at least 2 samples; got {len(dataset)} at {dataset.name}. Give more.")
+    if dataset.num_classes < 2:
+        raise InputError(
+            f"`data` must have at least 2 classes; got {dataset.num_classes} at {dataset.name}. Check labels."
+        )
+    if validation is not None and validation.labels is None:
+        raise InputError(f"`validation` must have labels; got none at {validation.name}. Leave it out, or name them.")
+    for part in (dataset, validation, test):
+        if part is not None:
+            check_labels(part, dataset.num_classes, dataset.label_names, "the training data")
+
+
+def check_labels(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None, where: str) -> None:
+    """Raise `InputError` unless the labels, where there are any, are among the classes of `where`."""
+    if dataset.labels is None:
+        return
+    if dataset.label_names is not None and names is not None and tuple(dataset.label_names) != tuple(names):
+        extra, lacking = sorted(set(dataset.label_names) - set(names)), sorted(set(names) - set(dataset.label_names))
+        how = f"extra {extra[:3]}, lacking {lacking[:3]}" if extra or lacking else "the same names in another order"
+        raise InputError(f"`label_names` of {dataset.name} must be those of {where}; got {how}. Use one list of names.")
+    outside = (dataset.labels < 0) | (dataset.labels >= num_classes)
+    if outside.any():
+        row = int(outside.nonzero()[0][0])
+        raise InputError(
+            f"`labels` must be in [0, {num_classes}), the classes of {where}; got {int(dataset.labels[row])} at "
+            f"{str(dataset.ids[row])!r} of {dataset.name}. Re-index them, or drop the labels."
+        )
+
+
+def weights_for(
+    dataset: Dataset, settings: TrainingSettings, difficulty: DifficultyTable | str | Path | None
+) -> tuple[Float[Tensor, " n"] | None, str | None]:
+    """The weights in the data's order and their digest; None where the loss takes none.
+
+    Raises:
+        InputError: the loss needs difficulty and there is none, or it was scored on other labels.
+        IdMismatchError: ids are missing from the table, or occur twice in the data.
+    """
+    if not LOSSES[settings.loss].needs_weights:
+        return None, None
+    if difficulty is None:
+        raise InputError(
+            f"`difficulty` must be given for the loss {settings.loss!r}; got None. Make it with "
+            f"`diffident score FEATURES --out difficulty.parquet`, then add --difficulty difficulty.parquet."
+        )
+    if not isinstance(difficulty, DifficultyTable):
+        difficulty = read_difficulty_table(difficulty)
+    rows = positions_of(difficulty.ids, dataset.ids, what=dataset.name, where="the difficulty table")
+    if len(set(rows.tolist())) != len(rows):
+        raise IdMismatchError(
+            f"`ids` of {dataset.name} must be unique; some occur twice. Give every sample its own id."
+        )
+    differ = (difficulty.labels[rows] != dataset.labels).nonzero()[0]
+    if len(differ):
+        first = ", ".join(repr(str(dataset.ids[row])) for row in differ[:3])
+        raise InputError(
+            f"`difficulty` must be scored on the labels of {dataset.name}; {len(differ)} of {len(rows)} differ: first "
+            f"{first}. Score it again on these labels."
+        )
+    values = torch.from_numpy(np.array(difficulty.difficulty[rows], dtype=np.float64))
+    weights = difficulty_weights(values, normalizer=settings.normalizer, temperature=settings.temperature).float()
+    return weights, hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,88 @@
+"""The folder of a run: begun or gone on with, and what describes it."""
+
+import hashlib
+import json
+import platform
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import diffident
+from diffident.data.dataset import Dataset
+from diffident.errors import InputError, ResumeError
+from diffident.settings import TrainingSettings
+from diffident.storage.atomic import write_text
+from diffident.storage.runs import RunFolder, differing_settings, open_run
+
+
+def describe(dataset: Dataset, digest: str | None) -> dict[str, Any]:
+    """The `[data]` table: what the run was trained on."""
+    labels = np.asarray(dataset.labels, dtype=np.int64).tobytes()
+    return {
+        "name": dataset.name,
+        "modality": dataset.modality,
+        "num_samples": len(dataset),
+        "num_classes": dataset.num_classes,
+        "label_names": dataset.label_names,
+        "ids": hashlib.sha256("\n".join(map(str, dataset.ids)).encode()).hexdigest()[:16],
+        "labels": hashlib.sha256(labels).hexdigest()[:16],
+        "fingerprint": dataset.fingerprint,
+        "weights": digest,
+    }
+
+
+def claim(out: Path, settings: TrainingSettings, config: str, resume: bool) -> tuple[RunFolder, bool]:
+    """The run at `out`, and whether it is new; otherwise it is the one to go on with.
+
+    Raises:
+        InputError: the folder is used already, and not to be resumed.
+        ResumeError: the run there has other settings or data.
+    """
+    used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used and not resume:
+        raise InputError(f"`out` must be new; {out} exists. Use --resume to go on with it, or another --out.")
+    if not used:
+        write_text(out / "config.toml", config)
+        return open_run(out, unfinished=True), True
+    run = open_run(out, unfinished=True)
+    differ = differing_settings(run.settings, settings)
+    before, now = ({**t, "name": None} for t in (run.data, _data_of(config)))
+    differ += [
+        f"data {key} was {before.get(key)!r}, now {now.get(key)!r}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if differ:
+        raise ResumeError(
+            f"`out` must hold a run with the same settings; {out} differs: {'; '.join(differ)}. Use another --out."
+        )
+    return run, False
+
+
+def _data_of(config: str) -> dict[str, Any]:
+    return tomllib.loads(config)["data"]
+
+
+def save_transformers_config(model: nn.Module, out: Path) -> None:
+    """Keep the architecture of a transformers model in the run, so that `predict` needs nothing else."""
+    config = getattr(getattr(model, "model", None), "config", None)
+    if config is not None and hasattr(config, "save_pretrained"):
+        config.save_pretrained(str(out / "tokenizer"))
+
+
+def write_environment(out: Path, device: torch.device, seconds: float) -> None:
+    """Write `environment.json`: versions, device, threads and how long training took."""
+    values = {
+        "diffident": diffident.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": str(device),
+        "num_threads": torch.get_num_threads(),
+        "seconds": round(seconds, 3),
+    }
+    write_text(out / "environment.json", json.dumps(values, indent=1) + "\n")
