@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from diffident.encoders.callables import CallableEncoder, GlyphsEncoder, IdentityEncoder, open_python
+from diffident.encoders.hugging_face import open_transformers
 from diffident.encoders.protocol import Encoder
-from diffident.encoders.text import open_sentence_transformers, open_transformers
+from diffident.encoders.text import open_sentence_transformers
 from diffident.encoders.vision import open_clip_encoder, open_timm
 from diffident.errors import InputError, did_you_mean
 
