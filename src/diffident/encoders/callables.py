@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,9 +76,11 @@ class IdentityEncoder:
     """Vectors as they are; images flattened, scaled to [0, 1]. For features and tables."""
 
     name = "identity"
-    parts: ClassVar = {"function": "identity-1"}
-    fingerprint = digest_parts(parts)
     modality = "any"
+
+    def __init__(self):
+        self.parts = {"function": "identity-1"}
+        self.fingerprint = digest_parts(self.parts)
 
     def prepare(self, sample: Any) -> Tensor:
         """The sample as a float32 vector."""

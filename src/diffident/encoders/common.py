@@ -128,8 +128,8 @@ def loading(title: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= _MESSAGE_LENGTH else lines[0][:_MESSAGE_LENGTH].rstrip() + "..."
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{line.rstrip('. ')}." if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH].rstrip()}..."
 
 
 @contextmanager

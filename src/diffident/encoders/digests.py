@@ -4,6 +4,7 @@ import enum
 import functools
 import hashlib
 import logging
+import sys
 import types
 from collections.abc import Callable, Iterable
 from pathlib import PurePath
@@ -24,7 +25,8 @@ def digest_callable(function: Callable) -> str:
     """Digest of a function and of all that it uses.
 
     Counted are its code (not comments or layout), defaults, closure, the global values that it names, the arguments
-    of a partial, the attributes of an object, and the weights of a network. What other packages define counts by name.
+    of a partial, the attributes of an object, and the weights of a network. What installed libraries define counts by
+    name.
 
     Raises:
         InputError: it uses something that cannot be described, such as a lock; names it.
@@ -72,13 +74,18 @@ class _Describer:
             return f"partial {self._each((value.func, value.args, value.keywords), where)}"
         if isinstance(value, types.MethodType):
             return f"method {self._each((value.__func__, value.__self__), where)}"
-        if isinstance(value, functools._lru_cache_wrapper):
-            return self.describe(value.__wrapped__, where)
+        if isinstance(value, functools._lru_cache_wrapper) or _is_library_wrapper(value):
+            return f"wrapped {self.describe(value.__wrapped__, where)}"
         if isinstance(value, nn.Module):
             return self._network(value, where)
         if callable(value) and hasattr(value, "__name__"):
             return self._definition(value, where)
         return self._object(value, where)
+
+    def _counts(self, definition: Any) -> bool:
+        """Whether the code behind a name counts: it is beside the function, or in no installed library."""
+        package = _package(definition)
+        return package == self._package or not _is_library(package)
 
     def _each(self, values: Iterable, where: str) -> list[str]:
         return [self.describe(value, where) for value in values]
@@ -88,7 +95,7 @@ class _Describer:
 
     def _definition(self, value: Any, where: str) -> str:
         name = getattr(value, "__qualname__", value.__name__)
-        if _package(value) != self._package or not isinstance(value, type | types.FunctionType):
+        if not (self._counts(value) and isinstance(value, type | types.FunctionType)):
             return f"name {getattr(value, '__module__', None)}.{name}"
         if isinstance(value, type):
             members = {
@@ -106,7 +113,7 @@ class _Describer:
         return f"function {own} {self._named(closure, name)} {self._named(used, name)}"
 
     def _network(self, value: nn.Module, where: str) -> str:
-        ours = [module for module in value.modules() if _package(type(module)) == self._package]
+        ours = [module for module in value.modules() if self._counts(type(module))]
         plain = [
             self._named({k: v for k, v in vars(m).items() if not k.startswith("_")}, type(m).__name__) for m in ours
         ]
@@ -152,3 +159,15 @@ def _package(value: Any) -> str:
     while isinstance(value, functools.partial):
         value = value.func
     return (getattr(value, "__module__", None) or getattr(type(value), "__module__", None) or "").split(".")[0]
+
+
+def _is_library_wrapper(value: Any) -> bool:
+    """Whether a decorator of an installed library made this from another function."""
+    is_wrapper = isinstance(value, types.FunctionType) and hasattr(value, "__wrapped__")
+    return is_wrapper and _is_library(str(value.__globals__.get("__name__")).split(".")[0])
+
+
+def _is_library(package: str) -> bool:
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    installed = any(part in ("site-packages", "dist-packages") for part in PurePath(file).parts)
+    return not package or package in sys.stdlib_module_names or installed

@@ -134,6 +134,13 @@ def _tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
+def _drop_pooler(model: Any) -> None:
+    """Remove the pooler, which features are not made from: where a checkpoint lacks it, its weights are random."""
+    network: Any = getattr(model[0], "auto_model", None)
+    if getattr(network, "pooler", None) is not None and not hasattr(network, "get_text_features"):
+        network.pooler = None
+
+
 def open_sentence_transformers(name: str, *, device: str, precision: str) -> SentenceEncoder:
     """A sentence-transformers model by name or folder."""
     try:
@@ -146,4 +153,5 @@ def open_sentence_transformers(name: str, *, device: str, precision: str) -> Sen
     chosen = str(resolve_device(device))
     with loading(title):
         model = SentenceTransformer(name, device=chosen)
+    _drop_pooler(model)
     return SentenceEncoder(model, name=title, device=device, precision=precision)

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from diffident.encoders.common import (
     autocast,
@@ -91,12 +90,15 @@ class ImageEncoder:
         return features.float().flatten(1).cpu()
 
 
-def _split_transform(transform: Callable) -> tuple[Callable, Normalize | None]:
+def _split_transform(transform: Callable) -> tuple[Callable, Callable[[Tensor], Tensor] | None]:
     """The transform up to `ToTensor`, and the normalisation after it; or the transform and None."""
+    if not type(transform).__module__.startswith("torchvision."):
+        return transform, None
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
     steps = transform.transforms if isinstance(transform, Compose) else []
     if len(steps) >= 2 and isinstance(steps[-2], ToTensor) and type(steps[-1]) is Normalize:
-        last = steps[-1]
-        return Compose(steps[:-2]), Normalize(last.mean, last.std, inplace=True)
+        return Compose(steps[:-2]), Normalize(steps[-1].mean, steps[-1].std, inplace=True)
     return transform, None
 
 
@@ -118,7 +120,7 @@ def open_timm(name: str, *, device: str, image_size: int | None, precision: str)
     with loading(f"timm:{name}"):
         try:
             # Models with position embeddings are made for one size and have to be told another.
-            sizes = {} if image_size is None else {"img_size": image_size}
+            sizes: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
             model = timm.create_model(name, **options, **sizes)
         except TypeError as error:
             if "img_size" not in str(error):
