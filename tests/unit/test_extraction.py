@@ -1,16 +1,27 @@
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
-import textwrap
+import time
+import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import to_tensor as pil_to_tensor
 
+import diffident
+from diffident.cli import main
 from diffident.data import open_dataset
-from diffident.errors import InputError, ResumeError
+from diffident.encoders.callables import CallableEncoder
+from diffident.encoders.vision import ImageEncoder
+from diffident.errors import InputError, ResumeError, UnreadableSampleError
 from diffident.extraction import extract
 from diffident.storage.features import open_features, save_features
 
@@ -21,6 +32,16 @@ def halves(batch):
 
 def thirds(batch):
     return np.stack([np.asarray(sample, dtype=np.float32).reshape(-1) / 3 for sample in batch])
+
+
+def changed_halves():
+    """The same name, another code."""
+
+    def changed(batch):
+        return halves(batch) + 1
+
+    changed.__qualname__ = "halves"
+    return changed
 
 
 def contents(folder):
@@ -62,48 +83,169 @@ def test_a_failed_extraction_goes_on_and_ends_in_the_same_bytes(dataset, tmp_pat
 
 def encode_as(function):
     """An encoder whose fingerprint does not depend on the function."""
-    from diffident.encoders import open_encoder
-
-    encoder = open_encoder(function)
-    encoder.name = encoder.fingerprint = "test"
-    return encoder
+    return CallableEncoder(function, name="test", fingerprint="test")
 
 
-def test_killed_extraction_resumes_to_the_same_bytes(tmp_path):
-    (tmp_path / "slow.py").write_text(
-        textwrap.dedent("""
-        import os, time, numpy as np
-        def encode(batch):
-            time.sleep(float(os.environ["SLOW"]))
-            return np.stack([np.asarray(sample, dtype=np.float32).reshape(-1) for sample in batch])
-        """)
+def test_killed_at_any_write_it_resumes_to_the_same_bytes(dataset, tmp_path, monkeypatch):
+    replace, copies = os.replace, []
+
+    def replace_and_copy(source, target):
+        # What a kill leaves: the temporary file just before the move, the new file without its successors just after.
+        for moment in ("before", "after"):
+            copies.append(tmp_path / f"{len(copies)}-{moment}")
+            shutil.copytree(tmp_path / "whole", copies[-1])
+            if moment == "before":
+                replace(source, target)
+
+    monkeypatch.setattr("diffident.storage.atomic.os.replace", replace_and_copy)
+    options = {"batch_size": 8, "shard_size": 16}
+    extract(dataset, halves, out=tmp_path / "whole", **options)
+    monkeypatch.undo()
+    # The first manifest; four shards with a manifest each; the index; the last manifest.
+    assert len(copies) == 2 * (1 + 2 * 4 + 1 + 1)
+    whole = contents(tmp_path / "whole")
+    for copy in copies:
+        finished = (
+            json.loads((copy / "manifest.json").read_text())["shards"] if (copy / "manifest.json").exists() else []
+        )
+        encoded = []
+        encoder = encode_as(lambda batch, encoded=encoded: encoded.append(len(batch)) or halves(batch))
+        encoder.name, encoder.parts, encoder.fingerprint = (getattr(CallableEncoder(halves), name) for name in KEYS)
+        extract(dataset, encoder, out=copy, **options)
+        assert contents(copy) == whole, copy
+        assert sum(encoded) == 50 - sum(shard["rows"] for shard in finished)
+
+
+KEYS = ("name", "parts", "fingerprint")
+
+
+def test_files_of_others_stay_when_leftovers_go(dataset, tmp_path):
+    extract(dataset, halves, out=tmp_path / "f")
+    names = [".shard-00007.safetensors.0123abcd.tmp", ".manifest.json.0123abcd.tmp", ".notes.txt.0123abcd.tmp", ".tmp"]
+    for name in names:
+        (tmp_path / "f" / name).write_text("left")
+    extract(dataset, halves, out=tmp_path / "f")
+    assert sorted(name for name in contents(tmp_path / "f") if name.startswith(".")) == [names[2], names[3]]
+
+
+SLOW = """
+import os, time, numpy as np
+def encode(batch):
+    time.sleep(float(os.environ.get("SLOW", "0")))
+    return np.stack([np.asarray(sample, dtype=np.float32).reshape(-1) for sample in batch])
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Arguments of an extraction in this folder, with an encoder that waits for SLOW seconds a batch."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--limit", "400", "--batch-size", "64", "--shard-size", "64", "--encoder", "python:slow:encode"]
+    return ["extract", "digits", *options, "--out"]
+
+
+def test_killed_by_the_system_it_resumes_to_the_same_bytes(command):
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "diffident", *command, "parts"],
+        env=os.environ | {"SLOW": "0.5", "PYTHONPATH": str(Path(diffident.__file__).parents[1])},
+        stderr=subprocess.DEVNULL,
     )
-    command = [sys.executable, "-m", "diffident", "extract", "digits", "--limit", "400", "--batch-size", "64"]
-    command += ["--shard-size", "64", "--encoder", "python:slow:encode", "--out"]
-    options = {"cwd": tmp_path, "stderr": subprocess.DEVNULL}
-    killed = subprocess.Popen([*command, "parts"], env=os.environ | {"SLOW": "0.5"}, **options)
-    while not (tmp_path / "parts/shard-00001.safetensors").exists():
+    while not Path("parts/shard-00001.safetensors").exists():
         assert killed.poll() is None
+        time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not json.loads((tmp_path / "parts/manifest.json").read_text())["complete"]
-    for name in ("parts", "whole"):
-        subprocess.run([*command, name], env=os.environ | {"SLOW": "0"}, check=True, **options)
-    hidden = [name for name in contents(tmp_path / "parts") if name.startswith(".")]
-    parts = {name: data for name, data in contents(tmp_path / "parts").items() if name not in hidden}
-    assert parts == contents(tmp_path / "whole")
+    assert killed.wait() == -signal.SIGKILL
+    assert not json.loads(Path("parts/manifest.json").read_text())["complete"]
+    assert [main([*command, name]) for name in ("parts", "whole")] == [0, 0]
+    assert contents(Path("parts")) == contents(Path("whole"))
 
 
-def test_another_encoder_is_refused(dataset, tmp_path):
+def test_interrupted_by_the_user_it_resumes_to_the_same_bytes(command, capsys, monkeypatch):
+    def interrupt(seconds):
+        if Path("parts/shard-00001.safetensors").exists():
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", interrupt)
+        assert main([*command, "parts"]) == 130
+    assert capsys.readouterr().err == "diffident: interrupted; finished work is kept.\n"
+    assert len(json.loads(Path("parts/manifest.json").read_text())["shards"]) == 2
+    assert [main([*command, name]) for name in ("parts", "whole")] == [0, 0]
+    assert contents(Path("parts")) == contents(Path("whole"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 4}, "same settings; {f} has another: batch_size 8, now 4. Choose another folder"),
+        ({"shard_size": 32}, "same settings; {f} has another: shard_size 16, now 32. Choose"),
+        ({"dtype": "float16"}, "same dtype; {f} has another: float32, now float16. Choose"),
+        ({"encoder": thirds}, "same encoder; {f} has another: name python:{m}:halves, now python:{m}:thirds; other f"),
+        ({"encoder": changed_halves()}, "same encoder; {f} has another: other function. Choose"),
+        ({"dataset": "digits"}, "same dataset; {f} has another: other samples, contents or columns; num_samples 50,"),
+    ],
+)
+def test_another_setting_is_refused_with_what_differs(change, message, dataset, tmp_path):
+    given = {"dataset": dataset, "encoder": halves, "batch_size": 8, "shard_size": 16, "out": tmp_path / "f"}
+    extract(**given)
+    before = contents(tmp_path / "f")
+    message = message.format(f=tmp_path / "f", m=__name__)
+    with pytest.raises(ResumeError, match=re.escape(f"`--out` must hold features of the {message}")):
+        extract(**given | change)
+    assert contents(tmp_path / "f") == before
+
+
+def test_another_image_size_is_refused_by_its_number(dataset, tmp_path):
+    def encoder(**options):
+        model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+        return ImageEncoder(model, pil_to_tensor, name="tiny", **options)
+
+    extract(dataset, encoder(image_size=32), out=tmp_path / "f")
+    with pytest.raises(ResumeError, match="has another: image_size 32, now 48; precision float32, now bfloat16"):
+        extract(dataset, encoder(image_size=48, precision="bfloat16"), out=tmp_path / "f")
+    with pytest.raises(ResumeError, match="has another: image_size 32, now its own"):
+        extract(dataset, encoder(), out=tmp_path / "f")
+
+
+def test_another_selection_of_rows_is_refused(dataset, tmp_path):
     extract(dataset, halves, out=tmp_path / "f")
-    with pytest.raises(ResumeError, match="must hold features of the same encoder"):
-        extract(dataset, thirds, out=tmp_path / "f")
+    other = open_dataset("digits").select(np.arange(50))
+    with pytest.raises(ResumeError, match=r"same dataset; .* other samples, contents or columns"):
+        extract(other, halves, out=tmp_path / "f")
 
 
-def test_another_data_set_is_refused(dataset, tmp_path):
+def test_the_same_encoder_by_another_name_goes_on(dataset, tmp_path):
+    first = extract(dataset, encode_as(halves), out=tmp_path / "f")
+    renamed = CallableEncoder(halves, name="renamed", fingerprint="test")
+    assert extract(dataset, renamed, out=tmp_path / "f").encoder == first.encoder == "test"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"must have a readable manifest; .*manifest\.json: Expecting value"),
+        ('{"shards": [', r"must have a readable manifest; .*manifest\.json: Expecting value"),
+        ("[]", r"must have a whole manifest; .*manifest\.json lacks format_version, encoder, "),
+        ('{"format_version": 1}', r"must have a whole manifest; .*manifest\.json lacks encoder, dataset, "),
+        ("\udc80", r"must have a readable manifest; .*manifest\.json: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_damaged_manifest_is_named(text, message, dataset, tmp_path):
     extract(dataset, halves, out=tmp_path / "f")
-    with pytest.raises(ResumeError, match="must hold features of the same dataset"):
-        extract(open_dataset("digits", limit=51), halves, out=tmp_path / "f")
+    (tmp_path / "f/manifest.json").write_text(text, errors="surrogateescape")
+    for attempt in (lambda: extract(dataset, halves, out=tmp_path / "f"), lambda: open_features(tmp_path / "f")):
+        with pytest.raises(InputError, match=message):
+            attempt()
+
+
+def test_a_lost_shard_is_named_when_resumed(dataset, tmp_path):
+    extract(dataset, halves, out=tmp_path / "f", batch_size=8, shard_size=16)
+    (tmp_path / "f/shard-00002.safetensors").unlink()
+    with pytest.raises(ResumeError, match=r"shard-00002\.safetensors is missing or was changed\. Delete"):
+        extract(dataset, halves, out=tmp_path / "f", batch_size=8, shard_size=16)
 
 
 def test_a_changed_shard_is_noticed(dataset, tmp_path):
@@ -121,16 +263,182 @@ def test_a_folder_with_other_files_is_refused(dataset, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def widening(batch):
+    return np.ones((len(batch), 2 + (len(batch) < 8)))
+
+
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        (lambda batch: np.zeros((1, 3)), r"must give \[50, d\] for 50 samples; got \[1, 3\]"),
+        (lambda batch: np.zeros((1, 3)), "must give [8, d] for 8 samples; got [1, 3]"),
+        (lambda batch: np.zeros(len(batch)), "must give [8, d] for 8 samples; got [8]"),
+        (lambda batch: np.zeros((len(batch), 0)), "must give [8, d] for 8 samples; got [8, 0]"),
         (lambda batch: np.full((len(batch), 3), np.nan), "NaN or infinity at sample `digits:0000`"),
+        (widening, "must give [n, 2] throughout; got [2, 3] from sample `digits:1725` on"),
     ],
 )
-def test_a_wrong_encoder_is_named(encoder, message, dataset):
+@pytest.mark.parametrize("options", [{}, {"out": "f"}, {"out": "f", "shard_size": 8}])
+def test_a_wrong_encoder_is_named(encoder, message, options, dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(message)):
+        extract(dataset, encoder, batch_size=8, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` must be at least 1; got 0"),
+        ({"shard_size": -1}, "`shard_size` must be at least 1; got -1"),
+        ({"num_workers": 0}, "`num_workers` must be at least 1; got 0"),
+        ({"on_error": "ignore"}, "`on_error` must be fail or skip; got 'ignore'"),
+        ({"dtype": "int8"}, "`dtype` must be float32 or float16; got 'int8'"),
+    ],
+)
+def test_a_wrong_option_is_named(options, message, dataset):
     with pytest.raises(InputError, match=message):
-        extract(dataset, encoder)
+        extract(dataset, **{"encoder": halves, **options})
+
+
+def test_no_samples_are_refused(dataset, tmp_path):
+    with pytest.raises(InputError, match="`DATA` must hold samples; digits has none"):
+        extract(dataset.select(np.zeros(0, dtype=np.int64)), halves, out=tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+
+
+def unreadable(dataset, positions):
+    def read(position):
+        if position in positions:
+            raise UnreadableSampleError(f"sample `{dataset.ids[position]}` must be a readable image; it is torn.")
+        return dataset.read(position)
+
+    return replace(dataset, read=read)
+
+
+def test_unreadable_samples_are_skipped_by_choice_and_named(dataset, tmp_path):
+    torn = unreadable(dataset, {0, 17, *range(32, 48)})
+    given = {"encoder": halves, "out": tmp_path / "f", "batch_size": 8, "shard_size": 16}
+    with pytest.raises(
+        UnreadableSampleError, match=r"`digits:0000` .* it is torn\. Or leave such samples out with --on"
+    ):
+        extract(torn, **given)
+    store = extract(torn, **given, on_error="skip")
+    good = [row for row in range(50) if row not in (0, 17) and not 32 <= row < 48]
+    assert store.ids.tolist() == dataset.ids[good].tolist()
+    assert store.labels.tolist() == dataset.labels[good].tolist()
+    np.testing.assert_array_equal(store.load().values.numpy(), halves([dataset[row] for row in good]))
+    assert [shard["rows"] for shard in store.shards] == [15, 15, 0, 2]
+    manifest = json.loads((tmp_path / "f/manifest.json").read_text())
+    assert manifest["skipped"] == dataset.ids[[0, 17, *range(32, 48)]].tolist()
+    assert extract(torn, halves, batch_size=8, on_error="skip").ids.tolist() == store.ids.tolist()
+
+
+def test_skipping_can_begin_later_but_not_be_undone(dataset, tmp_path):
+    torn = unreadable(dataset, {20})
+    given = {"dataset": torn, "encoder": halves, "batch_size": 8, "shard_size": 16}
+    with pytest.raises(UnreadableSampleError):
+        extract(**given, out=tmp_path / "f")
+    extract(**given, out=tmp_path / "f", on_error="skip")
+    extract(**given, out=tmp_path / "whole", on_error="skip")
+    assert contents(tmp_path / "f") == contents(tmp_path / "whole")
+    with pytest.raises(ResumeError, match=r"left out 1, the first is `digits:0718`\. Give --on-error skip"):
+        extract(**given, out=tmp_path / "f")
+
+
+def test_nothing_readable_is_refused(dataset, tmp_path):
+    torn = unreadable(dataset, range(50))
+    for out in (None, tmp_path / "f"):
+        with pytest.raises(UnreadableSampleError, match="must hold a readable sample; all 50 of digits failed"):
+            extract(torn, halves, out=out, on_error="skip")
+
+
+def test_a_sample_that_the_preprocessing_cannot_take_is_named(dataset):
+    class Picky(CallableEncoder):
+        def prepare(self, sample):
+            if sample is last:
+                raise ValueError("too small\nmore")
+            return sample
+
+    samples = [dataset[row] for row in range(50)]
+    last = samples[49]
+    kept = replace(dataset, read=lambda position: samples[position])
+    encoder = Picky(halves, name="picky")
+    with pytest.raises(UnreadableSampleError, match=r"must be one that picky can take; too small\. Replace or remove"):
+        extract(kept, encoder)
+    assert len(extract(kept, encoder, on_error="skip")) == 49
+
+
+def test_no_more_than_a_shard_is_in_memory(dataset, tmp_path):
+    alive = []
+
+    def encode(batch):
+        assert sum(reference() is not None for reference in alive) <= 2
+        values = torch.ones(len(batch), 8)
+        alive.append(weakref.ref(values))
+        return values
+
+    extract(open_dataset("digits", limit=400), encode_as(encode), out=tmp_path / "f", batch_size=10, shard_size=20)
+    assert len(alive) == 40
+
+
+def test_workers_do_not_run_far_ahead(dataset):
+    read, encoded = [], []
+    counting = replace(dataset, read=lambda position: read.append(position) or dataset.read(position))
+
+    def encode(batch):
+        encoded.extend(batch)
+        assert len(read) <= len(encoded) + 4 * 2
+        return halves(batch)
+
+    extract(counting, encode_as(encode), batch_size=2)
+    assert len(read) == len(encoded) == 50
+
+
+def test_half_precision_is_half_the_space_and_read_as_float32(dataset, tmp_path):
+    store = extract(dataset, thirds, out=tmp_path / "f", dtype="float16")
+    exact = extract(dataset, thirds).values
+    assert store.load().values.dtype == torch.float32
+    assert torch.equal(store.load().values, exact.half().float())
+    assert (tmp_path / "f/shard-00000.safetensors").stat().st_size < 0.6 * exact.numel() * 4
+    assert json.loads((tmp_path / "f/manifest.json").read_text())["dtype"] == "float16"
+
+
+def test_features_too_large_for_half_precision_are_named(dataset, tmp_path):
+    large = encode_as(lambda batch: 1e5 * torch.ones(len(batch), 2))
+    with pytest.raises(InputError, match=r"below 65504; got 100000 at sample `digits:0000`\. Choose --dtype float32"):
+        extract(dataset, large, out=tmp_path / "f", dtype="float16")
+
+
+def test_the_command_passes_its_options_on(tmp_path, capsys):
+    options = "--encoder glyphs --device cpu --precision bfloat16 --num-workers 1 --dtype float16 --limit 20 --json"
+    assert main(["extract", "digits", *options.split(), "--out", str(tmp_path / "f")]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "features": str(tmp_path / "f"),
+        "num_samples": 20,
+        "num_features": 96,
+        "num_skipped": 0,
+        "skipped": [],
+        "encoder": "glyphs",
+    }
+    manifest = json.loads((tmp_path / "f/manifest.json").read_text())
+    assert manifest["encoder"]["parts"]["precision"] == "bfloat16"
+    assert manifest["dtype"] == "float16"
+    assert main(["extract", "digits", *options.split(), "--num-workers", "0", "--out", str(tmp_path / "g")]) == 2
+    assert capsys.readouterr().err.startswith("diffident: error: `num_workers` must be at least 1; got 0.")
+
+
+def test_the_command_names_the_first_skipped_samples(tmp_path, capsys):
+    for number in range(8):
+        image = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(b"torn")
+    assert main(["extract", "digits", "--encoder", "glyphs", "--limit", "2", "--out", str(tmp_path / "f")]) == 0
+    Image.new("L", (8, 8)).save(tmp_path / "data/a/0.png")
+    capsys.readouterr()
+    given = ["extract", str(tmp_path / "data"), "--encoder", "glyphs", "--on-error", "skip"]
+    assert main([*given, "--out", str(tmp_path / "g")]) == 0
+    second = capsys.readouterr().err.splitlines()[1]
+    expected = "7 unreadable samples were skipped: a/2.png, a/4.png, a/6.png, b/1.png, b/3.png, ..."
+    assert second == f"{expected}. {tmp_path / 'g'}/manifest.json names them all."
 
 
 def test_text_for_an_image_encoder_is_refused(tmp_path):

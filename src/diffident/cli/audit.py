@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
-from diffident.cli.extract import add_encoder_options
+from diffident.cli.extract import add_encoder_options, encoder_from, reading_options
 from diffident.cli.score import add_method_options, describe, method_options, score_source, write
 from diffident.errors import InputError
 
@@ -55,7 +55,6 @@ def run(arguments: argparse.Namespace) -> None:
 def _open(arguments: argparse.Namespace, out: Path):
     """The feature source, and the data set where samples can be shown."""
     from diffident.data import open_dataset
-    from diffident.encoders import open_encoder
     from diffident.extraction import extract
     from diffident.storage.features import is_features, open_features
 
@@ -69,16 +68,9 @@ def _open(arguments: argparse.Namespace, out: Path):
             f"`--encoder` must be given for {dataset.modality} data; {arguments.data} is no features folder. "
             "For example: --encoder timm:vit_small_patch16_224 or --encoder sentence-transformers:all-MiniLM-L6-v2."
         )
-    encoder = open_encoder(arguments.encoder or "identity", device=arguments.device, image_size=arguments.image_size)
+    encoder = encoder_from(arguments, arguments.encoder or "identity")
     with progress_bar("extract") as progress:
-        source = extract(
-            dataset,
-            encoder,
-            out=out / "features",
-            batch_size=arguments.batch_size,
-            on_error=arguments.on_error,
-            progress=progress,
-        )
+        source = extract(dataset, encoder, out=out / "features", progress=progress, **reading_options(arguments))
     if source.labels is not None and dataset.labels is not None:
         source = open_features(out / "features", label_column=arguments.label_column)
     return source, dataset

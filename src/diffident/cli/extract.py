@@ -1,10 +1,13 @@
 """`diffident extract`: a data set's features into a folder."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from diffident.cli.common import add_data_options, data_options, log, print_json, progress_bar
 
 EXAMPLE = "diffident extract photos/ --encoder timm:vit_small_patch16_224 --out features/"
+_NAMED = 5
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +20,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="FEATURES", help="folder to write; an unfinished one is resumed"
     )
     add_encoder_options(parser)
+    parser.add_argument(
+        "--dtype", choices=["float32", "float16"], default="float32", help="how features are stored (default: float32)"
+    )
     parser.add_argument("--shard-size", type=int, default=4096, metavar="N", help="samples of a file (default: 4096)")
     parser.add_argument("--limit", type=int, metavar="N", help="only N samples, evenly spaced over the data")
     add_data_options(parser)
@@ -28,36 +34,56 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, metavar="N", help="resize images to N x N (default: the encoder's own)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="of the model: float32, bfloat16, float16, or auto, which is bfloat16 on CUDA, else float32",
+    )
+    parser.add_argument(
+        "--num-workers", type=int, metavar="N", help="threads that decode (default: the number of cores, at most 8)"
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="samples at once (default: 64)")
     parser.add_argument("--on-error", choices=["fail", "skip"], default="fail", help="what an unreadable sample does")
+
+
+def encoder_from(arguments: argparse.Namespace, name: str):
+    """The named encoder with the options of `add_encoder_options`."""
+    from diffident.encoders import open_encoder
+
+    return open_encoder(name, device=arguments.device, image_size=arguments.image_size, precision=arguments.precision)
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_encoder_options` that `extract` takes."""
+    return {name: getattr(arguments, name) for name in ("batch_size", "num_workers", "on_error")}
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Extract and say where the features are."""
     from diffident.data import open_dataset
-    from diffident.encoders import open_encoder
     from diffident.extraction import extract
-    from diffident.storage.features import open_features
+    from diffident.storage.features import open_features, read_manifest
 
     dataset = open_dataset(arguments.data, limit=arguments.limit, **data_options(arguments))
-    encoder = open_encoder(arguments.encoder, device=arguments.device, image_size=arguments.image_size)
+    encoder = encoder_from(arguments, arguments.encoder)
     with progress_bar("extract") as progress:
         extract(
             dataset,
             encoder,
             out=arguments.out,
-            batch_size=arguments.batch_size,
             shard_size=arguments.shard_size,
-            on_error=arguments.on_error,
+            dtype=arguments.dtype,
             progress=progress,
+            **reading_options(arguments),
         )
     features = open_features(arguments.out)
-    skipped = len(dataset) - len(features)
+    skipped = read_manifest(Path(arguments.out))["skipped"]
     result = {
         "features": arguments.out,
         "num_samples": len(features),
         "num_features": features.num_features,
-        "num_skipped": skipped,
+        "num_skipped": len(skipped),
+        "skipped": skipped,
         "encoder": features.encoder,
     }
     if arguments.json:
@@ -65,5 +91,6 @@ def run(arguments: argparse.Namespace) -> None:
         return
     log(f"{len(features):,} samples with {features.num_features} features each are in {arguments.out}.")
     if skipped:
-        log(f"{skipped} unreadable samples were skipped; {arguments.out}/manifest.json names them.")
+        named = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
+        log(f"{len(skipped):,} unreadable samples were skipped: {named}. {arguments.out}/manifest.json names them all.")
     log(f"Next: diffident score {arguments.out} --out difficulty.parquet")

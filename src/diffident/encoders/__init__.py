@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from diffident.encoders.callables import CallableEncoder, GlyphsEncoder, IdentityEncoder, open_python
+from diffident.encoders.hugging_face import open_transformers
 from diffident.encoders.protocol import Encoder
-from diffident.encoders.text import open_sentence_transformers, open_transformers
+from diffident.encoders.text import open_sentence_transformers
 from diffident.encoders.vision import open_clip_encoder, open_timm
 from diffident.errors import InputError, did_you_mean
 
@@ -17,9 +18,10 @@ def open_encoder(
     """An encoder from a name, or from a Python callable.
 
     Args:
-        spec: `timm:NAME` (also `timm:local-dir:PATH`), `open_clip:ARCH/TAG`, `transformers:NAME`,
-            `sentence-transformers:NAME_OR_PATH`, `python:module:function`, `glyphs`, `identity` (vectors as they are),
-            or a callable from a list of samples to [n, d].
+        spec: `timm:NAME` (also `timm:local-dir:PATH`), `open_clip:ARCH/TAG` (also `ARCH/CHECKPOINT` and
+            `local-dir:PATH`), `transformers:NAME_OR_PATH`, `sentence-transformers:NAME_OR_PATH`,
+            `python:module:function`, `glyphs`, `identity` (vectors as they are), or a callable from a list of samples
+            to [n, d].
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         image_size: Resize images to N x N instead of the encoder's own preprocessing.
         precision: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16`, `float16`.
@@ -29,6 +31,10 @@ def open_encoder(
         UnavailableError: the weights are out of reach.
     """
     if not isinstance(spec, str):
+        if not isinstance(spec, Encoder) and not callable(spec):
+            raise InputError(
+                f"`encoder` must be a name, an Encoder or a callable; got {type(spec).__name__}. Give one."
+            )
         return spec if isinstance(spec, Encoder) else CallableEncoder(spec)
     if image_size is not None and image_size < 1:
         raise InputError(f"`image_size` must be at least 1; got {image_size}. Leave it out for the encoder's own.")

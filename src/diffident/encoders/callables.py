@@ -1,8 +1,7 @@
 """Encoders from Python: any callable, `identity`, and `glyphs`, the one that comes with the package."""
 
-import hashlib
+import functools
 import importlib
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,26 +11,40 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffident.encoders.common import autocast, fingerprint, freeze, resolve_device, resolve_precision
+from diffident.encoders.common import (
+    autocast,
+    describe_model,
+    digest_parts,
+    freeze,
+    resolve_device,
+    resolve_precision,
+)
+from diffident.encoders.digests import digest_callable
 from diffident.errors import InputError
 
 
 class CallableEncoder:
-    """A function from a list of samples to features [n, d] (array or tensor)."""
+    """A function from a list of samples to features [n, d] (array or tensor).
+
+    Args:
+        function: Any callable, also a partial or a network.
+        name: As it shall be known (default: where it is defined).
+        fingerprint: A text that changes with the features (default: the function's attribute `fingerprint`, else
+            the digest of its code and of all that it uses).
+
+    Raises:
+        InputError: the function uses something that has no digest.
+    """
 
     modality = "any"
 
-    def __init__(self, function: Callable[[list], Any], *, name: str | None = None):
-        module, title = getattr(function, "__module__", ""), getattr(function, "__qualname__", type(function).__name__)
-        self.name = name or f"python:{module}:{title}"
-        try:
-            source = inspect.getsource(function)
-        except (OSError, TypeError):
-            source = repr(type(function))
-        weights = function if isinstance(function, nn.Module) else None
-        self.fingerprint = fingerprint(weights, [self.name, hashlib.sha256(source.encode()).hexdigest()])
+    def __init__(self, function: Callable[[list], Any], *, name: str | None = None, fingerprint: str | None = None):
+        self.name = name or f"python:{_title(function)}"
+        given = fingerprint or getattr(function, "fingerprint", None)
+        self.parts = {"function": given if isinstance(given, str) else digest_callable(function)}
+        self.fingerprint = digest_parts(self.parts)
         self._function = function
 
     def prepare(self, sample: Any) -> Any:
@@ -41,15 +54,33 @@ class CallableEncoder:
     @torch.inference_mode()
     def encode(self, batch: Sequence[Any]) -> Float[Tensor, "..."]:
         """What the function gives, as float32 on the CPU."""
-        return torch.as_tensor(np.asarray(self._function(list(batch)))).float().cpu()
+        values = self._function(list(batch))
+        try:
+            values = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values, dtype=np.float32))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"`encoder` must give an array or tensor [n, d] of numbers; {self.name} gave {type(values).__name__}. "
+                "Mend the function."
+            ) from None
+        return values.float().cpu()
+
+
+def _title(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    definition = function if hasattr(function, "__qualname__") else type(function)
+    return f"{definition.__module__}:{definition.__qualname__}"
 
 
 class IdentityEncoder:
     """Vectors as they are; images flattened, scaled to [0, 1]. For features and tables."""
 
     name = "identity"
-    fingerprint = "identity-1"
     modality = "any"
+
+    def __init__(self):
+        self.parts = {"function": "identity-1"}
+        self.fingerprint = digest_parts(self.parts)
 
     def prepare(self, sample: Any) -> Tensor:
         """The sample as a float32 vector."""
@@ -84,7 +115,8 @@ class GlyphsEncoder:
         )
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
-        self.fingerprint = fingerprint(network, ["glyphs", inspect.getsource(prepare_glyph), str(self._dtype)])
+        self.parts = describe_model(network, digest_callable(prepare_glyph), self._dtype)
+        self.fingerprint = digest_parts(self.parts)
         self._network = freeze(network, self._device, channels_last=True)
         self._prepare = prepare_glyph
 

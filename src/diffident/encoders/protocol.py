@@ -14,11 +14,14 @@ class Encoder(Protocol):
     Attributes:
         name: As given on the command line, for example `timm:resnet18`.
         fingerprint: Hex digest of the weights, the preprocessing and every option that changes a feature.
+        parts: What the fingerprint is made of, by name (weights, preprocessing, precision, ...), so that a mismatch can
+            say what differs.
         modality: `image`, `text`, `vector` or `any`: what a sample must be.
     """
 
     name: str
     fingerprint: str
+    parts: dict[str, str]
     modality: str
 
     def prepare(self, sample: Any) -> Any:

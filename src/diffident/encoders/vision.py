@@ -1,19 +1,34 @@
-"""Image encoders: timm, open_clip and the vision models of transformers."""
+"""Image encoders: any network with its preprocessing; timm and open_clip by name."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
-from diffident.encoders.common import autocast, fingerprint, freeze, loading, resolve_device, resolve_precision
+from diffident.encoders.common import (
+    autocast,
+    describe_model,
+    digest_parts,
+    freeze,
+    loading,
+    plain_repr,
+    resolve_device,
+    resolve_precision,
+)
+from diffident.encoders.digests import digest_callable
 from diffident.errors import InputError, MissingDependencyError, did_you_mean
 
 
 class ImageEncoder:
     """Any image model with its preprocessing.
+
+    Where the transform ends in `ToTensor` and `Normalize`, as those of timm and open_clip do, that part runs on the
+    whole batch, on the model's device: the same numbers for a tenth of the time, and a quarter of the bytes to move.
 
     Args:
         model: The network.
@@ -22,7 +37,8 @@ class ImageEncoder:
         forward: Model and images [n, 3, h, w] to features [n, d] (default: call the model).
         device: `auto`, `cpu`, `cuda`, ...
         precision: `auto`, `float32`, `bfloat16` or `float16`.
-        description: What else changes a feature, for the fingerprint (default: the transform's repr).
+        preprocessing: All about the transform, for the fingerprint (default: its repr).
+        image_size: Side of the images, where one was asked for.
     """
 
     modality = "image"
@@ -36,40 +52,60 @@ class ImageEncoder:
         forward: Callable[[Any, Tensor], Tensor] | None = None,
         device: str = "auto",
         precision: str = "auto",
-        description: Any = None,
+        preprocessing: str | None = None,
+        image_size: int | None = None,
     ):
         self.name = name
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
-        self.fingerprint = fingerprint(model, [name, description or repr(transform), str(self._dtype)])
-        has_convolutions = any(
+        # The repr is for people: it leaves out what a step of one's own does.
+        preprocessing = preprocessing or f"{plain_repr(transform)} {digest_callable(transform)}"
+        self.parts = describe_model(model, preprocessing, self._dtype, image_size=image_size)
+        if forward is not None:
+            self.parts["forward"] = digest_callable(forward)
+        self.fingerprint = digest_parts(self.parts)
+        self._channels_last = any(
             isinstance(module, nn.Conv2d) and module.kernel_size != module.stride for module in model.modules()
         )
-        self._channels_last = has_convolutions
-        self._model = freeze(model, self._device, channels_last=has_convolutions)
-        self._transform = transform
+        self._model = freeze(model, self._device, channels_last=self._channels_last)
+        self._transform, self._normalize = _split_transform(transform)
         self._forward = forward or (lambda network, images: network(images))
 
-    def prepare(self, sample: Image.Image) -> Tensor:
-        """The model's own preprocessing of one image, [3, h, w]."""
-        return self._transform(sample.convert("RGB"))
+    def prepare(self, sample: Image.Image) -> Shaped[Tensor, "c h w"]:
+        """The model's own preprocessing of one image; bytes where the rest is done on the batch."""
+        image = self._transform(sample.convert("RGB"))
+        return image if self._normalize is None else torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[Tensor]) -> Float[Tensor, "n d"]:
         """Features of prepared images, float32 on the CPU."""
-        images = torch.stack(list(batch)).to(self._device, non_blocking=True)
+        images = torch.stack(list(batch)).to(self._device)
         if self._channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        if self._normalize is not None:
+            # In the order of ToTensor and Normalize, so that the features are the same to the last bit.
+            images = self._normalize(images.float().div_(255))
         with autocast(self._device, self._dtype):
             features = self._forward(self._model, images)
         return features.float().flatten(1).cpu()
+
+
+def _split_transform(transform: Callable) -> tuple[Callable, Callable[[Tensor], Tensor] | None]:
+    """The transform up to `ToTensor`, and the normalisation after it; or the transform and None."""
+    if not type(transform).__module__.startswith("torchvision."):
+        return transform, None
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    steps = transform.transforms if isinstance(transform, Compose) else []
+    if len(steps) >= 2 and isinstance(steps[-2], ToTensor) and type(steps[-1]) is Normalize:
+        return Compose(steps[:-2]), Normalize(steps[-1].mean, steps[-1].std, inplace=True)
+    return transform, None
 
 
 def open_timm(name: str, *, device: str, image_size: int | None, precision: str) -> ImageEncoder:
     """A timm model with its own preprocessing; `image_size` resizes the whole picture to N x N instead."""
     try:
         import timm
-        from timm.data import create_transform, resolve_model_data_config
     except ImportError:
         raise MissingDependencyError(
             "`timm:` must have the library timm. Install it: pip install 'diffident[vision]'."
@@ -80,69 +116,87 @@ def open_timm(name: str, *, device: str, image_size: int | None, precision: str)
         raise InputError(
             f"`timm:` must be followed by a model of timm's; got `{name}`. {hint}List: timm.list_models()."
         )
-    options: dict[str, Any] = {}
-    if image_size is not None and "vit" in name:
-        options = {"img_size": image_size}
+    options: dict[str, Any] = {"pretrained": True, "num_classes": 0}
     with loading(f"timm:{name}"):
-        model = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        try:
+            # Models with position embeddings are made for one size and have to be told another.
+            sizes: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+            model = timm.create_model(name, **options, **sizes)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            model = timm.create_model(name, **options)
+    return from_timm(model, name=f"timm:{name}", device=device, image_size=image_size, precision=precision)
+
+
+def from_timm(
+    model: nn.Module, *, name: str, device: str = "auto", image_size: int | None = None, precision: str = "auto"
+) -> ImageEncoder:
+    """A timm model that is there already, made with `num_classes=0`; the preprocessing is that of its configuration."""
+    from timm.data import create_transform, resolve_model_data_config
+
     config = resolve_model_data_config(model)
     if image_size is not None:
         config |= {"input_size": (3, image_size, image_size), "crop_pct": 1.0, "crop_mode": "squash"}
     transform: Any = create_transform(**config, is_training=False)
-    return ImageEncoder(model, transform, name=f"timm:{name}", device=device, precision=precision)
+    return ImageEncoder(model, transform, name=name, device=device, precision=precision, image_size=image_size)
 
 
 def open_clip_encoder(name: str, *, device: str, image_size: int | None, precision: str) -> ImageEncoder:
-    """The image tower of an open_clip model, `ARCH/TAG`."""
+    """The image tower of an open_clip model: `ARCH/TAG`, `ARCH/CHECKPOINT`, `hf-hub:NAME` or `local-dir:PATH`."""
     try:
         import open_clip
     except ImportError:
         raise MissingDependencyError(
             "`open_clip:` must have open_clip_torch. Install it: pip install 'diffident[vision]'."
         ) from None
+    architecture, tag = (name, None) if name.startswith(("hf-hub:", "local-dir:")) else _split_tag(name, open_clip)
+    options: dict[str, Any] = {}
+    if image_size is not None:
+        options = {"force_image_size": image_size, "image_resize_mode": "squash"}
+    with loading(f"open_clip:{name if tag is None or not Path(tag).exists() else tag}"):
+        model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=tag, **options)
+    return from_open_clip(
+        model, transform, name=f"open_clip:{name}", device=device, precision=precision, image_size=image_size
+    )
+
+
+def _split_tag(name: str, open_clip: Any) -> tuple[str, str]:
+    from open_clip.pretrained import is_pretrained_cfg
+
     architecture, _, tag = name.partition("/")
-    if architecture not in open_clip.list_models():
-        hint = did_you_mean(architecture, open_clip.list_models()).split("Choices:")[0]
+    known = open_clip.list_models()
+    if architecture not in known:
+        hint = did_you_mean(architecture, known).split("Choices:")[0]
         raise InputError(
             f"`open_clip:` must be followed by ARCH/TAG; got `{name}`. {hint}List: open_clip.list_pretrained()."
         )
-    if not tag:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
-        raise InputError(f"`open_clip:` must be followed by ARCH/TAG; got `{name}`. Tags of {architecture}: {tags}.")
-    with loading(f"open_clip:{name}"):
-        options: dict[str, Any] = {"force_image_size": image_size} if image_size else {}
-        model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=tag, **options)
-    return from_open_clip(model, transform, name=f"open_clip:{name}", device=device, precision=precision)
+    if not is_pretrained_cfg(architecture, tag) and not Path(tag).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        choices = f"Tags of {architecture}: {', '.join(tags)}" if tags else f"{architecture} has no tags"
+        raise InputError(
+            f"`open_clip:` must be followed by ARCH/TAG or ARCH/CHECKPOINT; got `{name}`. {choices}; a checkpoint is a "
+            "path to a file."
+        )
+    return architecture, tag
 
 
 def from_open_clip(
-    model: nn.Module, transform: Any, *, name: str, device: str = "auto", precision: str = "auto"
+    model: nn.Module,
+    transform: Any,
+    *,
+    name: str,
+    device: str = "auto",
+    precision: str = "auto",
+    image_size: int | None = None,
 ) -> ImageEncoder:
-    """An open_clip model that is there already."""
-    return ImageEncoder(
-        model, transform, name=name, forward=lambda clip, x: clip.encode_image(x), device=device, precision=precision
-    )
-
-
-def from_transformers_vision(
-    model: nn.Module, processor: Any, *, name: str, device: str = "auto", precision: str = "auto"
-) -> ImageEncoder:
-    """A vision model of transformers that is there already; pooled output, else the mean over positions."""
+    """An open_clip model that is there already, with its transform for validation."""
     return ImageEncoder(
         model,
-        lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0],
+        transform,
         name=name,
-        forward=_pooled,
+        forward=lambda clip, images: clip.encode_image(images),
         device=device,
         precision=precision,
-        description=processor.to_json_string() if hasattr(processor, "to_json_string") else repr(processor),
+        image_size=image_size,
     )
-
-
-def _pooled(model: Any, images: Tensor) -> Tensor:
-    if hasattr(model, "get_image_features"):
-        features = model.get_image_features(pixel_values=images)
-        return features if isinstance(features, Tensor) else features.pooler_output
-    output = model(pixel_values=images)
-    pooled = getattr(output, "pooler_output", None)
-    return output.last_hidden_state.mean(dim=1) if pooled is None else pooled

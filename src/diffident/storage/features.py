@@ -21,6 +21,7 @@ from diffident.storage.atomic import atomic_path, write_text
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _BLOCK_ROWS = 16_384
+_KEYS = ("format_version", "encoder", "dataset", "num_features", "dtype", "complete", "shards", "skipped")
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,15 @@ def open_features(path: str | Path, *, label_column: str | None = None) -> Featu
 
 def read_manifest(folder: Path) -> dict:
     """The manifest of a store, finished or not."""
+    path = folder / MANIFEST
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"`FEATURES` must have a readable manifest; {folder / MANIFEST}: {error}. Extract anew."
-        ) from None
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"`FEATURES` must have a readable manifest; {path}: {error}. Extract anew.") from None
+    missing = [key for key in _KEYS if not isinstance(manifest, dict) or key not in manifest]
+    if missing:
+        raise InputError(f"`FEATURES` must have a whole manifest; {path} lacks {', '.join(missing)}. Extract anew.")
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
@@ -149,7 +153,7 @@ def write_shard(folder: Path, number: int, values: Float[Tensor, "n d"]) -> dict
 
 
 def read_shard(folder: Path, shard: dict) -> Float[Tensor, "n d"]:
-    """The features of a shard.
+    """The features of a shard; those stored in half precision as float32.
 
     Raises:
         InputError: missing, truncated or of another size than the manifest says.
@@ -165,7 +169,7 @@ def read_shard(folder: Path, shard: dict) -> Float[Tensor, "n d"]:
         raise InputError(
             f"`FEATURES` must be whole; {path} has {len(values)} rows, not {shard['rows']}. Extract again."
         )
-    return values
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def write_index(folder: Path, ids: np.ndarray, labels: np.ndarray | None, columns: dict, shards: list[dict]) -> None:
