@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffident.data.dataset import Dataset
-from diffident.models import Preprocessor, build_model, fit_preprocessor, load_preprocessor
+from diffident.models import build_model, fit_preprocessor, load_preprocessor
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.storage.atomic import atomic_path
@@ -50,8 +50,7 @@ def train(
         test: Predicted at the end.
         resume: Go on after the last checkpoint; a finished run is returned as it is.
         progress: Called with (epochs done, epochs) after each epoch.
-        checkpoint_seconds: Least time between two checkpoints, which are written after an epoch: what a crash costs,
-            besides the epoch that it falls into.
+        checkpoint_seconds: Least time between two checkpoints; a crash costs so much, and the epoch it falls into.
 
     Raises:
         InputError: data, settings and difficulty do not fit each other.
@@ -68,11 +67,7 @@ def train(
         return run
     checkpoints = Checkpoints(out, checkpoint_seconds)
     try:
-        module, model, preprocessor = _fit(fabric, dataset, weights, settings, out, checkpoints, validation, progress)
-        for split, part in (("validation", validation), ("test", test)):
-            if part is not None:
-                predictions = predictions_of(module, preprocessor, part, dataset.label_names, fabric.device)
-                write_predictions(predictions, run.predictions(split))
+        model = _fit_and_predict(fabric, dataset, weights, settings, run, checkpoints, validation, test, progress)
     except Exception as error:
         if is_new and (isinstance(error, NonFiniteLossError) or not checkpoints.exist):
             shutil.rmtree(out)
@@ -83,29 +78,34 @@ def train(
     return open_run(out)
 
 
-def _fit(
+def _fit_and_predict(
     fabric: Fabric,
     dataset: Dataset,
     weights: torch.Tensor | None,
     settings: TrainingSettings,
-    out: Path,
+    run: RunFolder,
     checkpoints: Checkpoints,
     validation: Dataset | None,
+    test: Dataset | None,
     progress: Callable[[int, int], None] | None,
-) -> tuple[nn.Module, nn.Module, Preprocessor]:
-    """Prepare data and model and train; the model as Fabric set it up, the model itself, and the preprocessor."""
+) -> nn.Module:
+    """Prepare data and model, train, and write the predictions of the held-out splits; the trained model."""
     preprocessor, inputs = fit_preprocessor(dataset, settings)
-    preprocessor.save(out)
+    preprocessor.save(run.path)
     samples = Samples(inputs, _labels_of(dataset), weights)
     held_out = None if validation is None else Samples(preprocessor.transform(validation), _labels_of(validation))
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[fabric.device.index or 0] if fabric.device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         model = build_model(settings, preprocessor, dataset.num_classes)
-        save_transformers_config(model, out)
+        save_transformers_config(model, run.path)
         module = fit(fabric, model, samples, settings, checkpoints, held_out=held_out, progress=progress)
-    write_environment(out, fabric.device, time.perf_counter() - started)
-    return module, model, preprocessor
+    write_environment(run.path, fabric.device, time.perf_counter() - started)
+    for split, part in (("validation", validation), ("test", test)):
+        if part is not None:
+            predictions = predictions_of(module, preprocessor, part, dataset.label_names, fabric.device)
+            write_predictions(predictions, run.predictions(split))
+    return model
 
 
 def _labels_of(dataset: Dataset) -> torch.Tensor:
