@@ -19,7 +19,7 @@ from diffident.difficulties.protocol import Blocks, labelled_blocks
 from diffident.gaussian.blocks import centred, working_type
 
 # From strong to weak, of the mean cross-entropy: the way stops where held-out cross-entropy rises.
-RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+RIDGES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _BLOCK_NUMBERS = 2**22
 _KEPT_NUMBERS = 2**28  # centred features up to 1 GiB in float32 are kept in memory, larger ones are read in every pass
 _MAX_ITERATIONS = 100
