@@ -47,7 +47,7 @@ def test_weights_out_of_reach_are_one_line_and_soon(name, no_network, capsys, tm
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"diffident: error: the weights of `{name}` could not be loaded: ")
-    assert error.endswith("Check the name; without network, set HF_HOME to a filled cache or name a local folder.\n")
+    assert error.endswith("Check the name. Without network, set HF_HOME to a filled cache or name a local folder.\n")
     # The client's own retries alone take 23 s; importing the library is counted here.
     assert time.monotonic() - started < 20
     assert len(no_network) == 1
