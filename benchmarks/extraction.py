@@ -10,7 +10,8 @@ workers together, which other work disturbs less; waiting threads of OpenMP coun
 
 On a CPU decoding takes cores from the model, so that `extract` cannot reach the forward rate. `attainable` is the
 ratio if all cores were always busy with one or the other: t / (t + p / cores), where t is the forward time of an image
-and p the time in which one thread reads and prepares it. On an accelerator it is 1, as long as p / cores < t.
+and p the time in which one thread reads and prepares it. On an accelerator, or where the model leaves cores free
+(OMP_NUM_THREADS), it is 1, as long as those cores decode faster than the model computes.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def measure(dataset, model: torch.nn.Module, arguments: argparse.Namespace) -> d
     }
     # The fastest prepare is the least disturbed by others; the forward time is the median, as in the ratio.
     prepare, per_image = min(seconds["prepare"]) / count, 1 / rates["forward"]
-    shared = prepare / cores() if device.type == "cpu" else 0.0
+    shared = prepare / cores() if device.type == "cpu" and torch.get_num_threads() >= cores() else 0.0
     return {
         **rates,
         **ratios,
@@ -113,6 +114,7 @@ def measure(dataset, model: torch.nn.Module, arguments: argparse.Namespace) -> d
         "num_images": count,
         "repeats": arguments.repeats,
         "cores": cores(),
+        "model_threads": torch.get_num_threads(),
         "device": str(device),
         "torch": torch.__version__,
     }

@@ -183,5 +183,5 @@ def test_sentence_transformers_over_a_checkpoint_without_pooler_has_one_fingerpr
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UnavailableError, match=r"could not be loaded: .* Check the name. Without network"):
+    with pytest.raises(UnavailableError, match=r"could not be loaded: .* Check the name\. Without network"):
         open_encoder(f"sentence-transformers:{tmp_path / 'none'}")

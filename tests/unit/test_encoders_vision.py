@@ -53,12 +53,14 @@ def test_timm_features_are_those_of_its_own_pipeline(network):
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_splitting_the_transform_changes_no_bit():
-    steps = [transforms.Resize(16), transforms.CenterCrop(16), transforms.ToTensor()]
+@pytest.mark.parametrize("early", [True, False], ids=["cpu", "accelerator"])
+def test_splitting_the_transform_changes_no_bit(early, monkeypatch):
+    steps = [transforms.Resize(16), transforms.CenterCrop((16, 12)), transforms.ToTensor()]
     steps += [transforms.Normalize((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))]
     expected = torch.stack([transforms.Compose(steps)(image) for image in images()]).flatten(1)
-    encoder = ImageEncoder(torch.nn.Identity(), transforms.Compose(steps), name="pixels")
-    assert encoder.prepare(images()[0]).dtype == torch.uint8
+    encoder = ImageEncoder(torch.nn.Identity(), transforms.Compose(steps), name="pixels", device="cpu")
+    monkeypatch.setattr(encoder, "_normalizes_early", early)  # an accelerator gets bytes
+    assert encoder.prepare(images()[0]).dtype == (torch.float32 if early else torch.uint8)
     assert torch.equal(encode(encoder, images()), expected)
 
 
@@ -83,7 +85,7 @@ def test_features_do_not_depend_on_the_batch(network):
 
 def test_image_size_resizes_the_whole_picture(network):
     encoder = from_timm(network, name="tiny", image_size=48)
-    assert encoder.prepare(images()[0]).shape == (3, 48, 48)
+    assert encoder.prepare(images()[0]).shape == (48, 48, 3)
     assert encoder.parts["image_size"] == "48"
 
 
@@ -128,7 +130,7 @@ def test_open_clip_features_are_those_of_its_own_pipeline():
     with torch.inference_mode():
         expected = model.eval().encode_image(torch.stack([transform(image) for image in images()]))
     encoder = from_open_clip(model, transform, name="tiny")
-    assert encoder.prepare(images()[0]).dtype == torch.uint8
+    assert encoder.prepare(images()[0]).shape == (32, 32, 3)
     torch.testing.assert_close(encode(encoder, images()), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -148,7 +150,7 @@ def test_open_clip_takes_a_checkpoint(tiny_clip):
     expected = encode(from_open_clip(model, open_clip.image_transform(32, is_train=False), name="tiny"), images())
     torch.testing.assert_close(encode(open_encoder(name), images()), expected, rtol=1e-4, atol=1e-5)
     larger = open_encoder(name, image_size=48)
-    assert larger.prepare(images()[0]).shape == (3, 48, 48)
+    assert larger.prepare(images()[0]).shape == (48, 48, 3)
     assert encode(larger, images()).shape == (5, 24)
 
 
