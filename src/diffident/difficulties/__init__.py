@@ -39,6 +39,11 @@ METHODS: dict[str, MethodKind] = {
     "rmd": MethodKind(
         "rmd", ("shrinkage",), "relative Mahalanobis distance: the label's Gaussian minus the background"
     ),
+    "posterior": MethodKind(
+        "posterior",
+        ("shrinkage", "robust"),
+        "negative log-posterior of the label under the Gaussians, fitted again without wrong labels",
+    ),
     "squared-distance": MethodKind(
         "squared_distance", ("shrinkage",), "squared Mahalanobis distance to the label's Gaussian alone"
     ),

@@ -1,0 +1,189 @@
+"""How likely each given label is wrong, from class scores and the labels alone.
+
+The model: the true class of a sample follows softmax(score / temperature) over its candidate classes, and a true class
+k is given as j with probability T[k, j]. Temperature and T are those under which the given labels are most likely (T by
+expectation-maximisation, the temperature by climbing a grid), so that nothing has to be known about the errors.
+Disagreement is explained by unsure scores where they are unsure, and by wrong labels where they are sure.
+
+Errors that people make where a sample is ambiguous look like ambiguity to this model: so the probabilities are
+conservative, and the estimated number of wrong labels is rather a lower bound (docs/method.md has the measurements).
+
+Reference:
+    Dawid and Skene 1979 (transition matrix by EM); Patrini et al. 2017, arXiv 1609.03683; Northcutt et al. 2021,
+    arXiv 1911.00068 (the same quantity by thresholds).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.errors import InputError
+from diffident.records import Estimate
+
+MOST_CANDIDATES = 16
+_TEMPERATURES = tuple(2 ** (step / 2) for step in range(-4, 13))
+_START_ERROR = 0.1
+# Samples' worth of the pattern that all classes share, in each row of T: steadies classes with few samples.
+_PRIOR_SAMPLES = 10.0
+_MOST_EM_STEPS = 30
+_WARM_STEPS = 4
+_LEAST_GAIN = 1e-6
+# Samples, evenly spaced, that the model is fitted to: more would not move it.
+_MOST_FITTED = 20_000
+_NUM_RESAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The most likely classes of every sample; the given label comes first.
+
+    Attributes:
+        classes: Class numbers (n, m), int64.
+        scores: Log-density or logit of each, up to a constant per sample (n, m), float32.
+        num_classes: K.
+    """
+
+    classes: Int[Tensor, "n m"]
+    scores: Float[Tensor, "n m"]
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """What was estimated.
+
+    Attributes:
+        temperature: Divides the scores; above 1 where they are too sure of themselves.
+        transition: T, probability that true class k (row) is given as class j (K, K), float64.
+        log_likelihood: Mean log-probability of the given labels, in nats.
+    """
+
+    temperature: float
+    transition: Float[Tensor, "k k"]
+    log_likelihood: float
+
+
+def choose_candidates(
+    scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"], most: int = MOST_CANDIDATES
+) -> Candidates:
+    """The label and the best other classes of each sample, at most `most` in all; -inf keeps a class out of play."""
+    num_classes = scores.shape[1]
+    own = scores.gather(1, labels[:, None])
+    others = scores.scatter(1, labels[:, None], -torch.inf)
+    best = others.topk(min(most, num_classes) - 1, dim=1)
+    classes = torch.cat([labels[:, None], best.indices], dim=1)
+    return Candidates(classes, torch.cat([own, best.values], dim=1).float(), num_classes)
+
+
+def join_candidates(parts: list[Candidates]) -> Candidates:
+    """Candidates of several blocks of samples as one."""
+    classes, scores = (torch.cat([getattr(part, name) for part in parts]) for name in ("classes", "scores"))
+    return Candidates(classes, scores, parts[0].num_classes)
+
+
+def fit_noise_model(candidates: Candidates) -> NoiseModel:
+    """Temperature and transition matrix under which the given labels are most likely.
+
+    Raises:
+        InputError: no samples, or a label whose own score is not finite.
+    """
+    if not len(candidates):
+        raise InputError("`candidates` must hold at least one sample; got none. Score features first.")
+    if not bool(candidates.scores[:, 0].isfinite().all()):
+        row = int((~candidates.scores[:, 0].isfinite()).nonzero()[0])
+        raise InputError(f"`scores` must be finite for the given label; they are not at row {row}. Leave the row out.")
+    stride = -(-len(candidates) // _MOST_FITTED)
+    part = Candidates(candidates.classes[::stride], candidates.scores[::stride], candidates.num_classes)
+    weights = torch.ones(len(part), dtype=torch.float64, device=part.scores.device)
+    start = _pattern(_START_ERROR, part.num_classes, weights)
+    tried: dict[int, tuple[float, Tensor]] = {}
+    step = _TEMPERATURES.index(2.0)
+    while True:
+        for near in (step - 1, step, step + 1):
+            if 0 <= near < len(_TEMPERATURES) and near not in tried:
+                tried[near] = _fit_transition(part, _TEMPERATURES[near], start, weights, _WARM_STEPS)
+                start = tried[near][1]
+        best = max(tried, key=lambda one: tried[one][0])
+        if best == step:
+            break
+        step = best
+    likelihood, transition = _fit_transition(part, _TEMPERATURES[step], tried[step][1], weights, _MOST_EM_STEPS)
+    return NoiseModel(_TEMPERATURES[step], transition, likelihood)
+
+
+def _fit_transition(
+    candidates: Candidates, temperature: float, transition: Tensor, weights: Tensor, most_steps: int
+) -> tuple[float, Tensor]:
+    """Log-likelihood and transition matrix after so many steps of expectation-maximisation, or none that help."""
+    probs = torch.softmax(candidates.scores / temperature, dim=1).double()
+    before = -torch.inf
+    for _ in range(most_steps):
+        transition, likelihood = _em_step(candidates, probs, transition, weights)
+        if likelihood - before < _LEAST_GAIN:
+            break
+        before = likelihood
+    return likelihood, transition
+
+
+def probability_wrong(model: NoiseModel, candidates: Candidates) -> Float[Tensor, " n"]:
+    """Probability that the given label is not the true class, float64 in [0, 1] (n,)."""
+    probs = torch.softmax(candidates.scores / model.temperature, dim=1).double()
+    joint = _joint(candidates, probs, model.transition)
+    return (joint[:, 1:].sum(dim=1) / joint.sum(dim=1)).clamp(0, 1)
+
+
+def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: torch.Generator) -> Estimate:
+    """Share of labels that are wrong.
+
+    Returns:
+        value: Mean probability of being wrong. low: 2.5 % quantile of it over bootstrap resamples, each with a
+        transition matrix of its own. high: Share of labels that are not the best-scored class: what it would be were
+        every disagreement a wrong label.
+    """
+    size = len(candidates)
+    probs = torch.softmax(candidates.scores / model.temperature, dim=1).double()
+    values = []
+    for _ in range(_NUM_RESAMPLES):
+        drawn = torch.randint(size, (size,), generator=generator)
+        weights = torch.bincount(drawn, minlength=size).double().to(probs.device)
+        transition = model.transition
+        for _ in range(_WARM_STEPS):
+            transition, _ = _em_step(candidates, probs, transition, weights)
+        joint = _joint(candidates, probs, transition)
+        wrong = 1 - joint[:, 0] / joint.sum(dim=1)
+        values.append(float((weights * wrong).sum() / size))
+    value = float(probability_wrong(model, candidates).mean())
+    low = float(torch.tensor(values).quantile(0.025))
+    disagree = candidates.scores[:, 1:] > candidates.scores[:, :1]
+    return Estimate(value, min(low, value), max(value, float(disagree.any(dim=1).double().mean())))
+
+
+def _joint(candidates: Candidates, probs: Tensor, transition: Tensor) -> Tensor:
+    """Probability of each candidate and of the given label together (n, m)."""
+    return probs * transition[candidates.classes, candidates.classes[:, :1]]
+
+
+def _em_step(candidates: Candidates, probs: Tensor, transition: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+    """The next transition matrix, and the mean log-likelihood under the present one."""
+    joint = _joint(candidates, probs, transition)
+    total = joint.sum(dim=1, keepdim=True)
+    shares = joint / total * weights[:, None]
+    num_classes = candidates.num_classes
+    cells = candidates.classes * num_classes + candidates.classes[:, :1]
+    counts = torch.bincount(cells.flatten(), shares.flatten(), num_classes * num_classes)
+    counts = counts.view(num_classes, num_classes)
+    error = 1 - float(counts.diagonal().sum() / counts.sum())
+    counts = counts + _PRIOR_SAMPLES * _pattern(error, num_classes, counts)
+    likelihood = float((weights * total[:, 0].log()).sum() / weights.sum())
+    return counts / counts.sum(dim=1, keepdim=True), likelihood
+
+
+def _pattern(error: float, num_classes: int, like: Tensor) -> Tensor:
+    """Every class right but for the error, which goes evenly to all others (K, K)."""
+    pattern = like.new_full((num_classes, num_classes), error / max(num_classes - 1, 1))
+    return pattern.fill_diagonal_(1 - error if num_classes > 1 else 1.0)

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from diffident.difficulties import posterior
+from diffident.errors import InputError
+from diffident.label_noise import (
+    Candidates,
+    NoiseModel,
+    choose_candidates,
+    estimate_wrong_share,
+    fit_noise_model,
+    probability_wrong,
+)
+
+
+def blobs(n: int = 2000, k: int = 5, d: int = 8, spread: float = 4.0, flipped: float = 0.0, seed: int = 0):
+    """Features, given labels and which of them are wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    true = torch.arange(n) % k
+    values = torch.randn(n, d, generator=generator) + spread * torch.eye(k, d)[true]
+    wrong = torch.rand(n, generator=generator) < flipped
+    shift = torch.randint(1, k, (n,), generator=generator)
+    return values, torch.where(wrong, (true + shift) % k, true), wrong
+
+
+def fitted(values, labels, k=5, **options):
+    return posterior.fit(lambda: values.split(300), labels.numpy(), k, **options)
+
+
+def test_candidates_put_the_label_first_then_the_best():
+    scores = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
+    found = choose_candidates(scores, torch.tensor([2]), most=3)
+    assert found.classes.tolist() == [[2, 1, 3]]
+    assert found.scores.tolist() == [[1.0, 3.0, 2.0]]
+
+
+def test_probability_by_hand():
+    # Two classes, p = (0.8, 0.2) for class 0 and 1, given as 1; T says 0 is given as 1 in 10 %, 1 as 1 in 90 %:
+    # wrong = 0.8 * 0.1 / (0.8 * 0.1 + 0.2 * 0.9) = 0.08 / 0.26.
+    scores = torch.tensor([[0.8, 0.2]]).log()
+    model = NoiseModel(1.0, torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64), 0.0)
+    got = probability_wrong(model, choose_candidates(scores, torch.tensor([1])))
+    assert got.tolist() == pytest.approx([0.08 / 0.26], abs=1e-6)
+
+
+def test_temperature_divides_the_scores():
+    model = NoiseModel(2.0, torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64), 0.0)
+    scores = 2 * torch.tensor([[0.8, 0.2]]).log()
+    assert probability_wrong(model, choose_candidates(scores, torch.tensor([1]))).tolist() == pytest.approx(
+        [0.08 / 0.26]
+    )
+
+
+def test_a_known_transition_is_found_again():
+    generator = torch.Generator().manual_seed(0)
+    transition = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.9, 0.1], [0.05, 0.05, 0.9]])
+    true = torch.arange(6000) % 3
+    labels = torch.multinomial(transition[true], 1, generator=generator)[:, 0]
+    scores = torch.where(torch.eye(3)[true] > 0, 8.0, 0.0)
+    model = fit_noise_model(choose_candidates(scores, labels))
+    torch.testing.assert_close(model.transition, transition.double(), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("flipped", [0.05, 0.2, 0.4])
+def test_the_share_of_flipped_labels_is_estimated(flipped):
+    values, labels, wrong = blobs(flipped=flipped)
+    state = fitted(values, labels)
+    share = estimate_wrong_share(state.noise, state.candidates, torch.Generator().manual_seed(0))
+    assert share.value == pytest.approx(float(wrong.double().mean()), abs=0.03)
+    assert share.low <= share.value <= share.high
+    probability = probability_wrong(state.noise, state.candidates)
+    assert roc_auc_score(wrong, probability) > 0.97
+    for low, high in ((0.0, 0.1), (0.9, 1.0)):
+        inside = (probability >= low) & (probability <= high)
+        assert float(wrong[inside].double().mean()) == pytest.approx(float(probability[inside].mean()), abs=0.04)
+
+
+def test_clean_data_is_left_alone():
+    values, labels, _ = blobs(spread=3.0)
+    once, robust = (fitted(values, labels, robust=choice) for choice in ("no", "yes"))
+    assert int(robust.convicted.sum()) <= 0.01 * len(labels)
+    torch.testing.assert_close(robust.gaussians.means, once.gaussians.means, atol=0.05, rtol=0)
+
+
+def test_refitting_undoes_the_pull_of_wrong_labels():
+    values, labels, _ = blobs(flipped=0.4)
+    clean = 4.0 * torch.eye(5, 8, dtype=torch.float64)
+    once, robust = (fitted(values, labels, robust=choice) for choice in ("no", "yes"))
+    assert (robust.gaussians.means - clean).abs().max() < 0.5 * (once.gaussians.means - clean).abs().max()
+    assert robust.rounds > 1
+
+
+def test_difficulty_is_the_negative_log_posterior():
+    values, labels, _ = blobs(n=200, flipped=0.1)
+    state = fitted(values, labels, robust="no", shrinkage=0.0)
+    scores = posterior.score(state, lambda: values.split(77), labels.numpy())
+    z, y = values.double().numpy(), labels.numpy()
+    means = np.stack([z[y == k].mean(axis=0) for k in range(5)])
+    precision = np.linalg.inv((z - means[y]).T @ (z - means[y]) / len(z))
+    squared = np.array([[(s - m) @ precision @ (s - m) for m in means] for s in z])
+    expected = -np.log(np.exp(-squared[np.arange(200), y] / 2) / np.exp(-squared / 2).sum(axis=1))
+    np.testing.assert_allclose(scores.difficulty, expected, atol=1e-4)
+    np.testing.assert_allclose(scores.margin, (squared[np.arange(200), y] - squared.min(axis=1)) / 2, atol=1e-4)
+    assert scores.nearest.tolist() == squared.argmin(axis=1).tolist()
+
+
+def test_no_class_loses_all_its_samples():
+    values, labels, _ = blobs(n=300)
+    labels[labels == 4] = 3  # class 4 is given to nobody ...
+    labels[:40:5] = 4  # ... but to samples of class 0
+    state = fitted(values, labels)
+    assert int((state.convicted & (labels == 4)).sum()) <= 0.7 * 8
+
+
+def test_nothing_to_fit_is_refused():
+    empty = Candidates(torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 2), 2)
+    with pytest.raises(InputError, match="must hold at least one sample"):
+        fit_noise_model(empty)
+
+
+def test_a_label_that_cannot_be_is_named_by_row():
+    scores = torch.tensor([[0.0, 1.0], [-torch.inf, 1.0]])
+    with pytest.raises(InputError, match="finite for the given label; they are not at row 1"):
+        fit_noise_model(choose_candidates(scores, torch.tensor([0, 0])))
