@@ -1,38 +1,58 @@
 """The hardest and the probably mislabelled samples of a data set."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+import torch
 
+from diffident.difficulties import posterior
+from diffident.difficulties.protocol import Blocks
+from diffident.label_noise import estimate_wrong_share, probability_wrong
 from diffident.records import DifficultyTable, Suspects
 from diffident.storage.atomic import atomic_path
 
 
-def audit(table: DifficultyTable) -> Suspects:
+def audit(table: DifficultyTable, blocks: Blocks | None = None) -> Suspects:
     """Order the samples from hardest to easiest and name those that another class is nearer to.
 
     Args:
         table: Difficulty of every sample, as `score_features` gives it.
+        blocks: The features it was scored on, as for `score_features`: then how likely each label is wrong, and how
+            many are, is estimated too (`label_noise`).
 
     Returns:
         Rows hardest first (ties keep the table's order), and for each row whether its margin is above 0: the label's
         own Gaussian is not the nearest one, so the label is probably wrong.
 
     Example:
-        >>> suspects = audit(table)
+        >>> suspects = audit(table, features.blocks)
         >>> table.ids[suspects.order[:10]]          # the ten hardest
         >>> table.ids[suspects.suspect]             # the probably mislabelled
+        >>> suspects.wrong_share                    # how many labels are wrong
     """
     order = np.argsort(-table.difficulty, kind="stable")
-    return Suspects(table=table, order=order, suspect=table.margin > 0)
+    suspects = Suspects(table=table, order=order, suspect=table.margin > 0)
+    if blocks is None:
+        return suspects
+    num_classes = int(table.labels.max()) + 1 if table.label_names is None else len(table.label_names)
+    state = posterior.fit(blocks, table.labels, num_classes)
+    return replace(
+        suspects,
+        probability_wrong=probability_wrong(state.noise, state.candidates).numpy(),
+        wrong_share=estimate_wrong_share(state.noise, state.candidates, torch.Generator().manual_seed(0)),
+    )
 
 
 def suspect_rows(suspects: Suspects) -> np.ndarray:
-    """Row numbers of the probably mislabelled samples, hardest first."""
-    return suspects.order[suspects.suspect[suspects.order]]
+    """Row numbers of the probably mislabelled samples: most probably wrong first where that is known, then hardest."""
+    rows = suspects.order[suspects.suspect[suspects.order]]
+    if suspects.probability_wrong is None:
+        return rows
+    return rows[np.argsort(-suspects.probability_wrong[rows], kind="stable")]
 
 
 def name_of(label: int, label_names: tuple[str, ...] | None) -> str:
@@ -55,6 +75,8 @@ def audit_table(suspects: Suspects, rows: np.ndarray, texts: list[str] | None = 
         "margin": pa.array(table.margin[rows]),
         "suspect": pa.array(suspects.suspect[rows]),
     }
+    if suspects.probability_wrong is not None:
+        columns["probability_wrong"] = pa.array(suspects.probability_wrong[rows])
     if texts is not None:
         columns["text"] = pa.array(texts, pa.string())
     return pa.table(columns)

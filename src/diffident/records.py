@@ -119,11 +119,15 @@ class Suspects:
         table: The difficulty of every sample.
         order: Row numbers of the table, hardest first (n,).
         suspect: Whether another class is nearer than the given label's (n,), in table order.
+        probability_wrong: Probability that the given label is wrong (n,), in table order; None if not estimated.
+        wrong_share: Share of labels that are wrong, with its interval; None if not estimated.
     """
 
     table: DifficultyTable
     order: np.ndarray
     suspect: Bool[np.ndarray, " n"]
+    probability_wrong: np.ndarray | None = None
+    wrong_share: Estimate | None = None
 
 
 def positions_of(ids: np.ndarray, wanted: np.ndarray, *, what: str, where: str) -> np.ndarray:

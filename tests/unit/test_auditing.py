@@ -1,8 +1,10 @@
 import numpy as np
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+import torch
 
 from diffident.auditing import audit, audit_table, suspect_rows, write_audit_table
+from diffident.difficulties import score_features
 from diffident.records import DifficultyTable
 
 
@@ -28,6 +30,24 @@ def test_suspects_are_those_that_another_class_is_nearer_to():
 
 def test_suspect_rows_are_hardest_first():
     assert suspect_rows(audit(make_table())).tolist() == [2, 0]
+
+
+def test_with_features_the_flipped_labels_are_the_surest_suspects():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 3
+    values = torch.randn(300, 6, generator=generator) + 6 * torch.eye(3, 6)[labels]
+    labels[:15] = (labels[:15] + 1) % 3
+
+    def blocks():
+        return values.split(128)
+
+    ids = np.array([f"s{row:03d}" for row in range(300)], dtype=object)
+    suspects = audit(score_features(blocks, ids, labels.numpy()), blocks)
+    assert set(suspect_rows(suspects)[:15]) == set(range(15))
+    assert suspects.wrong_share.low <= suspects.wrong_share.value <= suspects.wrong_share.high
+    assert abs(suspects.wrong_share.value - 0.05) < 0.02
+    found = audit_table(suspects, suspect_rows(suspects))["probability_wrong"].to_pylist()
+    assert found == sorted(found, reverse=True)
 
 
 def test_table_has_names_of_given_and_nearest_class():

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,18 +42,25 @@ def run(arguments: argparse.Namespace) -> None:
     table = score_source(source, arguments.data, method=arguments.method, **options)
     out.mkdir(parents=True, exist_ok=True)
     write(table, str(out / "difficulty.parquet"))
-    files = write_audit(audit(table), dataset, out, arguments.top)
+    suspects = audit(table, source.blocks)
+    files = write_audit(suspects, dataset, out, arguments.top)
     num_suspects = int((table.margin > 0).sum())
+    wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
     if arguments.json:
-        print_json({"out": str(out), "num_suspects": num_suspects, "files": files, **table.metadata})
+        summary = {"out": str(out), "num_suspects": num_suspects, "estimated_wrong": wrong, "files": files}
+        print_json({**summary, **table.metadata})
         return
     describe(table)
-    _print_hardest(table, audit(table))
+    _print_hardest(table, suspects)
     log(f"{num_suspects:,} of {len(table):,} samples are probably mislabelled: another class is nearer.")
+    log(
+        f"About {wrong['value']:,} labels are wrong, at least {wrong['low']:,} and at most {wrong['high']:,}; "
+        "the most probable come first."
+    )
     log(f"In {out}: {', '.join(files)}.")
 
 
-def _open(arguments: argparse.Namespace, out: Path):
+def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     """The feature source, and the data set where samples can be shown."""
     from diffident.data import open_dataset
     from diffident.extraction import extract
