@@ -134,7 +134,7 @@ def test_columns_without_numbers_are_left_out_and_said(tmp_path):
 
 MISTAKES = {
     "mixed": (
-        "text,label\na,1\nb,cat\n",
+        "text,label\na,1\nb,cat\nc,2\nd,dog\n",
         "`label` must hold numbers or names, not both; got 1 at row 2 and 'cat' at row 3 of {path}. "
         "Write all labels in one way.",
     ),
@@ -146,7 +146,10 @@ MISTAKES = {
         "text,label\na,x\nb,  \n",
         "`label` must have a label in every row; got none at row 3 of {path}. Fill it in, or remove the row.",
     ),
-    "negative": ("text,label\na,-1\nb,0\n", "`label` must be at least 0; got -1 at row 2 of {path}. Re-index."),
+    "negative": (
+        "text,label\na,0\nb,-1\nc,-1\n",
+        "`label` must be at least 0; got -1 at row 3 of {path}. Re-index.",
+    ),
     "fraction": (
         "text,label\na,1\nb,0.5\n",
         "`label` must hold class numbers or names; got 0.5 at row 3 of {path}. "
