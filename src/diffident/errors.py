@@ -36,6 +36,10 @@ class UnavailableError(DiffidentError, OSError):
     """Weights or data could not be fetched, because the network or the hub is out of reach."""
 
 
+class DataWarning(UserWarning):
+    """Something in the data was left out or is probably not meant so."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence that names near choices, then all of them; for the end of an error message."""
     choices = sorted(choices)

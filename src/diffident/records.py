@@ -145,14 +145,18 @@ def positions_of(ids: np.ndarray, wanted: np.ndarray, *, what: str, where: str) 
     Raises:
         IdMismatchError: an id is missing or occurs twice; names the first three.
     """
-    positions = {str(sample): row for row, sample in enumerate(ids)}
+    known, asked = list(map(str, ids.tolist())), list(map(str, wanted.tolist()))
+    positions = dict(zip(known, range(len(known)), strict=True))
     if len(positions) != len(ids):
         raise IdMismatchError(f"`ids` of {where} must be unique; {len(ids) - len(positions)} occur twice.")
-    missing = [str(sample) for sample in wanted if str(sample) not in positions]
-    if missing:
+    if known == asked:
+        return np.arange(len(known), dtype=np.int64)
+    found = list(map(positions.get, asked))
+    if None in found:
+        missing = [sample for sample, position in zip(asked, found, strict=True) if position is None]
         shown = ", ".join(repr(m) for m in missing[:3])
         raise IdMismatchError(
             f"{len(missing)} of {len(wanted)} ids of {what} are not in {where}: first {shown}. "
             f"Make {where} from the same dataset."
         )
-    return np.fromiter((positions[str(sample)] for sample in wanted), dtype=np.int64, count=len(wanted))
+    return np.array(found, dtype=np.int64)

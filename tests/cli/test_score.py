@@ -129,7 +129,10 @@ def test_several_features_are_combined(combine, tmp_path, features, out, capsys)
         (["--method", "knn", "--set", "neighbors=3"], "Did you mean `neighbours`"),
         (["--method", "knn", "--set", "neighbours=few"], "`neighbours` must be a whole number; got 'few'"),
         (["--set", "shrinkage"], "`--set` must be key=value; got 'shrinkage'"),
-        (["--method", "knn", "--shrinkage", "0.1"], "`--shrinkage` must be used with rmd or squared-distance; got"),
+        (
+            ["--method", "knn", "--shrinkage", "0.1"],
+            "`--shrinkage` must be used with rmd, posterior, squared-distance; got",
+        ),
         (["--label-features", "x.npz"], "`--label-features` must be used with zero-shot; got --method rmd"),
         (["--method", "zero-shot"], "label_features.safetensors, which is not there"),
         (["--method", "zero-shot", "--label-features", "open_clip:ViT-B-32/t"], "`label_names` must name at least one"),

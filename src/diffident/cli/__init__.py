@@ -3,9 +3,12 @@
 import argparse
 import importlib
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import diffident
-from diffident.errors import DiffidentError, InputError, MissingDependencyError, did_you_mean
+from diffident.errors import DataWarning, DiffidentError, InputError, MissingDependencyError, did_you_mean
 
 COMMANDS = {
     "quickstart": "the whole way, end to end, on data that comes with it",
@@ -63,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.command is None:
             parser.print_help()
             return 2
-        parsed.run(parsed)
+        with _data_warnings_on_one_line():
+            parsed.run(parsed)
     except (InputError, MissingDependencyError) as error:
         return _fail(error, 2)
     except (DiffidentError, OSError) as error:
@@ -72,6 +76,23 @@ def main(arguments: list[str] | None = None) -> int:
         print("diffident: interrupted; finished work is kept.", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _data_warnings_on_one_line() -> Iterator[None]:
+    """Show what was left out of the data, always and without the place in our source."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def one_line(message, category, *place, **options):
+            if issubclass(category, DataWarning):
+                print(f"diffident: note: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                show(message, category, *place, **options)
+
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = one_line
+        yield
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -86,7 +86,7 @@ def method_options(arguments: argparse.Namespace) -> dict[str, Any]:
         if name in options and arguments.method not in users:
             flag = f"--{name.replace('_', '-')}"
             raise InputError(
-                f"`{flag}` must be used with {' or '.join(users)}; got --method {arguments.method}. Leave it out."
+                f"`{flag}` must be used with {', '.join(users)}; got --method {arguments.method}. Leave it out."
             )
     return options
 

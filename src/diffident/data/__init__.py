@@ -1,5 +1,7 @@
-"""Data sets, in every form that DATA can have; one file a form."""
+"""Data sets, in every form that DATA can have."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,13 @@ from diffident.data.arrays import open_digits, open_npy, open_npz
 from diffident.data.columns import near_path
 from diffident.data.dataset import Dataset
 from diffident.data.folders import open_image_folder
-from diffident.data.hub import open_hub, open_torchvision
-from diffident.data.tables import ColumnChoice, open_csv, open_jsonl, open_parquet
-from diffident.errors import InputError
+from diffident.data.hub import open_hub
+from diffident.data.parquet import open_parquet, parquet_files
+from diffident.data.tables import ColumnChoice
+from diffident.data.text_files import open_csv, open_jsonl
+from diffident.data.torchvision_sets import open_torchvision
+from diffident.errors import DiffidentError, InputError
+from diffident.files import first_line
 
 _FORMS = (
     "a folder of class folders, .parquet, .csv, .tsv, .jsonl, .npz, .npy, hf:NAME[:SPLIT], torchvision:NAME[:SPLIT], "
@@ -33,12 +39,15 @@ def open_dataset(
         spec: A folder of class folders with images; a Parquet file or folder in the Hugging Face layout
             (`FOLDER:SPLIT` if it holds several splits); CSV, TSV or JSONL; .npz or .npy; `hf:NAME[:SPLIT]`;
             `torchvision:NAME[:SPLIT]`; `digits[:SPLIT]`. Tables without a text or image column are vectors of their
-            numeric columns.
+            numeric columns; columns with `label` in their names are further labels, not numbers to learn from.
         label_column: Default: the first of label, labels, fine_label, target, class, category, intent, y.
         text_column: Default: the first of text, sentence, content, utterance, review, question.
         image_column: Default: the first of image, img, image_path, path, file, filename, file_name.
         id_column: Default: `id`, else ids are made of the file's name and the row.
         limit: Only so many samples, evenly spaced over the data; ids stay the same.
+
+    Warns:
+        DataWarning: columns without numbers are left out of the vectors.
 
     Raises:
         InputError: nothing there, or something in it is wrong; says what, where and how to mend it.
@@ -61,24 +70,39 @@ def open_dataset(
 
 def _open(spec: str, choice: ColumnChoice) -> Dataset:
     family, _, rest = spec.partition(":")
-    if family in ("digits", "hf", "torchvision") and (rest or family == "digits"):
-        _refuse_columns(spec, choice, ("label_column",) if family != "hf" else ())
     if family == "digits":
+        _refuse_columns(spec, choice)
         return open_digits(rest or None)
-    if family in ("hf", "torchvision") and rest:
+    if family == "torchvision" and rest:
+        _refuse_columns(spec, choice)
         name, _, split = rest.partition(":")
-        return open_hub(name, split or "train", choice) if family == "hf" else open_torchvision(name, split or None)
+        return open_torchvision(name, split or None)
+    if family == "hf" and rest:
+        name, _, split = rest.partition(":")
+        return open_hub(name, split or "train", choice)
+    try:
+        return _open_path(spec, choice)
+    except OSError as error:
+        if isinstance(error, DiffidentError):
+            raise
+        reason = error.strerror or first_line(error)
+        raise InputError(f"`DATA` must be readable; {error.filename or spec}: {reason}. Check its rights.") from None
+
+
+def _open_path(spec: str, choice: ColumnChoice) -> Dataset:
     path, split = Path(spec), None
-    if not path.exists() and ":" in spec and Path(spec.rpartition(":")[0]).is_dir():
+    if not os.path.exists(spec) and os.path.isdir(spec.rpartition(":")[0]):
         path, split = Path(spec.rpartition(":")[0]), spec.rpartition(":")[2]
-    if not path.exists():
+    elif not os.path.exists(spec):
         raise InputError(f"`DATA` must be there; got {spec}, which is not. {near_path(path)} Forms: {_FORMS}.")
-    if path.is_dir():
-        is_parquet = any(path.rglob("*.parquet"))
-        if not is_parquet:
-            _refuse_columns(spec, choice, ("label_column",))
-        return open_parquet(path, split, choice) if is_parquet else open_image_folder(path)
-    return _open_file(path, choice)
+    if not path.is_dir():
+        return _open_file(path, choice)
+    if any(parquet_files(path)):
+        return open_parquet(path, split, choice)
+    if split is not None:
+        raise InputError(f"`DATA` must be Parquet to have splits; got {spec}. Name a folder: {path / split}.")
+    _refuse_columns(spec, choice)
+    return open_image_folder(path)
 
 
 def _open_file(path: Path, choice: ColumnChoice) -> Dataset:
@@ -90,15 +114,16 @@ def _open_file(path: Path, choice: ColumnChoice) -> Dataset:
     if suffix in (".jsonl", ".ndjson"):
         return open_jsonl(path, choice)
     if suffix == ".npz":
+        _refuse_columns(str(path), replace(choice, label_column=None))
         return open_npz(path, choice.label_column)
     if suffix == ".npy":
-        _refuse_columns(str(path), choice, ("label_column",))
+        _refuse_columns(str(path), choice)
         return open_npy(path)
     raise InputError(f"`DATA` must be in a known form; got {path}. Forms: {_FORMS}.")
 
 
-def _refuse_columns(spec: str, choice: ColumnChoice, names: tuple[str, ...]) -> None:
-    for name in names:
-        if getattr(choice, name) is not None:
+def _refuse_columns(spec: str, choice: ColumnChoice) -> None:
+    for name, value in vars(choice).items():
+        if value is not None:
             option = "--" + name.replace("_", "-")
             raise InputError(f"`{option}` must be used with a table; {spec} has no columns. Leave it out.")

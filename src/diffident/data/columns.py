@@ -1,8 +1,12 @@
-"""Tables: which column is what, and labels from any kind of column."""
+"""Columns of tables: which is what, and ids and labels from any kind of cell."""
 
 import math
-from collections import Counter
+import os
+import re
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +16,9 @@ LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category", "
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "review", "question")
 IMAGE_NAMES = ("image", "img", "image_path", "path", "file", "filename", "file_name")
 ID_NAMES = ("id",)
+# More classes than the largest benchmarks have: a number beyond is an id, an amount or a date.
+MOST_CLASSES = 100_000
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 def find_column(columns: list[str], wanted: str | None, usual: tuple[str, ...], what: str, where: str) -> str | None:
@@ -29,118 +36,171 @@ def find_column(columns: list[str], wanted: str | None, usual: tuple[str, ...], 
     return wanted
 
 
+def is_missing(cell: Any) -> bool:
+    """Whether a cell of a label, id, path or number holds nothing: null, NaN or blank text."""
+    return (
+        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and not cell.strip())
+    )
+
+
 def read_labels(
-    values: list, column: str, where: str, *, first_line: int = 0, names: tuple[str, ...] | None = None
+    values: list, column: str, where: str, *, rows: Sequence[int], names: tuple[str, ...] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Classes (n,) int64 and the classes' names, from numbers or words.
 
     Args:
-        values: One entry per sample: int, whole float, bool, numeric string, class name, or None.
+        values: One cell per sample. Whole numbers (1, 1.0, "1", "1.0") are class numbers; all other words, and true
+            and false, are names of classes, in the order of the alphabet.
         column: The column's name, for errors.
         where: The file, for errors.
-        first_line: Line number of the first entry, for errors.
+        rows: Row number of each cell, for errors.
         names: Names that are known already; words must be among them.
 
     Raises:
-        InputError: an entry is missing, negative or no whole number; numbers and words are mixed.
+        InputError: a cell is missing, negative, a fraction, too large for a class, or neither number nor word; numbers
+            and words are mixed; a name is unknown.
     """
-    words, numbers = {}, {}
-    for row, value in enumerate(values):
-        line = row + first_line
-        if (
-            value is None
-            or (isinstance(value, float) and math.isnan(value))
-            or (isinstance(value, str) and not value.strip())
-        ):
+    numbers: dict[Any, int] = {}
+    first: dict[bool, tuple[Any, int]] = {}
+    for value, row in _distinct(values, rows):
+        if is_missing(value):
             raise InputError(
-                f"`{column}` must have a label in every row; got none at row {line} of {where}. "
+                f"`{column}` must have a label in every row; got none at row {row} of {where}. "
                 "Fill it in, or remove the row."
             )
-        number = _whole_number(value)
-        (words if number is None else numbers).setdefault(str(value) if number is None else number, line)
-    if words and numbers:
-        (word, word_line), (number, number_line) = next(iter(words.items())), next(iter(numbers.items()))
+        number = _class_number(value, column, row, where)
+        first.setdefault(number is None, (value, row))
+        if number is not None:
+            _check_range(number, column, row, where, names)
+            numbers[value] = number
+    if len(first) == 2:
+        (number, number_row), (word, word_row) = first[False], first[True]
         raise InputError(
-            f"`{column}` must hold numbers or names, not both; got {number} at row {number_line} and {word!r} at row "
-            f"{word_line} of {where}. Write all labels in one way."
+            f"`{column}` must hold numbers or names, not both; got {number} at row {number_row} and {str(word)!r} at "
+            f"row {word_row} of {where}. Write all labels in one way."
         )
-    if words:
-        return _from_words(values, column, where, names)
-    labels = np.array([_whole_number(value) for value in values], dtype=np.int64)
-    if len(labels) and labels.min() < 0:
-        row = int(np.flatnonzero(labels < 0)[0])
-        raise InputError(
-            f"`{column}` must be at least 0; got {labels[row]} at row {row + first_line} of {where}. Re-index."
-        )
-    if names is not None and len(labels) and labels.max() >= len(names):
-        row = int(np.flatnonzero(labels >= len(names))[0])
-        raise InputError(
-            f"`{column}` must be in [0, {len(names)}); got {labels[row]} at row {row + first_line} of {where}. "
-            "Re-index the labels, or mend the list of label names."
-        )
-    return labels, names
+    if True in first:
+        return _from_words([str(value) for value in values], column, where, rows, names)
+    return np.array([numbers[value] for value in values], dtype=np.int64), names
 
 
-def _from_words(values: list, column: str, where: str, names: tuple[str, ...] | None):
-    words = [str(value) for value in values]
+def _distinct(values: list, rows: Sequence[int]) -> Iterable[tuple[Any, int]]:
+    """Each different cell with its first row, in the order of rows; all cells where types are mixed."""
+    if len(set(map(type, values))) == 1 and isinstance(values[0], str | int):
+        # The first row of several equal cells comes last, and stays.
+        first = dict(zip(reversed(values), reversed(rows), strict=True))
+        return sorted(first.items(), key=lambda pair: pair[1])
+    return zip(values, rows, strict=True)
+
+
+def _check_range(number: int, column: str, row: int, where: str, names: tuple[str, ...] | None) -> None:
+    if number < 0:
+        raise InputError(f"`{column}` must be at least 0; got {number} at row {row} of {where}. Re-index.")
+    limit = MOST_CLASSES if names is None else len(names)
+    if number >= limit:
+        how = "Choose another column" if names is None else "Re-index the labels, or mend the list of label names"
+        raise InputError(f"`{column}` must be in [0, {limit:,}); got {number} at row {row} of {where}. {how}.")
+
+
+def _from_words(words: list[str], column: str, where: str, rows: Sequence[int], names: tuple[str, ...] | None):
     names = names or tuple(sorted(set(words)))
     index = {name: number for number, name in enumerate(names)}
-    unknown = next((word for word in words if word not in index), None)
+    unknown = next(((word, row) for word, row in zip(words, rows, strict=True) if word not in index), None)
     if unknown is not None:
         raise InputError(
-            f"`{column}` must be a known label name; got {unknown!r} in {where}. {did_you_mean(unknown, names)}"
+            f"`{column}` must be a known label name; got {unknown[0]!r} at row {unknown[1]} of {where}. "
+            f"{did_you_mean(unknown[0], names)}"
         )
     return np.array([index[word] for word in words], dtype=np.int64), names
 
 
-def _whole_number(value) -> int | None:
-    """The integer that a cell holds, or None for words and fractions."""
+def _class_number(value: Any, column: str, row: int, where: str) -> int | None:
+    """The class number that a cell holds, or None for a name."""
     if isinstance(value, str):
         value = value.strip()
-        return int(value) if value.lstrip("+-").isdecimal() else None
-    if isinstance(value, bool | int | np.integer):
+        if not _NUMBER.fullmatch(value):
+            return None
+        if value.partition(".")[2].strip("0"):
+            raise _fraction(value, column, row, where)
+        return int(value.partition(".")[0][:30])  # far beyond any class is as good as the number itself
+    if isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, int | np.integer):
         return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else None
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value) or value != int(value):
+            raise _fraction(value, column, row, where)
+        return int(value)
+    raise InputError(
+        f"`{column}` must be a number or a name; got a {type(value).__name__} at row {row} of {where}. "
+        "Choose another column."
+    )
 
 
-def read_ids(values: list | None, name: str, num_rows: int, column: str, where: str) -> np.ndarray:
-    """Ids (n,) of str: the column's if there is one, else name and row.
+def _fraction(value: Any, column: str, row: int, where: str) -> InputError:
+    return InputError(
+        f"`{column}` must hold class numbers or names; got {value} at row {row} of {where}. "
+        "Write classes, or choose another column."
+    )
+
+
+def read_ids(values: Iterable | None, name: str, num_rows: int, column: str, where: str, rows: Sequence[int]):
+    """Ids, str objects (n,): the column's if there is one, else name and row.
 
     Raises:
-        InputError: an id occurs twice or is missing.
+        InputError: an id occurs twice, is missing, or is neither text nor a number.
     """
     if values is None:
         width = max(6, len(str(max(num_rows - 1, 0))))
         return np.array([f"{name}:{row:0{width}d}" for row in range(num_rows)], dtype=object)
-    if any(value is None for value in values):
-        raise InputError(f"`{column}` must have an id in every row; {where} lacks some. Fill them in.")
-    ids = np.array([str(value) for value in values], dtype=object)
-    twice = [sample for sample, count in Counter(ids).items() if count > 1]
-    if twice:
+    values = list(values)
+    if set(map(type, values)) != {str} or not all(map(str.strip, values)):
+        _check_ids(values, column, where, rows)
+    ids = np.array(list(map(str, values)), dtype=object)
+    seen: dict[str, int] = dict(zip(ids.tolist(), rows, strict=True))
+    if len(seen) < len(ids):
+        twice, row = next((one, row) for one, row in zip(ids, rows, strict=True) if seen[one] != row)
         raise InputError(
-            f"`{column}` must be unique; got {twice[0]!r} more than once in {where}. Choose another id column."
+            f"`{column}` must be unique; got {twice!r} at rows {row} and {seen[twice]} of {where}. "
+            "Choose another id column."
         )
     return ids
 
 
-def other_columns(table: dict[str, list], used: set[str], names: tuple[str, ...] | None) -> dict:
-    """Every other column that can serve as labels: whole numbers, or words that are label names."""
-    found = {}
+def _check_ids(values: list, column: str, where: str, rows: Sequence[int]) -> None:
+    for value, row in zip(values, rows, strict=True):
+        if is_missing(value) or not isinstance(value, str | int | float | np.integer):
+            got = "none" if is_missing(value) else f"a {type(value).__name__}"
+            raise InputError(
+                f"`{column}` must have an id in every row; got {got} at row {row} of {where}. Fill it in with text or "
+                "a number."
+            )
+
+
+def other_labels(values: list, names: tuple[str, ...] | None) -> np.ndarray | None:
+    """A further label column, int64 (n,): whole numbers, or words that are all label names; else None."""
     index = {name: number for number, name in enumerate(names or ())}
-    for column, values in table.items():
-        if column in used or any(value is None for value in values):
-            continue
-        if all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values):
-            found[column] = np.array(values, dtype=np.int64)
-        elif index and all(isinstance(value, str) and value in index for value in values):
-            found[column] = np.array([index[value] for value in values], dtype=np.int64)
-    return found
+    numbers: dict[Any, int] = {}
+    for value, _ in _distinct(values, range(len(values))):
+        number = index.get(value) if isinstance(value, str) else None
+        if number is None and not is_missing(value):
+            try:
+                number = _class_number(value, "", 0, "")
+            except InputError:
+                number = None
+        if number is None or not -MOST_CLASSES < number < MOST_CLASSES:
+            return None
+        numbers[value] = number
+    return np.array([numbers[value] for value in values], dtype=np.int64)
 
 
 def near_path(path: Path) -> str:
     """The end of an error about a path that is not there."""
     parent = path.parent
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         return f"{parent} is not there either."
-    entries = [entry.name for entry in parent.iterdir()][:1000]
+    try:
+        entries = [entry.name for entry in os.scandir(parent)][:1000]
+    except OSError:
+        entries = []
     return did_you_mean(path.name, entries).split("Choices:")[0].strip() or "Check the spelling."

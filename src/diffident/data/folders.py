@@ -7,37 +7,60 @@ from pathlib import Path
 import numpy as np
 
 from diffident.data.dataset import Dataset
-from diffident.data.tables import ReadImageFile
+from diffident.data.samples import IMAGE_SUFFIXES, ReadImageFile
 from diffident.errors import InputError
 
-IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
+_SPLITS = frozenset(["train", "training", "val", "valid", "validation", "dev", "test", "testing", "calibration"])
 
 
 def open_image_folder(folder: Path) -> Dataset:
-    """One class per sub-folder, in the order of their names; ids are `class/name.png`. Hidden files are passed over.
+    """One class per sub-folder, in the order of their names; ids are `class/name.png`.
+
+    Images may lie deeper in a class folder. Hidden files, and files that are no images by their suffix, are passed
+    over; an image beside the class folders is an error.
 
     Raises:
-        InputError: no class folders, or one without images; names it.
+        InputError: no class folders, or one without images; splits for classes; an image without a class.
     """
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    entries = [entry for entry in sorted(folder.iterdir()) if entry.name[0] != "."]
+    classes = [entry for entry in entries if entry.is_dir()]
     if not classes:
         raise InputError(
             f"`DATA` must be a folder of class folders; {folder} has none. Put each class's images in a folder."
         )
-    paths, labels, sizes = [], [], []
-    for label, one in enumerate(classes):
-        images = sorted(
-            path for path in one.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
+    if len(classes) > 1 and all(one.name.lower() in _SPLITS for one in classes):
+        raise InputError(
+            f"`DATA` must be one split; {folder} holds {', '.join(one.name for one in classes)}. "
+            f"For example: {classes[0]}."
         )
+    beside = next((entry for entry in entries if entry not in classes and _is_image(entry)), None)
+    if beside is not None:
+        raise InputError(f"`DATA` must have every image in a class folder; {beside} is in none. Move it.")
+    paths, labels, stats = [], [], []
+    for label, one in enumerate(classes):
+        images = sorted(path for path in one.rglob("*") if _is_image(path) and path.is_file())
         if not images:
             raise InputError(
                 f"`DATA` must have images in every class folder; {one} has none. Add some, or delete the folder."
             )
         paths += [path.relative_to(folder).as_posix() for path in images]
-        sizes += [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in images)]
+        stats += [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in images)]
         labels += [label] * len(images)
+    _check_names(paths, folder)
     ids = np.array(paths, dtype=object)
-    fingerprint = hashlib.sha256(json.dumps([paths, sizes]).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps([paths, stats]).encode()).hexdigest()
     names = tuple(one.name for one in classes)
     read = ReadImageFile(folder.resolve(), tuple(paths), ids)
-    return Dataset(folder.name, "image", ids, np.array(labels, dtype=np.int64), read, fingerprint, names)
+    return Dataset(folder.resolve().name, "image", ids, np.array(labels, dtype=np.int64), read, fingerprint, names)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
+
+
+def _check_names(paths: list[str], folder: Path) -> None:
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"`DATA` must have file names in UTF-8; got {path!r} in {folder}. Rename it.") from None

@@ -1,24 +1,21 @@
-"""Data sets by name: the Hugging Face hub and torchvision."""
+"""Data sets of the Hugging Face hub, and folders in any layout that `datasets` reads."""
 
 import hashlib
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from diffident.data.columns import read_ids, read_labels
 from diffident.data.dataset import Dataset
-from diffident.data.tables import ColumnChoice, open_table
-from diffident.errors import InputError, MissingDependencyError, UnavailableError, did_you_mean
+from diffident.data.tables import ColumnChoice, Table, open_table
+from diffident.errors import InputError, MissingDependencyError, UnavailableError
+from diffident.files import first_line
 
 
 def open_hub(name: str, split: str, choice: ColumnChoice) -> Dataset:
-    """A split of a Hugging Face data set.
+    """A split of a Hugging Face data set, by its name on the hub or by a local folder; memory-mapped.
 
     Raises:
         MissingDependencyError: `datasets` is not installed.
+        InputError: no such split, or a local folder that `datasets` cannot read.
         UnavailableError: the hub is out of reach and the data set is not in the cache.
     """
     try:
@@ -27,74 +24,35 @@ def open_hub(name: str, split: str, choice: ColumnChoice) -> Dataset:
         raise MissingDependencyError(
             "`hf:` must have the library datasets. Install it: pip install 'diffident[hub]'."
         ) from None
+    is_local = Path(name).exists()
     try:
         loaded = datasets.load_dataset(name, split=split)
-    except ValueError as error:
-        raise InputError(f"`hf:{name}:{split}` must be a data set and a split; {error}. Check both names.") from None
     except Exception as error:
+        # Builders raise whatever their readers raise.
+        if is_local or isinstance(error, ValueError):
+            raise InputError(
+                f"`hf:{name}:{split}` must be a data set and a split; {first_line(error)}. Check both names."
+            ) from None
         raise UnavailableError(
-            f"`hf:{name}` could not be loaded: {str(error).splitlines()[0]}. "
+            f"`hf:{name}` could not be loaded: {first_line(error)}. "
             "Without network, set HF_HOME to a filled cache, or pass the folder of its Parquet files as DATA."
         ) from None
-    names = {
+    table: Any = loaded.with_format("arrow")[:]
+    title = f"{Path(name).resolve().name if is_local else name.replace('/', '-')}:{split}"
+    class_names = {
         column: tuple(feature.names)
         for column, feature in loaded.features.items()
         if isinstance(feature, datasets.ClassLabel)
     }
-    table = loaded.with_format("arrow")[:]
-    title = f"{name.replace('/', '-')}:{split}"
-    fingerprint = hashlib.sha256(f"{name} {split} {loaded._fingerprint}".encode()).hexdigest()
-    return open_table(table, title, f"hf:{name}:{split}", Path(), choice, names, fingerprint)
-
-
-@dataclass(frozen=True)
-class _ReadTorchvision:
-    dataset: Any
-
-    def __call__(self, position: int) -> Any:
-        return self.dataset[position][0]
-
-
-def open_torchvision(name: str, split: str | None) -> Dataset:
-    """A torchvision data set, downloaded to DIFFIDENT_DATA (default ~/.cache/diffident) if it is not there yet."""
-    import torchvision.datasets as sets
-
-    known = [entry for entry in sets.__all__ if isinstance(getattr(sets, entry), type)]
-    if name not in known:
-        raise InputError(
-            f"`torchvision:` must be followed by a data set of torchvision's; got `{name}`. {did_you_mean(name, known)}"
-        )
-    root = Path(os.environ.get("DIFFIDENT_DATA", Path.home() / ".cache" / "diffident")) / "torchvision"
-    try:
-        loaded = _load_torchvision(getattr(sets, name), root, split)
-    except (OSError, RuntimeError) as error:
-        raise UnavailableError(
-            f"`torchvision:{name}` could not be loaded into {root}: {str(error).splitlines()[0]}. "
-            "Without network, put its files there, or pass another DATA."
-        ) from None
-    targets = getattr(loaded, "targets", None)
-    if targets is None:
-        targets = [loaded[row][1] for row in range(len(loaded))]
-    title = f"{name}:{split or 'train'}"
-    labels, names = read_labels(np.asarray(targets).tolist(), "targets", title)
-    classes = getattr(loaded, "classes", None)
-    names = tuple(map(str, classes)) if classes and labels.max() < len(classes) else names
-    fingerprint = hashlib.sha256(f"{title} {len(loaded)}".encode() + labels.tobytes()).hexdigest()
-    ids = read_ids(None, title, len(loaded), "id", title)
-    return Dataset(title, "image", ids, labels, _ReadTorchvision(loaded), fingerprint, names)
-
-
-def _load_torchvision(kind: type, root: Path, split: str | None) -> Any:
-    import inspect
-
-    accepted = inspect.signature(kind).parameters
-    options: dict[str, Any] = {"root": str(root)} if "root" in accepted else {}
-    if "download" in accepted:
-        options["download"] = True
-    if "train" in accepted:
-        if split not in (None, "train", "test"):
-            raise InputError(f"`torchvision:{kind.__name__}` must have split train or test; got `{split}`. Choose one.")
-        options["train"] = split != "test"
-    elif "split" in accepted and split is not None:
-        options["split"] = split
-    return kind(**options)
+    return open_table(
+        Table(
+            columns=dict(zip(table.column_names, table.columns, strict=True)),
+            name=title,
+            where=f"hf:{name}:{split}",
+            folder=Path(name) if is_local else Path(),
+            fingerprint=hashlib.sha256(f"{title} {loaded._fingerprint}".encode()).hexdigest(),
+            rows=range(len(table)),
+            class_names=class_names,
+        ),
+        choice,
+    )

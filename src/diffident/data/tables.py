@@ -1,17 +1,17 @@
-"""Parquet in the Hugging Face layout, CSV, TSV and JSONL: text, images, or numeric columns."""
+"""From columns to a data set: which are labels, ids and samples, whatever file they come from."""
 
 import hashlib
-import io
 import json
-from dataclasses import dataclass
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
-from PIL import Image
 
 from diffident.data.columns import (
     ID_NAMES,
@@ -19,12 +19,16 @@ from diffident.data.columns import (
     LABEL_NAMES,
     TEXT_NAMES,
     find_column,
-    other_columns,
+    is_missing,
+    other_labels,
     read_ids,
     read_labels,
 )
 from diffident.data.dataset import Dataset
-from diffident.errors import InputError, UnreadableSampleError
+from diffident.data.samples import ReadImageBytes, ReadImageFile, ReadText, ReadVector
+from diffident.errors import DataWarning, InputError
+
+Column = pa.ChunkedArray | list
 
 
 @dataclass(frozen=True)
@@ -37,269 +41,233 @@ class ColumnChoice:
     id_column: str | None = None
 
 
-def open_parquet(path: Path, split: str | None, choice: ColumnChoice) -> Dataset:
-    """A Parquet file, or a folder of them; the folder's files are split by the first word of their names."""
-    files = _split_files(path, split) if path.is_dir() else [path]
-    try:
-        tables = [pq.read_table(file) for file in files]
-        table = pa.concat_tables(tables, promote_options="default")
-    except pa.ArrowInvalid as error:
-        raise InputError(f"`DATA` must be readable Parquet; {path} is not: {error}. Write it anew.") from None
-    note = json.loads((tables[0].schema.metadata or {}).get(b"huggingface", b"{}"))
-    class_names = {
-        name: tuple(feature["names"])
-        for name, feature in note.get("info", {}).get("features", {}).items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
-    }
-    name = path.stem if split is None else f"{path.stem}:{split}"
-    return open_table(table, name, str(path), path.parent, choice, class_names, _hash_files(files))
-
-
-def _split_files(folder: Path, split: str | None) -> list[Path]:
-    files = sorted(folder.rglob("*.parquet"))
-    splits = sorted({file.name.split("-")[0].removesuffix(".parquet") for file in files})
-    if split is None and len(splits) > 1:
-        raise InputError(
-            f"`DATA` must name one split of {folder}; it has {', '.join(splits)}. For example: {folder}:{splits[0]}."
-        )
-    chosen = splits[0] if split is None else split
-    if chosen not in splits:
-        raise InputError(f"`DATA` must name a split of {folder}; got `{chosen}`. Splits: {', '.join(splits)}.")
-    return [file for file in files if file.name.split("-")[0].removesuffix(".parquet") == chosen]
-
-
-def open_csv(path: Path, choice: ColumnChoice) -> Dataset:
-    """A CSV or TSV file with a header line."""
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    content = _text_of(path)
-    try:
-        with io.BytesIO(content.encode()) as file:
-            header = pa_csv.read_csv(file, parse_options=_csv_rules(delimiter)).column_names
-        with io.BytesIO(content.encode()) as file:
-            strings = pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""],
-                quoted_strings_can_be_null=False,
-            )  # fmt: skip
-            table = pa_csv.read_csv(file, parse_options=_csv_rules(delimiter), convert_options=strings)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"`DATA` must be a CSV file with a header line; {path} is not: {error}. Mend that row."
-        ) from None
-    return open_table(table, path.stem, str(path), path.parent, choice, {}, _hash_files([path]), first_line=2)
-
-
-def _csv_rules(delimiter: str) -> pa_csv.ParseOptions:
-    return pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-
-
-def open_jsonl(path: Path, choice: ColumnChoice) -> Dataset:
-    """A file with one JSON object a line; a key that a line lacks is a missing value."""
-    rows = []
-    for number, line in enumerate(_text_of(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"`DATA` must have JSON on every line; line {number} of {path} is not: {error}. Mend it."
-            ) from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f"`DATA` must have an object on every line; got {line[:40]} at line {number} of {path}. Mend it."
-            )
-        rows.append(row)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = {column: [row.get(column) for row in rows] for column in columns}
-    return open_table(table, path.stem, str(path), path.parent, choice, {}, _hash_files([path]), first_line=1)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"`DATA` must be UTF-8; {path} is not, at byte {error.start}. Convert it with: iconv -t utf-8."
-        ) from None
-    if not text.strip():
-        raise InputError(f"`DATA` must hold samples; {path} is empty. Choose another file.")
-    return text
-
-
-def open_table(
-    table: Any,
-    name: str,
-    where: str,
-    folder: Path,
-    choice: ColumnChoice,
-    class_names: dict[str, tuple[str, ...]],
-    fingerprint: str,
-    *,
-    first_line: int = 0,
-) -> Dataset:
-    """A data set from columns; image paths are relative to `folder`, `first_line` numbers the first row in errors."""
-    columns = list(table.column_names if isinstance(table, pa.Table) else table)
-    num_rows = len(table) if isinstance(table, pa.Table) else max((len(column) for column in table.values()), default=0)
-    if not num_rows:
-        raise InputError(f"`DATA` must hold samples; {where} has none. Choose another file or split.")
-    label = find_column(columns, choice.label_column, LABEL_NAMES, "label", where)
-    text = find_column(columns, choice.text_column, TEXT_NAMES, "text", where)
-    image = find_column(columns, choice.image_column, IMAGE_NAMES, "image", where)
-    identity = find_column(columns, choice.id_column, ID_NAMES, "id", where)
-    if text is not None and choice.image_column is None:
-        image = None
-    elif image is not None and choice.text_column is None:
-        text = None
-    cells = {column: _cells(table, column) for column in columns if column != image}
-    labels = names = None
-    if label is not None:
-        names = class_names.get(label) or _shared_names(label, cells[label], class_names)
-        labels, names = read_labels(cells[label], label, where, first_line=first_line, names=names)
-    ids = read_ids(None if identity is None else cells[identity], name, num_rows, identity or "id", where)
-    used = {column for column in (label, text, image, identity) if column is not None}
-    others = other_columns(cells, used, names) if isinstance(table, pa.Table) else {}
-    if text is not None:
-        modality, read = "text", ReadText(_texts(cells[text], text, where, first_line))
-    elif image is not None:
-        modality, read = "image", _image_reader(table, image, folder, ids)
-    else:
-        modality, read = "vector", _vector_reader(cells, used, where, first_line)
-    return Dataset(name, modality, ids, labels, read, fingerprint, names, others)
-
-
-def _shared_names(label: str, values: list, class_names: dict) -> tuple[str, ...] | None:
-    """The class names of the published label column, where another column of whole numbers fits them."""
-    for names in class_names.values():
-        if all(isinstance(value, int) and 0 <= value < len(names) for value in values):
-            return names
-    return None
-
-
-def _cells(table: Any, column: str) -> list:
-    return table[column].to_pylist() if isinstance(table, pa.Table) else table[column]
-
-
-def _texts(values: list, column: str, where: str, first_line: int) -> tuple[str, ...]:
-    for row, value in enumerate(values):
-        if value is None:
-            raise InputError(
-                f"`{column}` must have a text in every row; got none at row {row + first_line} of {where}. Fill it in."
-            )
-    return tuple(str(value) for value in values)
-
-
 @dataclass(frozen=True)
-class ReadText:
-    """The text at a position."""
+class Table:
+    """Columns and where they come from.
 
-    texts: tuple[str, ...]
+    Attributes:
+        columns: Arrow columns, or lists of what JSON holds; all of one length, at least one.
+        name: The data set's name; ids that the table lacks begin with it.
+        where: The file, for errors.
+        folder: Where relative image paths start.
+        fingerprint: Digest of the contents.
+        rows: Row number of each entry, for errors.
+        class_names: Names of the classes of the columns that have some.
+    """
 
-    def __call__(self, position: int) -> str:
-        return self.texts[position]
-
-
-@dataclass(frozen=True)
-class ReadVector:
-    """The numeric columns at a position, float32 (d,)."""
-
-    values: np.ndarray
-
-    def __call__(self, position: int) -> np.ndarray:
-        return self.values[position]
-
-
-@dataclass(frozen=True)
-class ReadImageBytes:
-    """Decodes the image at a position; the compressed bytes stay in one Arrow buffer."""
-
-    data: Any
-    ids: np.ndarray
-
-    def __call__(self, position: int) -> Image.Image:
-        return decode_image(self.data[position].as_py(), str(self.ids[position]))
-
-
-@dataclass(frozen=True)
-class ReadImageFile:
-    """Decodes the image file at a position."""
-
+    columns: dict[str, Column]
+    name: str
+    where: str
     folder: Path
-    paths: tuple[str, ...]
-    ids: np.ndarray
+    fingerprint: str
+    rows: Sequence[int]
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def __call__(self, position: int) -> Image.Image:
-        try:
-            content = (self.folder / self.paths[position]).read_bytes()
-        except OSError as error:
-            raise UnreadableSampleError(
-                f"sample `{self.ids[position]}` must be a readable image file; {self.folder / self.paths[position]}: "
-                f"{error.strerror}. Mend the path, or remove the row."
-            ) from None
-        return decode_image(content, str(self.ids[position]))
+    def cells(self, column: str) -> list:
+        """The entries of a column as Python objects."""
+        values = self.columns[column]
+        return values if isinstance(values, list) else values.to_pylist()
 
 
-def decode_image(content: bytes | None, sample: str) -> Image.Image:
-    """The decoded picture, L or RGB; transparency on white.
+def open_table(table: Table, choice: ColumnChoice) -> Dataset:
+    """A data set from columns: text, images, or else the vectors of the numeric columns.
 
     Raises:
-        UnreadableSampleError: the bytes are no whole image; names the sample.
+        InputError: a column that is not there or does not hold what it should; says which, where and how to mend it.
     """
-    try:
-        with Image.open(io.BytesIO(content or b"")) as image:
-            image.load()
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                return Image.alpha_composite(white, image).convert("RGB")
-            return image.copy() if image.mode in ("L", "RGB") else image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is empty" if not content else str(error).split(" <")[0]
-        raise UnreadableSampleError(
-            f"sample `{sample}` must be a readable image; {reason}. Replace or remove it."
-        ) from None
+    if not len(table.rows):
+        raise InputError(f"`DATA` must hold samples; {table.where} has none. Choose another file or split.")
+    label, text, image, identity = _choose(table, choice)
+    used = {column for column in (label, text, image, identity) if column is not None}
+    cells = None if identity is None else table.cells(identity)
+    ids = read_ids(cells, table.name, len(table.rows), identity or "id", table.where, table.rows)
+    labels, names = _labels(table, label)
+    features: list[str] = []
+    if text is not None:
+        modality, read = "text", ReadText(_texts(table, text))
+    elif image is not None:
+        modality, read = "image", _image_reader(table, image, ids)
+    else:
+        vectors = _vectors(table, [column for column in table.columns if column not in used])
+        features, modality, read = list(vectors), "vector", ReadVector(np.stack(list(vectors.values()), axis=1))
+    others = _other_labels(table, used | set(features), names)
+    fingerprint = _fingerprint(table, [modality, text, image, identity, features], read)
+    return Dataset(table.name, modality, ids, labels, read, fingerprint, names, others)
 
 
-def _image_reader(table: Any, column: str, folder: Path, ids: np.ndarray):
-    kind = table.schema.field(column).type if isinstance(table, pa.Table) else pa.string()
-    if pa.types.is_struct(kind):
-        return ReadImageBytes(table[column].combine_chunks().field("bytes"), ids)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return ReadImageBytes(table[column].combine_chunks(), ids)
-    paths = _cells(table, column)
-    missing = next((row for row, path in enumerate(paths) if not path), None)
-    if missing is not None:
-        raise InputError(f"`{column}` must have a path in every row; sample `{ids[missing]}` has none. Fill it in.")
-    return ReadImageFile(folder, tuple(map(str, paths)), ids)
+def _choose(table: Table, choice: ColumnChoice) -> tuple[str | None, str | None, str | None, str | None]:
+    if choice.text_column is not None and choice.image_column is not None:
+        raise InputError("`--text-column` and `--image-column` must not be used together; leave one out.")
+    columns, where = list(table.columns), table.where
+    named = {name for name in vars(choice).values() if name is not None}
+    free = [column for column in columns if column not in named]
+
+    def find(wanted: str | None, usual: tuple[str, ...], what: str) -> str | None:
+        return find_column(free if wanted is None else columns, wanted, usual, what, where)
+
+    label = find(choice.label_column, LABEL_NAMES, "label")
+    text = None if choice.image_column is not None else find(choice.text_column, TEXT_NAMES, "text")
+    image = None if text is not None else find(choice.image_column, IMAGE_NAMES, "image")
+    return label, text, image, find(choice.id_column, ID_NAMES, "id")
 
 
-def _vector_reader(cells: dict[str, list], used: set[str], where: str, first_line: int) -> ReadVector:
-    columns = {}
-    for column, values in cells.items():
-        if column in used:
+def _labels(table: Table, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    if column is None:
+        return None, None
+    values = table.cells(column)
+    names = table.class_names.get(column)
+    if names is not None and all(value == -1 for value in values):
+        return None, names  # the convention of Hugging Face's for a split whose labels are kept back
+    if names is None:
+        names = _shared_names(table, values)
+    return read_labels(values, column, table.where, rows=table.rows, names=names)
+
+
+def _shared_names(table: Table, values: list) -> tuple[str, ...] | None:
+    """The class names of the published label column, where another column of whole numbers fits them."""
+    published = find_column(list(table.class_names), None, LABEL_NAMES, "label", table.where)
+    names = table.class_names[published] if published is not None else next(iter(table.class_names.values()), None)
+    fits = names is not None and all(type(value) is int and 0 <= value < len(names) for value in values)
+    return names if fits else None
+
+
+def _other_labels(table: Table, used: set[str], names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    found = {}
+    for column, values in table.columns.items():
+        kind = None if isinstance(values, list) else values.type
+        if column in used or (kind is not None and not _may_be_label(kind)):
             continue
-        try:
-            columns[column] = np.array(
-                [np.nan if value is None else float(value) for value in values], dtype=np.float32
-            )
-        except (TypeError, ValueError):
-            continue
-    if not columns:
-        raise InputError(
-            f"`DATA` must have a text, image or numeric column; {where} has the columns {', '.join(cells)}. "
-            "Name one with --text-column or --image-column."
-        )
-    for column, values in columns.items():
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0]) + first_line
+        labels = other_labels(table.cells(column), names)
+        if labels is not None:
+            found[column] = labels
+    return found
+
+
+def _may_be_label(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_integer(kind) or _is_text(kind)
+
+
+def _texts(table: Table, column: str) -> tuple[str, ...]:
+    """Texts; an empty one is a text (a CSV cannot say otherwise), a null is none."""
+    values = table.cells(column)
+    if set(map(type, values)) == {str}:
+        return tuple(values)
+    for value, row in zip(values, table.rows, strict=True):
+        if not isinstance(value, str | int | float) or value != value:
+            got = "none" if value is None or value != value else f"a {type(value).__name__}"
             raise InputError(
-                f"`{column}` must have a number in every row; got none at row {row} of {where}. Fill it in."
+                f"`{column}` must have a text in every row; got {got} at row {row} of {table.where}. Fill it in."
             )
-    return ReadVector(np.stack(list(columns.values()), axis=1))
+    return tuple(map(str, values))
 
 
-def _hash_files(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+def _image_reader(table: Table, column: str, ids: np.ndarray) -> ReadImageBytes | ReadImageFile:
+    values = table.columns[column]
+    kind = pa.string() if isinstance(values, list) else values.type
+    if not _is_text(kind):
+        return _bytes_reader(table, column, ids)
+    paths = table.cells(column)
+    for path, row in zip(paths, table.rows, strict=True):
+        if is_missing(path) or not isinstance(path, str):
+            got = "none" if is_missing(path) else f"a {type(path).__name__}"
+            raise InputError(
+                f"`{column}` must have a path in every row; got {got} at row {row} of {table.where}. Fill it in."
+            )
+    return ReadImageFile(table.folder, tuple(paths), ids)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+
+def _bytes_reader(table: Table, column: str, ids: np.ndarray) -> ReadImageBytes:
+    """Images as bytes, or as the struct of bytes and path that `datasets` writes."""
+    values: Any = table.columns[column]
+    parts = {"bytes": values}
+    if pa.types.is_struct(values.type):
+        parts = dict(zip([entry.name for entry in values.type], values.flatten(), strict=True))
+    nothing = pa.chunked_array([pa.nulls(len(ids))])
+    contents, paths = parts.get("bytes", nothing), parts.get("path", nothing)
+    if not (_is_bytes(contents.type) and _is_text(paths.type) and {"bytes", "path"} & parts.keys()):
+        raise InputError(
+            f"`{column}` must hold images or their paths; got {values.type} in {table.where}. Choose another."
+        )
+    missing = contents.is_null().to_numpy() & paths.is_null().to_numpy()
+    if missing.any():
+        row = table.rows[int(missing.argmax())]
+        raise InputError(f"`{column}` must have an image in every row; got none at row {row} of {table.where}. Add it.")
+    return ReadImageBytes(contents, paths, table.folder, ids)
+
+
+def _vectors(table: Table, columns: list[str]) -> dict[str, np.ndarray]:
+    """The numeric columns, float32 each; further label columns and row numbers of pandas are no features."""
+    found, left_out = {}, []
+    for column in columns:
+        if "label" in column.lower():
+            continue
+        is_index = column in ("", "Unnamed: 0") or column.startswith("__index_level_")
+        numbers = None if is_index else _numbers(table, column)
+        if numbers is None:
+            left_out.append(f"`{column}`")
+        else:
+            found[column] = numbers
+    if not found:
+        raise InputError(
+            f"`DATA` must have a text, image or numeric column; {table.where} has the columns "
+            f"{', '.join(table.columns) or 'none'}. Name one with --text-column or --image-column."
+        )
+    if left_out:
+        warnings.warn(f"no numbers in {', '.join(left_out)} of {table.where}: left out.", DataWarning, stacklevel=2)
+    return found
+
+
+def _numbers(table: Table, column: str) -> np.ndarray | None:
+    """The column as float32, or None where no entry is a number."""
+    values = table.cells(column)
+    try:
+        numbers = np.array(list(map(float, values)))
+    except (TypeError, ValueError, OverflowError):
+        numbers = np.array([_number(value) for value in values])
+    unknown = np.isnan(numbers)
+    if unknown.all():
+        return None
+    if unknown.any():
+        row = int(unknown.argmax())
+        missing = is_missing(values[row])
+        raise InputError(
+            f"`{column}` must have a number in every row; got {'none' if missing else repr(values[row])[:40]} at row "
+            f"{table.rows[row]} of {table.where}. {'Fill it in' if missing else 'Mend it, or remove the column'}."
+        )
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and named below
+        narrow = numbers.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        row = int((~np.isfinite(narrow)).argmax())
+        raise InputError(
+            f"`{column}` must be finite; got {numbers[row]:g} at row {table.rows[row]} of {table.where}. Mend it."
+        )
+    return narrow
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _fingerprint(table: Table, columns: list, read: Any) -> str:
+    """Digest of the contents, of the columns that are samples, and of the sizes and times of image files."""
+    stats = []
+    if isinstance(read, ReadImageFile):
+        for path in read.paths:
+            try:
+                found = os.stat(table.folder / path)
+                stats.append((found.st_size, found.st_mtime_ns))
+            except (OSError, ValueError):
+                stats.append(None)
+    return hashlib.sha256(json.dumps([table.fingerprint, columns, stats]).encode()).hexdigest()

@@ -63,6 +63,11 @@ def score_features(
     if len(labels) != len(ids):
         raise ShapeError(f"`labels` must be one per id; got {len(labels)} for {len(ids)}. Match them by id.")
     labels = labels.astype(np.int64, copy=False)
+    if labels.min() == labels.max():
+        raise InputError(
+            f"`labels` must be of at least 2 classes to tell hard from easy; got only {labels[0]}. "
+            "Add samples of another."
+        )
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if label_names is None else len(label_names)
     state = chosen.fit(blocks, labels, num_classes, **options)

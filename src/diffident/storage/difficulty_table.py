@@ -1,6 +1,7 @@
 """`difficulty.parquet`: the difficulty of every sample, in the data set's order."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffident.errors import InputError
+from diffident.files import first_line, read_parquet
 from diffident.records import DifficultyTable
 from diffident.storage.atomic import atomic_path
 
+_HOW = "Make it with: diffident score."
 _COLUMNS = {
     "id": pa.string(),
     "label": pa.int64(),
@@ -36,28 +39,47 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
     """Read what `write_difficulty_table` wrote, or a table with the same columns made elsewhere.
 
     Raises:
-        InputError: the file is not there, no Parquet, or lacks a column.
+        InputError: the file is not there, no Parquet, or lacks a column; a cell is null, of another kind or not finite;
+            an id occurs twice.
     """
     if not Path(path).is_file():
-        raise InputError(f"`difficulty` must be a file; got {path}, which is not there. Make it with: diffident score.")
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"`difficulty` must be Parquet; {path} is not ({error}). Make it with: diffident score."
-        ) from None
+        raise InputError(f"`difficulty` must be a file; got {path}, which is not there. {_HOW}")
+    table = read_parquet(path, "difficulty", _HOW)
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
         raise InputError(
-            f"`difficulty` must have the columns {', '.join(_COLUMNS)}; {path} lacks {', '.join(missing)}. "
-            "Make it with: diffident score."
+            f"`difficulty` must have the columns {', '.join(_COLUMNS)}; {path} lacks {', '.join(missing)}. {_HOW}"
         )
-    note = json.loads((table.schema.metadata or {}).get(b"diffident", b"{}"))
-    names = note.get("label_names")
-    ids, *columns = (table[name] for name in _COLUMNS)
-    return DifficultyTable(
-        np.array(ids.to_pylist(), dtype=object),
-        *(column.to_numpy() for column in columns),
-        metadata=note.get("metadata", {}),
-        label_names=None if names is None else tuple(names),
-    )
+    columns = {name: _column(table[name], name, kind, path) for name, kind in _COLUMNS.items()}
+    ids, difficulty = columns["id"], columns["difficulty"]
+    if len(set(ids)) < len(ids):
+        twice, count = Counter(ids).most_common(1)[0]
+        raise InputError(f"`id` must be unique; got {twice!r} {count} times in {path}. {_HOW}")
+    if not np.isfinite(difficulty).all():
+        row = int((~np.isfinite(difficulty)).argmax())
+        raise InputError(f"`difficulty` must be finite; got {difficulty[row]} at {ids[row]!r} of {path}. {_HOW}")
+    metadata, names = _note(table, path)
+    return DifficultyTable(*columns.values(), metadata=metadata, label_names=names)
+
+
+def _column(values: pa.ChunkedArray, name: str, kind: pa.DataType, path: str | Path) -> np.ndarray:
+    try:
+        cast = values.cast(kind)
+    except pa.ArrowException:
+        raise InputError(f"`{name}` must be {kind}; got {values.type} in {path}. {_HOW}") from None
+    if cast.null_count:
+        row = int(cast.is_null().to_numpy().argmax())
+        raise InputError(f"`{name}` must be there in every row; got null at row {row} of {path}. {_HOW}")
+    return np.array(cast.to_pylist(), dtype=object) if kind == pa.string() else cast.to_numpy()
+
+
+def _note(table: pa.Table, path: str | Path) -> tuple[dict, tuple[str, ...] | None]:
+    """What the file's metadata says about the method, and the names of the classes."""
+    try:
+        note = json.loads((table.schema.metadata or {}).get(b"diffident", b"{}"))
+        names = note.get("label_names")
+        return dict(note.get("metadata", {})), None if names is None else tuple(map(str, names))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"`difficulty` must have the metadata of diffident; {path}: {first_line(error)}. {_HOW}"
+        ) from None

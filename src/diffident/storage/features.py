@@ -15,13 +15,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffident.errors import InputError, did_you_mean
+from diffident.files import first_line, npz_keys, read_npz, read_parquet
 from diffident.records import Features
 from diffident.storage.atomic import atomic_path, write_text
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _BLOCK_ROWS = 16_384
-_KEYS = ("format_version", "encoder", "dataset", "num_features", "dtype", "complete", "shards", "skipped")
+_MANIFEST_ENTRIES = {
+    "encoder": dict,
+    "dataset": dict,
+    "num_features": int,
+    "dtype": str,
+    "complete": bool,
+    "shards": list,
+    "skipped": list,
+    "label_names": list | None,
+}
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,7 @@ def is_features(path: str | Path) -> bool:
     """Whether this is a feature store, or an .npz with `features`."""
     path = Path(path)
     if path.suffix == ".npz" and path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            return "features" in file.files
+        return "features" in npz_keys(path, "FEATURES")
     return (path / MANIFEST).is_file()
 
 
@@ -127,16 +136,40 @@ def open_features(path: str | Path, *, label_column: str | None = None) -> Featu
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a store, finished or not."""
+    """The manifest of a store, finished or not.
+
+    Raises:
+        InputError: it is no JSON, or lacks an entry; a manifest of another format version is returned as it is.
+    """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"`FEATURES` must have a readable manifest; {path}: {error}. Extract anew.") from None
-    missing = [key for key in _KEYS if not isinstance(manifest, dict) or key not in manifest]
-    if missing:
-        raise InputError(f"`FEATURES` must have a whole manifest; {path} lacks {', '.join(missing)}. Extract anew.")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"`FEATURES` must have a readable manifest; {path}: {first_line(error)}. Extract anew."
+        ) from None
+    if not isinstance(manifest, dict):
+        raise InputError(f"`FEATURES` must have a readable manifest; {path} holds no JSON object. Extract anew.")
+    if manifest.get("format_version") == FORMAT_VERSION:
+        _check_manifest(manifest, path)
     return manifest
+
+
+def _check_manifest(manifest: dict, path: Path) -> None:
+    wrong = [
+        key
+        for key, kind in _MANIFEST_ENTRIES.items()
+        if not isinstance(manifest.get(key), kind) or isinstance(manifest.get(key), bool) != (kind is bool)
+    ]
+    if wrong:
+        raise InputError(f"`FEATURES` must have a whole manifest; {path} lacks a good {wrong[0]}. Extract anew.")
+    for number, shard in enumerate(manifest["shards"]):
+        good = isinstance(shard, dict) and all(isinstance(shard.get(key), str) for key in ("file", "sha256"))
+        if not good or type(shard.get("rows")) is not int or Path(shard["file"]).name != shard["file"]:
+            raise InputError(
+                f"`FEATURES` must have a whole manifest; {path} lacks a good file, rows or sha256 of shard {number}. "
+                "Extract anew."
+            )
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
@@ -163,11 +196,12 @@ def read_shard(folder: Path, shard: dict) -> Float[Tensor, "n d"]:
         values = load_file(path)["features"]
     except Exception as error:
         raise InputError(
-            f"`FEATURES` must be whole; {path} cannot be read: {error}. Extract again into a new folder."
+            f"`FEATURES` must be whole; {path} cannot be read: {first_line(error)}. Extract again into a new folder."
         ) from None
-    if len(values) != shard["rows"]:
+    if values.ndim != 2 or len(values) != shard["rows"]:
         raise InputError(
-            f"`FEATURES` must be whole; {path} has {len(values)} rows, not {shard['rows']}. Extract again."
+            f"`FEATURES` must be whole; {path} is of shape {list(values.shape)}, not [{shard['rows']}, d]. "
+            "Extract again into a new folder."
         )
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
@@ -213,41 +247,59 @@ def _open_store(path: Path) -> FeatureSource:
         raise InputError(
             f"`FEATURES` must be finished; {path} is not. Run the same `diffident extract` again: it goes on."
         )
-    table = pq.read_table(path / "index.parquet")
+    table = read_parquet(path / "index.parquet", "FEATURES", "Extract again into a new folder.")
+    columns = _index_columns(table, path)
     names = manifest["label_names"]
-    used = ("id", "label", "shard", "row")
+    num_rows = sum(shard["rows"] for shard in manifest["shards"])
+    if len(table) != num_rows:
+        raise InputError(
+            f"`FEATURES` must be whole; {path / 'index.parquet'} has {len(table)} rows, the shards {num_rows}. "
+            "Extract again into a new folder."
+        )
     return FeatureSource(
         path=path,
-        ids=np.array(table["id"].to_pylist(), dtype=object),
-        labels=table["label"].to_numpy().copy() if "label" in table.column_names else None,
-        label_names=None if names is None else tuple(names),
-        columns={name: table[name].to_numpy().copy() for name in table.column_names if name not in used},
-        encoder=manifest["encoder"]["name"],
+        ids=columns.pop("id"),
+        labels=columns.pop("label", None),
+        label_names=None if names is None else tuple(map(str, names)),
+        columns=columns,
+        encoder=str(manifest["encoder"].get("name", "unknown")),
         num_features=manifest["num_features"],
         shards=tuple(manifest["shards"]),
     )
 
 
+def _index_columns(table: pa.Table, path: Path) -> dict[str, np.ndarray]:
+    """`id`, `label` if there, and the other label columns."""
+    if "id" not in table.column_names:
+        raise InputError(f"`FEATURES` must have ids; {path / 'index.parquet'} has no column id. Extract anew.")
+    columns = {}
+    for name in table.column_names:
+        kind = pa.string() if name == "id" else pa.int64()
+        if name in ("shard", "row"):
+            continue
+        if table[name].type != kind or table[name].null_count:
+            raise InputError(
+                f"`{name}` must be {kind} without nulls; got {table[name].type} with {table[name].null_count} in "
+                f"{path / 'index.parquet'}. Extract anew."
+            )
+        columns[name] = np.array(table[name].to_pylist(), dtype=object if name == "id" else np.int64)
+    return columns
+
+
 def _open_npz(path: Path) -> FeatureSource:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError) as error:
-        raise InputError(f"`FEATURES` must be a readable .npz; {path} is not: {error}. Write it anew.") from None
+    arrays = read_npz(path, "FEATURES")
     values = arrays.pop("features", None)
-    if values is None or values.ndim != 2 or not len(values) or values.dtype.kind != "f":
-        got = f"it holds {', '.join(arrays)}" if values is None else f"got {values.dtype} {list(values.shape)}"
+    if values is None or values.ndim != 2 or not values.size or values.dtype.kind != "f":
+        got = (
+            f"it holds {', '.join(arrays) or 'nothing'}"
+            if values is None
+            else f"got {values.dtype} {list(values.shape)}"
+        )
         raise InputError(
-            f"`features` must be floats [n, d] with n at least 1; {got} at {path}. Save it under that name."
+            f"`features` must be floats [n, d] with n and d at least 1; {got} at {path}. Save it under that name."
         )
     count = len(values)
-    ids = arrays.pop("ids", None)
-    if ids is None:
-        ids = [f"{path.stem}:{row:0{max(6, len(str(count)))}d}" for row in range(count)]
-    if len(ids) != count or len(set(map(str, ids))) != count:
-        raise InputError(
-            f"`ids` must be unique and one per row; got {len(set(map(str, ids)))} for {count} rows at {path}."
-        )
+    ids = _npz_ids(arrays.pop("ids", None), count, path)
     names = arrays.pop("label_names", None)
     columns = {key: a.astype(np.int64) for key, a in arrays.items() if a.shape == (count,) and a.dtype.kind in "iu"}
     labels = columns.pop("labels", None)
@@ -256,16 +308,33 @@ def _open_npz(path: Path) -> FeatureSource:
         raise InputError(
             f"`labels` must be integers [{count}]; got {got.dtype} {list(got.shape)} at {path}. Save one per row."
         )
+    if labels is not None and (labels.min() < 0 or (names is not None and labels.max() >= names.size)):
+        limit = "at least 0" if names is None else f"in [0, {names.size}), the range of `label_names`"
+        row = int(((labels < 0) | (labels >= (np.inf if names is None else names.size))).argmax())
+        raise InputError(f"`labels` must be {limit}; got {labels[row]} at row {row} of {path}. Re-index.")
     return FeatureSource(
         path=path,
-        ids=np.array([str(sample) for sample in ids], dtype=object),
+        ids=ids,
         labels=labels,
-        label_names=None if names is None else tuple(map(str, names)),
+        label_names=None if names is None else tuple(map(str, names.reshape(-1))),
         columns=columns,
         encoder="unknown",
         num_features=values.shape[1],
         array=torch.from_numpy(values),
     )
+
+
+def _npz_ids(ids: np.ndarray | None, count: int, path: Path) -> np.ndarray:
+    if ids is None:
+        width = max(6, len(str(count)))
+        return np.array([f"{path.stem}:{row:0{width}d}" for row in range(count)], dtype=object)
+    found = list(map(str, ids.reshape(-1).tolist()))
+    if ids.shape != (count,) or len(set(found)) != count:
+        raise InputError(
+            f"`ids` must be unique and one per row; got {list(ids.shape)} with {len(set(found))} different ones for "
+            f"{count} rows at {path}. Save one per row."
+        )
+    return np.array(found, dtype=object)
 
 
 def file_digest(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Predictions as Parquet (`id`, `label`, `logits`), and what others write: `.npz`, or probabilities for logits."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from diffident.errors import InputError, ShapeError
+from diffident.files import first_line, read_npz, read_parquet
 from diffident.records import Predictions
 from diffident.storage.atomic import atomic_path
 
@@ -78,18 +78,10 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], None]:
-    columns: dict[str, np.ndarray] = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            held = list(file.files)
-            for name, key in (("logits", "logits"), ("probs", "probs"), ("labels", "label"), ("ids", "id")):
-                if name in held:
-                    columns[key] = file[name]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"`predictions` must be a readable .npz; got {path}: {_first_line(error)} "
-            f"Save plain numbers and strings with numpy.savez, without objects."
-        ) from error
+    arrays = read_npz(path, "predictions")
+    held = list(arrays)
+    keys = (("logits", "logits"), ("probs", "probs"), ("labels", "label"), ("ids", "id"))
+    columns = {key: arrays[name] for name, key in keys if name in arrays}
     _check_present(columns, held, path)
     if "id" in columns:
         columns["id"] = np.array([str(sample) for sample in columns["id"].reshape(-1).tolist()], dtype=object)
@@ -97,12 +89,7 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], None]:
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"`predictions` must be Parquet or .npz; got {path}: {_first_line(error)} Run `diffident predict` again."
-        ) from error
+    table = read_parquet(path, "predictions", "Run `diffident predict` again.")
     held = table.column_names
     if "id" not in held:
         raise InputError(
@@ -239,10 +226,6 @@ def _label_names(metadata: dict[bytes, bytes], path: Path) -> tuple[str, ...] | 
         return None if names is None else tuple(str(name) for name in names)
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(
-            f"`diffident` in the schema's metadata must be a JSON object; got {path}: {_first_line(error)} "
+            f"`diffident` in the schema's metadata must be a JSON object; got {path}: {first_line(error)}. "
             f"Write the file again."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

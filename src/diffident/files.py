@@ -1,0 +1,96 @@
+"""Reading files that may be damaged: whatever goes wrong becomes one `InputError`."""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffident.errors import InputError
+
+
+def read_npz(path: str | Path, name: str) -> dict[str, np.ndarray]:
+    """Every array of an .npz; pickled objects are refused.
+
+    Args:
+        path: The file.
+        name: What the user calls it, for the error.
+
+    Raises:
+        InputError: no file, no .npz, truncated, or with pickled objects.
+    """
+    try:
+        with _opened_npz(path) as file:
+            return {key: file[key] for key in file.files}
+    except Exception as error:
+        # A damaged archive raises nearly anything: BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ...
+        raise _unreadable_array(path, name, ".npz", error) from None
+
+
+def npz_keys(path: str | Path, name: str) -> list[str]:
+    """The names of an .npz's arrays, without reading them; raises like `read_npz`."""
+    try:
+        with _opened_npz(path) as file:
+            return list(file.files)
+    except Exception as error:
+        raise _unreadable_array(path, name, ".npz", error) from None
+
+
+def read_npy(path: str | Path, name: str) -> np.ndarray:
+    """The array of an .npy; raises like `read_npz`."""
+    try:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:
+        raise _unreadable_array(path, name, ".npy", error) from None
+
+
+def read_parquet(path: str | Path, name: str, how_to_mend: str) -> pa.Table:
+    """A Parquet file as it is: columns are not guessed from the names of its folders.
+
+    Raises:
+        InputError: no file, no Parquet, truncated, text that is no UTF-8, or two columns of one name.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            # A row group at a time, so that its compressed pages are gone before the next is read.
+            groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+            table = pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"`{name}` must be readable Parquet; {path} is not: {first_line(error)}. {how_to_mend}"
+        ) from None
+    twice = next((column for column in table.column_names if table.column_names.count(column) > 1), None)
+    if twice is not None:
+        raise InputError(f"`{name}` must name every column once; {path} has `{twice}` twice. Rename one.")
+    return table
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text without its full stop, else the exception's name."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".:") if lines else type(error).__name__
+
+
+@contextmanager
+def _opened_npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
+    # Opened here, as numpy leaves a damaged file open; it also takes any file for a pickle, to be loaded unsafely.
+    with open(path, "rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise ValueError("it is no whole zip archive")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as file:
+            yield file
+
+
+def _unreadable_array(path: str | Path, name: str, suffix: str, error: Exception) -> InputError:
+    reason = str(error.strerror) if isinstance(error, OSError) and error.strerror else first_line(error)
+    reason = "it holds pickled objects" if "allow_pickle" in reason else reason
+    return InputError(
+        f"`{name}` must be a readable {suffix}; {path} is not: {reason}. Save plain numbers and strings with "
+        f"numpy.{'savez' if suffix == '.npz' else 'save'}, without objects."
+    )

@@ -1,0 +1,360 @@
+"""What a new user does wrong, and the one line that each command answers with."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from diffident.cli import main
+
+
+def save_photos(folder: Path, count: int = 6) -> Path:
+    """Two classes of noisy pictures, dark cats and light dogs."""
+    generator = np.random.default_rng(0)
+    for name, level in (("cat", 60), ("dog", 180)):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.clip(generator.normal(level, 20, (8, 8, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(32, 32), dtype=np.uint8)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Everything that the commands make of good photographs and texts."""
+    folder = tmp_path_factory.mktemp("finished")
+    photos = str(save_photos(folder / "photos"))
+    (folder / "notes.csv").write_text("text,label\n" + "good day,0\nbad night,1\n" * 4)
+    features, run = str(folder / "features"), str(folder / "run")
+    for command in (
+        ["extract", photos, "--encoder", "identity", "--out", features],
+        ["score", features, "--out", str(folder / "difficulty.parquet")],
+        ["audit", photos, "--encoder", "identity", "--out", str(folder / "audit")],
+        ["train", photos, "--test", photos, "--model", "cnn-small", "--epochs", "1", "--out", run],
+        ["train", str(folder / "notes.csv"), "--model", "ngrams", "--epochs", "1", "--out", str(folder / "texts")],
+        ["predict", run, photos, "--out", str(folder / "predictions.parquet")],
+        ["evaluate", str(folder / "predictions.parquet"), "--out", str(folder / "evaluation.json")],
+    ):
+        assert main(command) == 0
+    return folder
+
+
+@pytest.fixture
+def work(finished, tmp_path, monkeypatch, capsys):
+    """A copy of what is finished, to work in."""
+    shutil.copytree(finished, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    capsys.readouterr()
+    return tmp_path / "work"
+
+
+def answer(capsys, *command: str) -> str:
+    """The one line that a wrong call prints, without the prefix."""
+    code = main(list(command))
+    captured = capsys.readouterr()
+    assert (code, captured.out, captured.err.count("\n")) == (2, "", 1), captured.err
+    return captured.err.strip().removeprefix("diffident: error: ")
+
+
+def commands_on(data: str, *options: str, out: str = "") -> list[list[str]]:
+    """Every command that reads DATA; without `out`, their results would replace those of earlier calls."""
+    return [
+        ["extract", data, "--encoder", "identity", "--out", f"{out}features", *options],
+        ["audit", data, "--encoder", "identity", "--out", f"{out}audit", *options],
+        ["train", data, "--model", "mlp", "--set", "epochs=1", "--out", f"{out}run", *options],
+        ["predict", "run", data, "--out", f"{out}predictions.parquet", *options],
+    ]
+
+
+def empty_class(work):
+    (save_photos(work / "pets") / "fish").mkdir()
+    return "pets"
+
+
+def photo_without_class(work):
+    save_photos(work / "pets")
+    shutil.move(work / "pets/cat/0.png", work / "pets/new.png")
+    return "pets"
+
+
+def splits_for_classes(work):
+    for split in ("train", "test"):
+        save_photos(work / "pets" / split)
+    return "pets"
+
+
+def text(name, content):
+    def make(work):
+        (work / name).write_text(content)
+        return name
+
+    return make
+
+
+MISTAKES = {
+    "empty class folder": (
+        empty_class,
+        [],
+        "`DATA` must have images in every class folder; pets/fish has none. Add some, or delete the folder.",
+    ),
+    "photo beside the folders": (
+        photo_without_class,
+        [],
+        "`DATA` must have every image in a class folder; pets/new.png is in none. Move it.",
+    ),
+    "folder of splits": (
+        splits_for_classes,
+        [],
+        "`DATA` must be one split; pets holds test, train. For example: pets/test.",
+    ),
+    "wrong path": (
+        lambda work: "photo",
+        [],
+        "`DATA` must be there; got photo, which is not. Did you mean `photos`? Forms: a folder of class folders, "
+        ".parquet, .csv, .tsv, .jsonl, .npz, .npy, hf:NAME[:SPLIT], torchvision:NAME[:SPLIT], digits[:SPLIT].",
+    ),
+    "missing label": (
+        text("a.csv", "text,label\ngood,0\nbad,\n"),
+        [],
+        "`label` must have a label in every row; got none at row 3 of a.csv. Fill it in, or remove the row.",
+    ),
+    "mixed labels": (
+        text("a.csv", "text,label\ngood,0\nbad,no\n"),
+        [],
+        "`label` must hold numbers or names, not both; got 0 at row 2 and 'no' at row 3 of a.csv. "
+        "Write all labels in one way.",
+    ),
+    "mixed numbers": (
+        text("a.csv", "size,label\n1.5,0\nbig,1\n"),
+        [],
+        "`size` must have a number in every row; got 'big' at row 3 of a.csv. Mend it, or remove the column.",
+    ),
+    "missing path": (
+        text("a.csv", "image,label\nphotos/cat/0.png,0\n,1\n"),
+        [],
+        "`image` must have a path in every row; got none at row 3 of a.csv. Fill it in.",
+    ),
+    "wrong column": (
+        text("a.csv", "text,sentiment\ngood,0\nbad,1\n"),
+        ["--label-column", "sentimant"],
+        "`--label-column` must name a column of a.csv; got `sentimant`. Did you mean `sentiment`? "
+        "Choices: sentiment, text.",
+    ),
+    "column of a folder": (
+        lambda work: "photos",
+        ["--label-column", "label"],
+        "`--label-column` must be used with a table; photos has no columns. Leave it out.",
+    ),
+    "text as Parquet": (
+        text("a.parquet", "text,label\ngood,0\nbad,1\n"),
+        [],
+        "`DATA` must be readable Parquet; a.parquet is not: Parquet magic bytes not found in footer. Either the file "
+        "is corrupted or this is not a parquet file. Write it anew.",
+    ),
+    "text as npz": (
+        text("a.npz", "text,label\ngood,0\nbad,1\n"),
+        [],
+        "`DATA` must be a readable .npz; a.npz is not: it is no whole zip archive. Save plain numbers and strings with "
+        "numpy.savez, without objects.",
+    ),
+    "JSON list": (
+        text("a.jsonl", '[{"text": "good", "label": 0}]'),
+        [],
+        '`DATA` must have an object on every line; got [{"text": "good", "label": 0}] at line 1 of a.jsonl. Mend it.',
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_every_command_on_wrong_data_gives_the_one_line(mistake, work, capsys):
+    make, options, expected = MISTAKES[mistake]
+    data = make(work)
+    before = contents(work)
+    for command in commands_on(data, *options):
+        line = answer(capsys, *command)
+        assert line.replace("`FEATURES`", "`DATA`") == expected
+    assert contents(work) == before
+
+
+IMAGES = {
+    "broken image": (
+        lambda path: path.write_bytes(b"no image"),
+        "sample `dog/3.png` must be a readable image; cannot identify image file. Replace or remove it.",
+    ),
+    "empty image": (
+        lambda path: path.write_bytes(b""),
+        "sample `dog/3.png` must be a readable image; it is empty. Replace or remove it.",
+    ),
+    "truncated JPEG": (
+        lambda path: path.write_bytes(jpeg()[:-300]),
+        "sample `dog/3.png` must be a readable image; image file is truncated (21 bytes not processed). "
+        "Replace or remove it.",
+    ),
+}
+SKIP = "Or leave such samples out with --on-error skip."
+
+
+@pytest.mark.parametrize("mistake", IMAGES)
+def test_image_that_cannot_be_read_is_named(mistake, work, capsys):
+    spoil, expected = IMAGES[mistake]
+    spoil(save_photos(work / "pets") / "dog/3.png")
+    before = contents(work)
+    assert answer(capsys, "extract", "pets", "--encoder", "identity", "--out", "new") == f"{expected} {SKIP}"
+    assert answer(capsys, "audit", "pets", "--encoder", "identity", "--out", "new audit") == f"{expected} {SKIP}"
+    assert answer(capsys, "train", "pets", "--model", "cnn-small", "--out", "new run") == expected
+    assert answer(capsys, "predict", "run", "pets", "--out", "predictions.parquet") == expected
+    after = contents(work)
+    assert {name: after[name] for name in before} == before
+
+
+def test_image_file_that_is_missing_is_named(work, capsys):
+    (work / "a.csv").write_text("image,label\nphotos/cat/0.png,0\nphotos/gone.png,1\n")
+    expected = (
+        "sample `a:000001` must be a readable image file; photos/gone.png: No such file or directory. Mend the path, "
+        "or remove the row."
+    )
+    assert answer(capsys, "extract", "a.csv", "--encoder", "identity", "--out", "new") == f"{expected} {SKIP}"
+    assert answer(capsys, "train", "a.csv", "--model", "cnn-small", "--out", "new run") == expected
+    assert answer(capsys, "predict", "run", "a.csv", "--out", "predictions.parquet") == expected
+    arguments = ["extract", "a.csv", "--encoder", "identity", "--on-error", "skip", "--out", "skipped"]
+    assert main(arguments) == 0
+    assert "1 unreadable samples were skipped" in capsys.readouterr().err
+
+
+def test_labels_of_one_class_are_refused(work, capsys):
+    shutil.rmtree(save_photos(work / "pets") / "dog")
+    before = contents(work)
+    expected = "`labels` must be of at least 2 classes to tell hard from easy; got only 0. Add samples of another."
+    assert main(["extract", "pets", "--encoder", "identity", "--out", "new"]) == 0
+    capsys.readouterr()
+    assert answer(capsys, "score", "new", "--out", "difficulty.parquet") == expected
+    assert answer(capsys, "audit", "pets", "--encoder", "identity", "--out", "new audit") == expected
+    assert answer(capsys, "train", "pets", "--model", "cnn-small", "--out", "new run") == (
+        "`data` must have at least 2 classes; got 1 at pets. Check labels."
+    )
+    after = contents(work)
+    assert {name: after[name] for name in before} == before
+
+
+def test_data_of_another_kind_than_in_training(work, capsys):
+    before = contents(work)
+    assert answer(capsys, "predict", "run", "notes.csv", "--out", "predictions.parquet") == (
+        "`data` must be image, as in training; got text at notes. Give other data."
+    )
+    assert answer(capsys, "predict", "texts", "photos", "--out", "predictions.parquet") == (
+        "`data` must be text, as in training; got image at photos. Give other data."
+    )
+    assert contents(work) == before
+
+
+def test_results_in_the_wrong_place(work, capsys):
+    before = contents(work)
+    for wrong in ("photos", "notes.csv", "difficulty.parquet", "run", "nowhere"):
+        assert answer(capsys, "score", wrong, "--out", "difficulty.parquet") == (
+            f"`FEATURES` must be a folder from `diffident extract` or an .npz; got {wrong}. Run: diffident extract."
+        )
+    for wrong in ("photos", "notes.csv", "difficulty.parquet", "features", "nowhere"):
+        assert answer(capsys, "predict", wrong, "photos", "--out", "predictions.parquet") == (
+            f"`run` must be a folder of `diffident train`; {wrong} has no config.toml. Check the path."
+        )
+    assert answer(capsys, "evaluate", "difficulty.parquet", "--out", "evaluation.json") == (
+        "`predictions` must have `logits` or `probs`; got id, label, difficulty, rank, nearest_label, margin in "
+        "difficulty.parquet. Rename the array that holds them."
+    )
+    assert answer(capsys, "evaluate", "notes.csv", "--out", "evaluation.json") == (
+        "`predictions` must be readable Parquet; notes.csv is not: Parquet magic bytes not found in footer. Either the "
+        "file is corrupted or this is not a parquet file. Run `diffident predict` again."
+    )
+    assert answer(capsys, "evaluate", "photos") == (
+        "`RUN` must have predictions/test.parquet; photos has none. Train with --test DATA, or predict."
+    )
+    assert answer(capsys, *DIFFICULTY_AWARE, "--difficulty", "predictions.parquet", "--out", "new run") == (
+        "`difficulty` must have the columns id, label, difficulty, rank, nearest_label, margin; predictions.parquet "
+        "lacks difficulty, rank, nearest_label, margin. Make it with: diffident score."
+    )
+    assert contents(work) == before
+
+
+def test_columns_that_are_left_out_are_said_on_one_line(work, capsys):
+    (work / "a.csv").write_text("size,name,label\n" + "1.5,rex,0\n3,tom,1\n" * 3)
+    assert main(["extract", "a.csv", "--encoder", "identity", "--out", "new", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "diffident: note: no numbers in `name` of a.csv: left out.\n"
+    assert '"num_features": 1' in captured.out
+
+
+def damage(content: bytes, generator: np.random.Generator) -> list[bytes]:
+    """Random bytes, nothing, a beginning, and the content with some bytes changed."""
+    changed = bytearray(content)
+    for place in generator.integers(len(content), size=5):
+        changed[place] = generator.integers(256)
+    return [generator.bytes(200), b"", content[: generator.integers(len(content))], bytes(changed)]
+
+
+def write_forms(work: Path) -> list[str]:
+    """The same few samples in every form that is one file."""
+    (work / "a.csv").write_text("text,label\ngood,x\nbad,y\n")
+    (work / "a.tsv").write_text("text\tlabel\ngood\tx\nbad\ty\n")
+    (work / "a.jsonl").write_text('{"text": "good", "label": 0}\n{"text": "bad", "label": 1}\n')
+    pq.write_table(pa.table({"text": ["good", "bad"], "label": [0, 1]}), work / "a.parquet")
+    np.savez(work / "a.npz", features=np.eye(2, dtype=np.float32), labels=[0, 1])
+    np.save(work / "a.npy", np.eye(2))
+    return ["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.npz", "a.npy"]
+
+
+DIFFICULTY_AWARE = ["train", "photos", "--model", "mlp", "--set", "epochs=1", "--loss", "difficulty-aware"]
+# What is damaged, and the commands that read it.
+DAMAGED = {
+    **{form: commands_on(form, out="new/") for form in ("a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.npz", "a.npy")},
+    "photos/cat/0.png": commands_on("photos", out="new/"),
+    **{
+        f"features/{name}": [
+            ["score", "features", "--out", "d.parquet"],
+            ["audit", "features", "--out", "new/audit"],
+            ["extract", "photos", "--encoder", "identity", "--out", "features"],
+        ]
+        for name in ("manifest.json", "index.parquet", "shard-00000.safetensors")
+    },
+    "difficulty.parquet": [
+        [*DIFFICULTY_AWARE, "--difficulty", "difficulty.parquet", "--out", "new/run"],
+    ],
+    "predictions.parquet": [["evaluate", "predictions.parquet"], ["evaluate", "run", "--ood", "x=predictions.parquet"]],
+    "a.npz as results": [
+        ["score", "a.npz", "--out", "d.parquet"],
+        ["audit", "a.npz", "--out", "new/audit"],
+        ["evaluate", "a.npz"],
+    ],
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numbers made of changed bytes may be infinite
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_never_end_in_a_traceback(name, work, capsys):
+    write_forms(work)
+    path = work / name.partition(" ")[0]
+    whole = path.read_bytes()
+    generator = np.random.default_rng(sum(name.encode()))
+    for _ in range(3):
+        for content in damage(whole, generator):
+            path.write_bytes(content)
+            for command in DAMAGED[name]:
+                shutil.rmtree(work / "new", ignore_errors=True)
+                code = main(command)
+                captured = capsys.readouterr()
+                assert code in (0, 2), captured.err
+                assert code == 0 or captured.err.startswith("diffident: error: `") or "sample `" in captured.err

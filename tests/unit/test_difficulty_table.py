@@ -1,0 +1,68 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from diffident.errors import InputError
+from diffident.records import DifficultyTable
+from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
+
+HOW = "Make it with: diffident score."
+COLUMNS = {"id": ["a", "b"], "label": [0, 1], "difficulty": [1.0, 2.0], "rank": [0.0, 1.0]}
+COLUMNS |= {"nearest_label": [0, 0], "margin": [0.0, 0.5]}
+
+
+def message(path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_difficulty_table(path)
+    return str(caught.value)
+
+
+def test_table_is_read_as_it_was_written(tmp_path):
+    arrays = [np.array(column) for column in COLUMNS.values()]
+    table = DifficultyTable(*arrays, metadata={"method": "rmd"}, label_names=("x", "y"))
+    write_difficulty_table(table, tmp_path / "d.parquet")
+    back = read_difficulty_table(tmp_path / "d.parquet")
+    for name in ("ids", "labels", "difficulty", "rank", "nearest_labels", "margin"):
+        assert getattr(back, name).tolist() == getattr(table, name).tolist()
+    assert (back.metadata, back.label_names) == ({"method": "rmd"}, ("x", "y"))
+
+
+MISTAKES = {
+    "lacking": (
+        {"rank": None},
+        "`difficulty` must have the columns id, label, difficulty, rank, nearest_label, margin; {path} lacks rank. ",
+    ),
+    "words": ({"difficulty": ["x", "y"]}, "`difficulty` must be double; got string in {path}. "),
+    "fractions": ({"label": [0.5, 1]}, "`label` must be int64; got double in {path}. "),
+    "null": ({"margin": [0.0, None]}, "`margin` must be there in every row; got null at row 1 of {path}. "),
+    "NaN": ({"difficulty": [0.0, np.nan]}, "`difficulty` must be finite; got nan at 'b' of {path}. "),
+    "ids twice": ({"id": ["a", "a"]}, "`id` must be unique; got 'a' 2 times in {path}. "),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_says_what_where_and_how(mistake, tmp_path):
+    changed, expected = MISTAKES[mistake]
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.table({name: column for name, column in {**COLUMNS, **changed}.items() if column}), path)
+    assert message(path) == expected.format(path=path) + HOW
+
+
+@pytest.mark.parametrize("note", ["[1]", "{", '{"metadata": 3}', '{"label_names": 3}'])
+def test_damaged_metadata(note, tmp_path):
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.table(COLUMNS).replace_schema_metadata({"diffident": note}), path)
+    assert message(path).startswith(f"`difficulty` must have the metadata of diffident; {path}: ")
+
+
+@pytest.mark.parametrize("cut", [0, 4, 100])
+def test_truncated_file(cut, tmp_path):
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.table(COLUMNS), path)
+    path.write_bytes(path.read_bytes()[:cut])
+    assert message(path).startswith(f"`difficulty` must be readable Parquet; {path} is not: ")
+
+
+def test_no_file(tmp_path):
+    assert message(tmp_path) == f"`difficulty` must be a file; got {tmp_path}, which is not there. {HOW}"

@@ -1,0 +1,197 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diffident.errors import InputError
+from diffident.records import Features
+from diffident.storage.features import is_features, open_features, save_features
+
+
+@pytest.fixture
+def store(tmp_path):
+    ids = np.array(["a", "b", "c"], dtype=object)
+    features = Features(ids, torch.eye(3, 2), torch.tensor([0, 1, 1]), columns={"noisy": np.array([1, 0, -1])})
+    return save_features(features, tmp_path / "f").path
+
+
+def message(path, **options) -> str:
+    with pytest.raises(InputError) as caught:
+        open_features(path, **options)
+    return str(caught.value)
+
+
+def test_store_is_read_as_it_was_written(store):
+    source = open_features(store)
+    assert source.ids.tolist() == ["a", "b", "c"]
+    assert source.labels.tolist() == [0, 1, 1]
+    assert {name: column.tolist() for name, column in source.columns.items()} == {"noisy": [1, 0, -1]}
+    assert torch.equal(source.load().values, torch.eye(3, 2))
+    assert is_features(store)
+
+
+def edit(store, **entries):
+    manifest = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps({**manifest, **entries}))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            b"",
+            "`FEATURES` must have a readable manifest; {0}: Expecting value: line 1 column 1 (char 0). Extract anew.",
+        ),
+        (b"\xff", "`FEATURES` must have a readable manifest; {0}: 'utf-8' codec can't decode byte 0xff in position 0"),
+        (b"[1]", "`FEATURES` must have a readable manifest; {0} holds no JSON object. Extract anew."),
+        (b"[" * 100_000, "`FEATURES` must have a readable manifest; {0}: maximum recursion depth exceeded"),
+        (b'{"format_version": 1}', "`FEATURES` must have a whole manifest; {0} lacks a good encoder. Extract anew."),
+    ],
+)
+def test_damaged_manifest(content, expected, store):
+    (store / "manifest.json").write_bytes(content)
+    assert message(store).startswith(expected.format(store / "manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("encoder", "x"),
+        ("dataset", None),
+        ("num_features", 1.5),
+        ("num_features", True),
+        ("complete", "yes"),
+        ("complete", 1),
+        ("shards", {}),
+        ("skipped", None),
+        ("label_names", "ab"),
+    ],
+)
+def test_manifest_with_an_entry_of_another_kind(entry, value, store):
+    edit(store, **{entry: value})
+    assert message(store) == (
+        f"`FEATURES` must have a whole manifest; {store}/manifest.json lacks a good {entry}. Extract anew."
+    )
+
+
+@pytest.mark.parametrize(
+    "shard", ["x", {}, {"file": "a", "sha256": "b", "rows": "3"}, {"file": "../a", "sha256": "b", "rows": 3}]
+)
+def test_manifest_with_a_wrong_shard(shard, store):
+    edit(store, shards=[shard])
+    assert message(store) == (
+        f"`FEATURES` must have a whole manifest; {store}/manifest.json lacks a good file, rows or sha256 of shard 0. "
+        "Extract anew."
+    )
+
+
+def test_other_format_version(store):
+    edit(store, format_version=2)
+    assert message(store) == f"`FEATURES` must have format version 1; {store} has another. Extract anew."
+
+
+WHOLE = {"id": ["a", "b", "c"], "label": [0, 1, 1]}
+INDEXES = {
+    "no id": ({"label": [0, 1, 1]}, "`FEATURES` must have ids; {0} has no column id. Extract anew."),
+    "ids of numbers": (
+        {**WHOLE, "id": [1, 2, 3]},
+        "`id` must be string without nulls; got int64 with 0 in {0}. Extract anew.",
+    ),
+    "null label": (
+        {**WHOLE, "label": [0, None, 1]},
+        "`label` must be int64 without nulls; got int64 with 1 in {0}. Extract anew.",
+    ),
+    "labels of words": (
+        {**WHOLE, "label": ["x", "y", "z"]},
+        "`label` must be int64 without nulls; got string with 0 in {0}. Extract anew.",
+    ),
+    "short": (
+        {"id": ["a"]},
+        "`FEATURES` must be whole; {0} has 1 rows, the shards 3. Extract again into a new folder.",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", INDEXES)
+def test_wrong_index(mistake, store):
+    columns, expected = INDEXES[mistake]
+    pq.write_table(pa.table(columns), store / "index.parquet")
+    assert message(store) == expected.format(store / "index.parquet")
+
+
+def test_damaged_or_missing_index(store):
+    (store / "index.parquet").write_bytes((store / "index.parquet").read_bytes()[:-9])
+    assert message(store).startswith(
+        f"`FEATURES` must be readable Parquet; {store}/index.parquet is not: Parquet magic"
+    )
+    (store / "index.parquet").unlink()
+    assert message(store).startswith(f"`FEATURES` must be readable Parquet; {store}/index.parquet is not: ")
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3,)])
+def test_shard_of_another_shape(shape, store):
+    save_file({"features": torch.zeros(shape)}, store / "shard-00000.safetensors")
+    with pytest.raises(InputError) as caught:
+        open_features(store).load()
+    assert str(caught.value) == (
+        f"`FEATURES` must be whole; {store}/shard-00000.safetensors is of shape {list(shape)}, not [3, d]. "
+        "Extract again into a new folder."
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 64])
+def test_damaged_shard(content, store):
+    (store / "shard-00000.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"shard-00000\.safetensors cannot be read: .*Extract again"):
+        open_features(store).load()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"labels": [0]}, "`features` must be floats [n, d] with n and d at least 1; it holds labels at {0}. "),
+        ({"features": [[1]]}, "`features` must be floats [n, d] with n and d at least 1; got int64 [1, 1] at {0}. "),
+        (
+            {"features": np.zeros((2, 0))},
+            "`features` must be floats [n, d] with n and d at least 1; got float64 [2, 0] at {0}. ",
+        ),
+        (
+            {"features": np.eye(2), "ids": ["a", "a"]},
+            "`ids` must be unique and one per row; got [2] with 1 different ones for 2 rows at {0}. ",
+        ),
+        (
+            {"features": np.eye(2), "ids": [["a", "b"]]},
+            "`ids` must be unique and one per row; got [1, 2] with 2 different ones for 2 rows at {0}. ",
+        ),
+        (
+            {"features": np.eye(2), "labels": [0.0, 1.0]},
+            "`labels` must be integers [2]; got float64 [2] at {0}. ",
+        ),
+        ({"features": np.eye(2), "labels": [0, -1]}, "`labels` must be at least 0; got -1 at row 1 of {0}. Re-index."),
+        (
+            {"features": np.eye(2), "labels": [2, 0], "label_names": ["a", "b"]},
+            "`labels` must be in [0, 2), the range of `label_names`; got 2 at row 0 of {0}. Re-index.",
+        ),
+    ],
+)
+def test_wrong_arrays(arrays, expected, tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, **arrays)
+    assert message(path).startswith(expected.format(path))
+
+
+@pytest.mark.parametrize("function", [is_features, open_features])
+def test_truncated_npz(function, tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, features=np.eye(3))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError) as caught:
+        function(path)
+    assert str(caught.value) == (
+        f"`FEATURES` must be a readable .npz; {path} is not: it is no whole zip archive. "
+        "Save plain numbers and strings with numpy.savez, without objects."
+    )
