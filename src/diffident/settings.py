@@ -87,6 +87,8 @@ class TrainingSettings:
         min_count: Texts that a 1-2-gram must occur in (ngrams).
         max_length: Largest number of grams or tokens kept of a text.
         pretrained: Whether timm, torchvision and transformers models start from downloaded weights.
+        dynamics: Whether every epoch writes what it saw of every training sample, for `score --method
+            training-dynamics`; the weights are the same with and without.
     """
 
     model: str
@@ -112,6 +114,7 @@ class TrainingSettings:
     min_count: int = 2
     max_length: int = 512
     pretrained: bool = True
+    dynamics: bool = False
 
     def __post_init__(self):
         defaults = {"dropout": 0.0, **_defaults_of(self.model)}

@@ -41,7 +41,7 @@ class Net(nn.Module):
         return self.layers(inputs)
 
 def run(out, **options):
-    settings = load_settings(model="python:victim:Net", epochs=4, batch_size=32, device="cpu")
+    settings = load_settings(model="python:victim:Net", epochs=4, batch_size=32, device="cpu", dynamics=True)
     train(open_dataset("digits", limit=128), settings, out=out, **options)
 
 if __name__ == "__main__":
@@ -159,6 +159,8 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_bytes(checkpoin
     victim.run(tmp_path / "parts", resume=True)
     victim.run(tmp_path / "whole")
     assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
+    one, other = (sorted((tmp_path / name / "dynamics.parquet").iterdir()) for name in ("parts", "whole"))
+    assert [(file.name, file.read_bytes()) for file in one] == [(file.name, file.read_bytes()) for file in other]
     assert len((tmp_path / "parts/metrics.jsonl").read_text().splitlines()) == 4
 
 

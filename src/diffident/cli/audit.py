@@ -25,6 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=100, metavar="N", help="samples on each contact sheet (default: 100)"
     )
+    parser.add_argument(
+        "--export", nargs="+", default=[], metavar="FORMAT", help="write also for cleanlab, fiftyone (images)"
+    )
     add_encoder_options(parser)
     add_method_options(parser)
     add_data_options(parser)
@@ -33,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Score, write the tables and draw the sheets."""
     from diffident.auditing import audit
+    from diffident.integrations import write_formats
 
     if arguments.top < 1:
         raise InputError(f"`--top` must be at least 1; got {arguments.top}. Leave it out for 100.")
@@ -44,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     write(table, str(out / "difficulty.parquet"))
     suspects = audit(table, source.blocks)
     files = write_audit(suspects, dataset, out, arguments.top)
+    files += write_formats(arguments.export, table, dataset, out)
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
     if arguments.json:
@@ -64,13 +69,17 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     """The feature source, and the data set where samples can be shown."""
     from diffident.data import open_dataset
     from diffident.extraction import extract
+    from diffident.integrations import check_formats
     from diffident.storage.features import is_features, open_features
 
     if is_features(arguments.data):
         source = open_features(arguments.data, label_column=arguments.label_column)
         options = {**data_options(arguments), "label_column": None}
-        return source, open_dataset(arguments.samples, **options) if arguments.samples else None
+        dataset = open_dataset(arguments.samples, **options) if arguments.samples else None
+        check_formats(arguments.export, dataset)
+        return source, dataset
     dataset = open_dataset(arguments.data, **data_options(arguments))
+    check_formats(arguments.export, dataset)
     if arguments.encoder is None and dataset.modality != "vector":
         raise InputError(
             f"`--encoder` must be given for {dataset.modality} data; {arguments.data} is no features folder. "

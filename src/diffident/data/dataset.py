@@ -51,14 +51,16 @@ class Dataset:
             self,
             ids=self.ids[positions],
             labels=None if self.labels is None else self.labels[positions],
-            read=_SelectedRead(self.read, positions),
+            read=SelectedRead(self.read, positions),
             fingerprint=f"{self.fingerprint}[{hash_positions(positions)}]",
             columns={name: column[positions] for name, column in self.columns.items()},
         )
 
 
 @dataclass(frozen=True)
-class _SelectedRead:
+class SelectedRead:
+    """Decodes the sample at a position of a selection."""
+
     read: Callable[[int], Any]
     positions: np.ndarray
 

@@ -53,10 +53,23 @@ def write_epoch(run: str | Path, epoch: int, ids: np.ndarray, labels: np.ndarray
         "p_label": pa.array(seen.label_probs.cpu().numpy(), pa.float32()),
         "el2n": pa.array(seen.el2n.cpu().numpy(), pa.float32()),
     }
-    path = Path(run) / DYNAMICS / f"epoch-{epoch:05d}.parquet"
+    path = Path(run) / DYNAMICS / _epoch_file(epoch)
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
     return path
+
+
+def discard_epochs(run: str | Path, after: int) -> None:
+    """Delete what a run holds beyond its first epochs, and what a killed process left half written."""
+    folder = Path(run) / DYNAMICS
+    keep = {_epoch_file(epoch) for epoch in range(1, after + 1)}
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.name not in keep:
+            file.unlink()
+
+
+def _epoch_file(epoch: int) -> str:
+    return f"epoch-{epoch:05d}.parquet"
 
 
 def is_dynamics(path: str | Path) -> bool:
@@ -76,7 +89,7 @@ def read_dynamics(path: str | Path) -> TrainingDynamics:
     place = path / DYNAMICS if (path / DYNAMICS).exists() else path
     if not place.exists() or (place.is_dir() and place.name != DYNAMICS):
         raise InputError(
-            f"`dynamics` must be a run with {DYNAMICS}; got {path}, which has none. Train it with this version."
+            f"`dynamics` must be a run with {DYNAMICS}; got {path}, which has none. Train it with --set dynamics=true."
         )
     ids, labels = None, np.zeros(0, dtype=np.int64)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("prediction", "margin", "p_label", "el2n")}

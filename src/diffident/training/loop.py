@@ -16,6 +16,7 @@ from diffident.losses import make_loss
 from diffident.settings import TrainingSettings
 from diffident.training.augmentation import augments, crop_and_flip
 from diffident.training.checkpoints import Checkpoints
+from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
 from diffident.training.optimization import batches, epoch_seed, learning_rate, make_optimizer, steps_per_epoch
 
@@ -53,6 +54,7 @@ def fit(
     checkpoints: Checkpoints,
     *,
     held_out: Samples | None = None,
+    recorder: DynamicsRecorder | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> nn.Module:
     """Train from the last checkpoint to the last epoch.
@@ -66,11 +68,15 @@ def fit(
     module, optimizer = fabric.setup(model, make_optimizer(model, settings))
     samples = samples.to(fabric.device)
     lines = checkpoints.restore(model, optimizer)
+    if recorder is not None:
+        recorder.begin(len(lines))
     for epoch in range(len(lines), settings.epochs):
         started = time.perf_counter()
-        line = {"epoch": epoch + 1, **_train_epoch(fabric, module, optimizer, samples, settings, epoch)}
+        line = {"epoch": epoch + 1, **_train_epoch(fabric, module, optimizer, samples, settings, epoch, recorder)}
         if held_out is not None:
             line.update(_validate(module, held_out, fabric.device))
+        if recorder is not None:
+            recorder.epoch_done(epoch + 1)  # before the checkpoint: a resumed run never lacks an epoch
         lines.append({**line, "seconds": round(time.perf_counter() - started, 3)})
         checkpoints.epoch_done(model, optimizer, lines, last=epoch + 1 == settings.epochs)
         if progress is not None:
@@ -79,7 +85,13 @@ def fit(
 
 
 def _train_epoch(
-    fabric: Fabric, module: nn.Module, optimizer: Any, samples: Samples, settings: TrainingSettings, epoch: int
+    fabric: Fabric,
+    module: nn.Module,
+    optimizer: Any,
+    samples: Samples,
+    settings: TrainingSettings,
+    epoch: int,
+    recorder: DynamicsRecorder | None,
 ) -> dict[str, float]:
     """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
     seed = epoch_seed(settings.seed, epoch)
@@ -94,11 +106,14 @@ def _train_epoch(
         rate = learning_rate(settings, epoch * steps + step, settings.epochs * steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = samples.rows(rows.to(fabric.device))
+        rows = rows.to(fabric.device)
+        batch = samples.rows(rows)
         inputs = crop_and_flip(batch.inputs, generator) if augments(settings, batch.inputs) else batch.inputs
         logits = module(inputs)
         loss = criterion(logits, batch.labels, batch.weights)
         _check_finite(loss, settings, epoch, step)
+        if recorder is not None:
+            recorder.batch_done(rows, logits.detach(), batch.labels)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         optimizer.step()

@@ -21,6 +21,7 @@ from diffident.storage.predictions import write_predictions
 from diffident.storage.runs import RunFolder, open_run
 from diffident.training.checkpoints import Checkpoints
 from diffident.training.checks import check_data, check_labels, weights_for
+from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import make_fabric, predictions_of
 from diffident.training.loop import NonFiniteLossError, Samples, fit
 from diffident.training.run_state import claim, describe, save_transformers_config, write_environment
@@ -94,12 +95,19 @@ def _fit_and_predict(
     preprocessor.save(run.path)
     samples = Samples(inputs, _labels_of(dataset), weights)
     held_out = None if validation is None else Samples(preprocessor.transform(validation), _labels_of(validation))
+    recorder = (
+        DynamicsRecorder(run.path, dataset.ids, np.asarray(dataset.labels, dtype=np.int64), fabric.device)
+        if settings.dynamics
+        else None
+    )
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[fabric.device.index or 0] if fabric.device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         model = build_model(settings, preprocessor, dataset.num_classes)
         save_transformers_config(model, run.path)
-        module = fit(fabric, model, samples, settings, checkpoints, held_out=held_out, progress=progress)
+        module = fit(
+            fabric, model, samples, settings, checkpoints, held_out=held_out, recorder=recorder, progress=progress
+        )
     write_environment(run.path, fabric.device, time.perf_counter() - started)
     for split, part in (("validation", validation), ("test", test)):
         if part is not None:

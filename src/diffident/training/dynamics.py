@@ -1,0 +1,45 @@
+"""What a run's own training steps say of every sample, kept while it trains."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.difficulties.training_dynamics import EpochDynamics, measure_epoch
+from diffident.storage.dynamics import discard_epochs, write_epoch
+
+
+class DynamicsRecorder:
+    """Collects one epoch at a time, 20 bytes a sample, and writes it when it ends.
+
+    Args:
+        run: Folder of the run.
+        ids: Of the training samples (n,).
+        labels: Given labels, int64 (n,).
+        device: Where the logits are; nothing leaves it before the epoch has ended.
+    """
+
+    def __init__(self, run: Path, ids: np.ndarray, labels: Int[np.ndarray, " n"], device: torch.device):
+        self._run, self._ids, self._labels = run, ids, labels
+        count = len(ids)
+        self._seen = EpochDynamics(
+            predictions=torch.zeros(count, dtype=torch.int64, device=device),
+            margins=torch.zeros(count, device=device),
+            label_probs=torch.zeros(count, device=device),
+            el2n=torch.zeros(count, device=device),
+        )
+
+    def begin(self, epochs_done: int) -> None:
+        """Start after this many epochs; later ones, of a run that was cut off after its checkpoint, are discarded."""
+        discard_epochs(self._run, epochs_done)
+
+    def batch_done(self, rows: Int[Tensor, " b"], logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> None:
+        """Keep what the logits of a training step, from before its update, say of these rows."""
+        for name, values in vars(measure_epoch(logits, labels)).items():
+            getattr(self._seen, name)[rows] = values
+
+    def epoch_done(self, epoch: int) -> None:
+        """Write the epoch, counted from 1; every sample was in one of its batches."""
+        write_epoch(self._run, epoch, self._ids, self._labels, self._seen)
