@@ -130,8 +130,9 @@ def _save_sheet(suspects, dataset, rows, positions, stem: str, out: Path) -> Non
         )
         for row, position in zip(rows, positions, strict=True)
     ]
+    order = "hardest" if stem == "hardest" or suspects.probability_wrong is None else "most probable"
     titles = {"suspects": "Probably mislabelled", "hardest": "Hardest"}
-    title = f"{titles[stem]}: {dataset.name}, hardest first; given label, then → the nearest class"
+    title = f"{titles[stem]}: {dataset.name}, {order} first; given label, then → the nearest class"
     save_contact_sheet(draw_contact_sheet(cells, title=title), out / f"{stem}.png")
 
 

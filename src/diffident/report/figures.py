@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -37,14 +38,26 @@ def reliability_and_risk_figure(predictions: Mapping[str, tuple[Tensor, Tensor]]
         filled = np.asarray(bins.counts) > 0
         label = f"{name} (ECE {float(ece(confidence, errors)):.3f})"
         x, y = np.asarray(bins.mean_confidence)[filled], np.asarray(bins.accuracy)[filled]
-        reliability.plot(x, y, marker="o", markersize=4, color=colour, label=label)
+        counts = np.asarray(bins.counts)[filled]
+        reliability.plot(x, y, color=colour, linewidth=1, alpha=0.6)
+        # The area is the bin's share of the samples: bins of a handful are seen for what they are.
+        reliability.scatter(x, y, s=4 + 300 * counts / counts.sum(), color=colour, label=label, alpha=0.8, linewidths=0)
         coverage, selective_risk = risk_coverage(confidence, errors)
         label = f"{name} (AURC {float(aurc(confidence, errors)):.4f})"
         risk.plot(np.asarray(coverage), np.asarray(selective_risk), color=colour, label=label)
-    reliability.set(xlabel="confidence", ylabel="accuracy", title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
+    reliability.set(
+        xlabel="confidence (area: share of samples)",
+        ylabel="accuracy",
+        title="Reliability",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
     risk.set(xlabel="coverage", ylabel="selective risk", title="Risk against coverage", xlim=(0, 1))
     for axes in (reliability, risk):
-        axes.legend(frameon=False, fontsize=8)
+        legend = axes.legend(frameon=False, fontsize=8)
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([24])
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
