@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from tests.cli.test_cli import fail
 
+from diffident.auditing import audit
 from diffident.cli import main
 from diffident.data import open_dataset
 from diffident.data.dataset import Dataset
@@ -34,6 +35,7 @@ TABLE = DifficultyTable(
     label_names=("cat", "dog"),
 )
 
+SUSPECTS = audit(TABLE)
 
 WITHOUT_PANDAS = """
 import sys
@@ -45,15 +47,16 @@ class NoPandas:
             raise ModuleNotFoundError("No module named 'pandas'", name=name)
 
 sys.meta_path.insert(0, NoPandas())
+from diffident.auditing import audit
 from diffident.errors import MissingDependencyError
 from diffident.integrations import write_formats
 from diffident.integrations.cleanlab import to_cleanlab
 from diffident.storage.difficulty_table import read_difficulty_table
 folder = Path(sys.argv[1])
 table = read_difficulty_table(folder / "difficulty.parquet")
-write_formats(["cleanlab"], table, None, folder)
+write_formats(["cleanlab"], audit(table), None, folder)
 try:
-    to_cleanlab(table)
+    to_cleanlab(audit(table))
 except MissingDependencyError as error:
     print(error)
 """
@@ -83,7 +86,7 @@ def samples_of(folder):
 
 
 def test_label_issues_in_the_data_sets_order():
-    frame = to_cleanlab(TABLE)
+    frame = to_cleanlab(SUSPECTS)
     assert frame.index.tolist() == [0, 1, 2, 3]
     assert frame["is_label_issue"].tolist() == [False, True, True, False]
     assert frame["label_score"].tolist() == pytest.approx([2 / 3, 0, 1 / 3, 1])
@@ -92,12 +95,19 @@ def test_label_issues_in_the_data_sets_order():
     assert frame["id"].tolist() == ["a", "b", "c", "d"]
 
 
+def test_how_likely_a_label_is_wrong_is_kept_where_the_audit_has_it(tmp_path):
+    suspects = replace(SUSPECTS, probability_wrong=np.array([0.25, 0.5, 1.0, 0.0]))
+    assert to_cleanlab(suspects)["label_score"].tolist() == [0.75, 0.5, 0.0, 1.0]
+    samples = samples_of(to_fiftyone(suspects, array_images(), tmp_path / "f"))
+    assert [sample["probability_wrong"] for sample in samples] == [0.25, 0.5, 1.0, 0.0]
+
+
 def test_columns_and_types_are_those_of_datalab():
     generator = np.random.default_rng(0)
     probs = generator.dirichlet([1, 1], 40)
     lab = Datalab({"label": generator.integers(0, 2, 40).tolist()}, label_name="label", verbosity=0)
     lab.find_issues(pred_probs=probs, issue_types={"label": {}})
-    theirs, ours = lab.get_issues("label"), to_cleanlab(TABLE).drop(columns="id")
+    theirs, ours = lab.get_issues("label"), to_cleanlab(SUSPECTS).drop(columns="id")
     assert list(ours.columns) == list(theirs.columns)
     assert ours.dtypes.tolist() == theirs.dtypes.tolist()
     assert type(ours.index) is type(theirs.index)
@@ -111,22 +121,22 @@ def test_clean_learning_prunes_the_suspects():
     margin = np.where(given == labels, 0.0, 1.0)
     table = DifficultyTable(np.arange(40).astype(str).astype(object), given, number, number / 39, labels, margin)
     learner = CleanLearning(KNeighborsClassifier(1), seed=0)  # knows by heart what it was trained on
-    learner.fit(points, given, label_issues=to_cleanlab(table))
+    learner.fit(points, given, label_issues=to_cleanlab(audit(table)))
     assert (learner.predict(points) == labels).all()
     with pytest.raises(ValueError, match="labels must match"):
-        learner.fit(points, labels, label_issues=to_cleanlab(table))
+        learner.fit(points, labels, label_issues=to_cleanlab(audit(table)))
 
 
 def test_no_suspects_and_no_samples():
-    assert not to_cleanlab(replace(TABLE, margin=np.zeros(4)))["is_label_issue"].any()
+    assert not to_cleanlab(audit(replace(TABLE, margin=np.zeros(4))))["is_label_issue"].any()
     none = np.zeros(0)
     empty = DifficultyTable(none.astype(object), none.astype(np.int64), none, none, none.astype(np.int64), none)
-    assert to_cleanlab(empty).dtypes.tolist() == to_cleanlab(TABLE).dtypes.tolist()
+    assert to_cleanlab(audit(empty)).dtypes.tolist() == to_cleanlab(SUSPECTS).dtypes.tolist()
 
 
 def test_the_file_gives_the_same_frame(tmp_path):
-    assert write_formats(["cleanlab"], TABLE, None, tmp_path) == ["cleanlab.parquet"]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cleanlab.parquet"), to_cleanlab(TABLE))
+    assert write_formats(["cleanlab"], SUSPECTS, None, tmp_path) == ["cleanlab.parquet"]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cleanlab.parquet"), to_cleanlab(SUSPECTS))
 
 
 def test_the_file_needs_no_pandas_and_the_frame_says_so(tmp_path):
@@ -138,7 +148,7 @@ def test_the_file_needs_no_pandas_and_the_frame_says_so(tmp_path):
 
 
 def test_fiftyone_samples_are_joined_by_id(tmp_path):
-    folder = to_fiftyone(TABLE, array_images(), tmp_path / "f")
+    folder = to_fiftyone(SUSPECTS, array_images(), tmp_path / "f")
     samples = samples_of(folder)
     assert samples[1] == {
         "filepath": "data/00000002.png",
@@ -157,7 +167,7 @@ def test_fiftyone_samples_are_joined_by_id(tmp_path):
 
 
 def test_fiftyone_metadata_has_no_version_and_so_no_schema(tmp_path):
-    folder = to_fiftyone(TABLE, array_images(), tmp_path / "f")
+    folder = to_fiftyone(SUSPECTS, array_images(), tmp_path / "f")
     info = {"classes": ["cat", "dog"], "method": "rmd", "encoder": "e"}
     assert json.loads((folder / "metadata.json").read_text()) == {"name": "toy", "media_type": "image", "info": info}
 
@@ -168,7 +178,7 @@ def test_images_that_are_files_stay_where_they_are(select, photos, tmp_path, mon
     dataset = open_dataset("photos")
     dataset = dataset if select is None else dataset.select(np.array(select)).select(np.arange(4))
     table = replace(TABLE, ids=np.array(["cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png"], dtype=object))
-    folder = to_fiftyone(table, dataset, tmp_path / "f")
+    folder = to_fiftyone(audit(table), dataset, tmp_path / "f")
     assert [sample["filepath"] for sample in samples_of(folder)] == [str(photos / name) for name in table.ids]
     assert not (folder / "data").exists()
 
@@ -178,20 +188,22 @@ def test_relative_paths_in_a_table_become_absolute(photos, tmp_path, monkeypatch
     names = ["cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png"]
     rows = [f"{sample},photos/{name},0" for sample, name in zip("abcd", names, strict=True)]
     (tmp_path / "table.csv").write_text("\n".join(["id,image,label", *rows]))
-    samples = samples_of(to_fiftyone(TABLE, open_dataset("table.csv"), tmp_path / "f"))
+    samples = samples_of(to_fiftyone(SUSPECTS, open_dataset("table.csv"), tmp_path / "f"))
     assert [sample["filepath"] for sample in samples] == [str(photos / name) for name in names]
 
 
 def test_classes_without_names_are_numbers(tmp_path):
-    folder = to_fiftyone(replace(TABLE, label_names=None), replace(array_images(), label_names=None), tmp_path / "f")
+    folder = to_fiftyone(
+        audit(replace(TABLE, label_names=None)), replace(array_images(), label_names=None), tmp_path / "f"
+    )
     assert samples_of(folder)[1]["ground_truth"]["label"] == "1"
 
 
 def test_what_fiftyone_cannot_show_is_refused(tmp_path):
     with pytest.raises(InputError, match="`fiftyone` must have images to show; got text data at toy"):
-        to_fiftyone(TABLE, replace(array_images(), modality="text"), tmp_path / "f")
-    with pytest.raises(IdMismatchError, match="1 of 4 ids of the difficulty table are not in the data set toy: first"):
-        to_fiftyone(TABLE, array_images().select(np.array([1, 2, 4])), tmp_path / "f")
+        to_fiftyone(SUSPECTS, replace(array_images(), modality="text"), tmp_path / "f")
+    with pytest.raises(IdMismatchError, match="1 of 4 ids of the audit are not in the data set toy: first"):
+        to_fiftyone(SUSPECTS, array_images().select(np.array([1, 2, 4])), tmp_path / "f")
     assert not (tmp_path / "f").exists()
 
 

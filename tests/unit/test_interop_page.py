@@ -25,8 +25,8 @@ def test_the_snippets_run(place):
     folder, names = place
     assert len(BLOCKS) == 6
     assert len(names["hardest"]) == 10
-    assert names["suspects"]["id"].to_list() == names["worst"]["id"].tolist()
-    assert names["by_class"]["margin"].sum() == len(names["suspects"])
+    assert sorted(names["nearer_elsewhere"]["id"].to_list()) == sorted(names["worst"]["id"])
+    assert names["by_class"]["margin"].sum() == len(names["worst"]) > 0
     assert names["features"].num_rows == len(names["table"]) == 1000
     assert names["epochs"].height == 3
     assert len(list((folder / "audit/fiftyone/data").iterdir())) == 1000

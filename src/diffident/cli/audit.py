@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     write(table, str(out / "difficulty.parquet"))
     suspects = audit(table, source.blocks)
     files = write_audit(suspects, dataset, out, arguments.top)
-    files += write_formats(arguments.export, table, dataset, out)
+    files += write_formats(arguments.export, suspects, dataset, out)
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
     if arguments.json:

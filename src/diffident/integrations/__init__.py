@@ -6,7 +6,7 @@ from diffident.data.dataset import Dataset
 from diffident.errors import InputError, did_you_mean
 from diffident.integrations.cleanlab import write_cleanlab
 from diffident.integrations.fiftyone import require_images, to_fiftyone
-from diffident.records import DifficultyTable
+from diffident.records import Suspects
 
 FORMATS = ("cleanlab", "fiftyone")
 
@@ -20,11 +20,11 @@ def check_formats(formats: list[str], dataset: Dataset | None) -> None:
         require_images(dataset)
 
 
-def write_formats(formats: list[str], table: DifficultyTable, dataset: Dataset | None, folder: Path) -> list[str]:
+def write_formats(formats: list[str], suspects: Suspects, dataset: Dataset | None, folder: Path) -> list[str]:
     """Write the audit in every format; the names of what was written: `cleanlab.parquet`, `fiftyone/`."""
     written = []
     if "cleanlab" in formats:
-        written.append(write_cleanlab(table, folder / "cleanlab.parquet").name)
+        written.append(write_cleanlab(suspects, folder / "cleanlab.parquet").name)
     if "fiftyone" in formats:
-        written.append(f"{to_fiftyone(table, require_images(dataset), folder / 'fiftyone').name}/")
+        written.append(f"{to_fiftyone(suspects, require_images(dataset), folder / 'fiftyone').name}/")
     return written

@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffident.auditing import audit, name_of
+from diffident.auditing import name_of
 from diffident.data.dataset import Dataset, SelectedRead
-from diffident.data.tables import ReadImageFile
+from diffident.data.samples import ReadImageFile
 from diffident.errors import InputError
-from diffident.records import DifficultyTable, positions_of
+from diffident.records import DifficultyTable, Suspects, positions_of
 from diffident.storage.atomic import write_text
 
 
@@ -27,15 +27,16 @@ def require_images(dataset: Dataset | None) -> Dataset:
     return dataset
 
 
-def to_fiftyone(table: DifficultyTable, dataset: Dataset, folder: str | Path) -> Path:
-    """Write every sample of the table with its image, in the table's order.
+def to_fiftyone(suspects: Suspects, dataset: Dataset, folder: str | Path) -> Path:
+    """Write every sample of the audit with its image, in the data set's order.
 
-    Fields: `ground_truth` and `nearest` (classifications), `difficulty`, `rank`, `margin`, `suspect`, `source_id` (the
-    sample's id here; FiftyOne gives its own `id`); suspects also have the tag `suspect`. Images that are files of their
-    own stay where they are and are named by their absolute paths; others are written to `data/` as PNG.
+    Fields: `ground_truth` and `nearest` (classifications), `difficulty`, `rank`, `margin`, `suspect`, where the audit
+    has it `probability_wrong`, and `source_id` (the sample's id here; FiftyOne gives its own `id`). Suspects also have
+    the tag `suspect`. Images that are files of their own stay where they are and are named by their absolute paths;
+    others are written to `data/` as PNG.
 
     Args:
-        table: Difficulty of every sample.
+        suspects: From `audit`.
         dataset: Of images, joined by id; may hold more samples.
         folder: What to write; files of an earlier call are replaced.
 
@@ -44,16 +45,15 @@ def to_fiftyone(table: DifficultyTable, dataset: Dataset, folder: str | Path) ->
 
     Raises:
         InputError: the data set is not of images.
-        IdMismatchError: a sample of the table is not in the data set.
+        IdMismatchError: a sample of the audit is not in the data set.
     """
     require_images(dataset)
-    folder = Path(folder)
-    positions = positions_of(dataset.ids, table.ids, what="the difficulty table", where=f"the data set {dataset.name}")
-    suspect = audit(table).suspect
-    samples = []
-    for row, position in enumerate(positions):
-        sample = {"filepath": _filepath(dataset, int(position), folder), "tags": ["suspect"] if suspect[row] else []}
-        samples.append(sample | _fields(table, row, bool(suspect[row])))
+    folder, table = Path(folder), suspects.table
+    positions = positions_of(dataset.ids, table.ids, what="the audit", where=f"the data set {dataset.name}")
+    samples = [
+        {"filepath": _filepath(dataset, int(position), folder), **_fields(suspects, row)}
+        for row, position in enumerate(positions)
+    ]
     classes = [name_of(label, table.label_names) for label in range(dataset.num_classes)]
     info = {"classes": classes, **{key: table.metadata[key] for key in ("method", "encoder") if key in table.metadata}}
     write_text(folder / "samples.json", _json({"samples": samples}))
@@ -61,8 +61,10 @@ def to_fiftyone(table: DifficultyTable, dataset: Dataset, folder: str | Path) ->
     return folder
 
 
-def _fields(table: DifficultyTable, row: int, suspect: bool) -> dict[str, Any]:
-    return {
+def _fields(suspects: Suspects, row: int) -> dict[str, Any]:
+    table, suspect = suspects.table, bool(suspects.suspect[row])
+    fields = {
+        "tags": ["suspect"] if suspect else [],
         "source_id": str(table.ids[row]),
         "ground_truth": _classification(int(table.labels[row]), table),
         "nearest": _classification(int(table.nearest_labels[row]), table),
@@ -71,6 +73,9 @@ def _fields(table: DifficultyTable, row: int, suspect: bool) -> dict[str, Any]:
         "margin": float(table.margin[row]),
         "suspect": suspect,
     }
+    if suspects.probability_wrong is not None:
+        fields["probability_wrong"] = float(suspects.probability_wrong[row])
+    return fields
 
 
 def _classification(label: int, table: DifficultyTable) -> dict[str, str]:
