@@ -49,7 +49,7 @@ def read_npy(path: str | Path, name: str) -> np.ndarray:
 
 
 def read_parquet(path: str | Path, name: str, how_to_mend: str) -> pa.Table:
-    """A Parquet file as it is: columns are not guessed from the names of its folders.
+    """A Parquet file; while it is read, no more than a row group is held twice.
 
     Raises:
         InputError: no file, no Parquet, truncated, text that is no UTF-8, or two columns of one name.

@@ -334,6 +334,16 @@ DAMAGED = {
         [*DIFFICULTY_AWARE, "--difficulty", "difficulty.parquet", "--out", "new/run"],
     ],
     "predictions.parquet": [["evaluate", "predictions.parquet"], ["evaluate", "run", "--ood", "x=predictions.parquet"]],
+    **{
+        f"{run}/{name}": [["predict", run, data, "--out", "new/predictions.parquet"]]
+        for run, data, names in (
+            ("run", "photos", ("config.toml", "preprocessor.json", "model.safetensors")),
+            ("texts", "notes.csv", ("preprocessor.json", "vocabulary.json")),
+        )
+        for name in names
+    },
+    "run/predictions/test.parquet": [["evaluate", "run"]],
+    "run/evaluation.json": [["compare", "run"]],
     "a.npz as results": [
         ["score", "a.npz", "--out", "d.parquet"],
         ["audit", "a.npz", "--out", "new/audit"],

@@ -86,12 +86,13 @@ def test_hub_out_of_reach():
 
 
 def write_mnist(folder, labels):
-    """The four files of MNIST, with blank images of a brightness each."""
+    """The four files of MNIST, with blank images of a brightness each; the training part is the other way round."""
     raw = folder / "torchvision" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
-        images = np.stack([np.full((28, 28), label, np.uint8) for label in labels])
-        for kind, magic, values in (("images-idx3", 2051, images), ("labels-idx1", 2049, np.uint8(labels))):
+        ordered = np.uint8(labels[::-1] if part == "train" else labels)
+        images = np.stack([np.full((28, 28), label, np.uint8) for label in ordered])
+        for kind, magic, values in (("images-idx3", 2051, images), ("labels-idx1", 2049, ordered)):
             header = struct.pack(f">{1 + values.ndim}i", magic, *values.shape)
             (raw / f"{part}-{kind}-ubyte").write_bytes(header + values.tobytes())
 
@@ -103,7 +104,9 @@ def test_torchvision_files_that_are_there(tmp_path, capsys):
     assert dataset.labels.tolist() == [3, 1, 4]
     assert dataset.label_names[4] == "4 - four"
     assert dataset[2].getpixel((0, 0)) == 4
-    assert open_dataset("torchvision:MNIST").fingerprint != dataset.fingerprint
+    train = open_dataset("torchvision:MNIST")
+    assert train.labels.tolist() == [4, 1, 3]
+    assert train.fingerprint != dataset.fingerprint
     assert capsys.readouterr().out == ""
 
 

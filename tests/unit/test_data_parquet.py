@@ -54,7 +54,7 @@ def test_splits_that_are_folders(tmp_path):
     write(tmp_path / "train/0000.parquet", text=["a"])
     write(tmp_path / "train/0001.parquet", text=["b"])
     write(tmp_path / "train-clean/0000.parquet", text=["c"])
-    write(tmp_path / ".cache/0000.parquet", text=["d"])
+    write(tmp_path / ".cache/train/0000.parquet", text=["d"])
     assert len(open_dataset(f"{tmp_path}:train")) == 2
     assert len(open_dataset(f"{tmp_path}:train-clean")) == 1
     assert len(open_dataset(tmp_path / "train")) == 2
@@ -206,6 +206,8 @@ def test_a_damaged_note_of_class_names(tmp_path):
     )
 
 
-def test_names_of_folders_make_no_columns(tmp_path):
-    path = write(tmp_path / "label=3" / "a.parquet", text=["a"])
-    assert open_dataset(path).labels is None
+def test_text_that_is_no_utf8_is_refused(tmp_path):
+    text = pa.StringArray.from_buffers(1, pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff"))
+    path = write(tmp_path / "a.parquet", text=text)
+    assert message(path).startswith(f"`DATA` must be readable Parquet; {path} is not: ")
+    assert "UTF8" in message(path)

@@ -185,6 +185,18 @@ def test_failing_late_keeps_the_checkpoint(tmp_path):
     assert (tmp_path / "r/checkpoint/last.pt").exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_damaged_checkpoint_is_named(content, tmp_path):
+    train(vectors(), SETTINGS, out=tmp_path / "r")
+    (tmp_path / "r/model.safetensors").unlink()
+    file = tmp_path / "r/checkpoint/last.pt"
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(ResumeError) as caught:
+        train(vectors(), SETTINGS, out=tmp_path / "r", resume=True)
+    assert str(caught.value).startswith(f"`out` must hold a whole checkpoint; {file}: ")
+    assert str(caught.value).endswith(". Use another --out.")
+
+
 def test_predict_on_a_named_device(tmp_path):
     train(vectors(), SETTINGS, out=tmp_path / "r")
     assert predict(tmp_path / "r", vectors(), device="cpu").logits.shape == (41, 2)

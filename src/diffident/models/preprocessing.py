@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
+from PIL import Image
 from torch import Tensor
 
 from diffident.data.dataset import Dataset
@@ -31,6 +32,7 @@ _TAKES = {
     "mlp": ("vector", "image"),
     "python:": ("image", "vector"),
 }
+_SHAPE_LENGTHS = {"image": 3, "vector": 1, "grams": 1, "tokens": 1}
 _WORD = re.compile(r"(?u)\b\w+\b")
 
 
@@ -134,25 +136,30 @@ def load_preprocessor(folder: str | Path) -> Preprocessor:
     """The preprocessor that `save` wrote.
 
     Raises:
-        InputError: a file is missing.
+        InputError: a file is missing or damaged.
     """
     folder = Path(folder)
+    file = folder / "preprocessor.json"
     try:
-        values = json.loads((folder / "preprocessor.json").read_text(encoding="utf-8"))
-        vocabulary: list[str] = []
-        if values["kind"] == "grams":
-            vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kind, interpolation, vocabulary = values["kind"], str(values["interpolation"]), ()
+        shape = tuple(map(int, values["shape"]))
+        mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
+        if kind == "grams":
+            file = folder / "vocabulary.json"
+            vocabulary = tuple(map(str, json.loads(file.read_text(encoding="utf-8"))))
     except FileNotFoundError as error:
         raise InputError(f"`run` must hold its preprocessor; {error.filename} is missing. Train it again.") from None
-    tokenizer = transformers_tokenizer(str(folder / "tokenizer")) if values["kind"] == "tokens" else None
-    tuples = {key: tuple(values[key]) for key in ("shape", "mean", "std")}
-    return Preprocessor(
-        values["kind"],
-        vocabulary=tuple(vocabulary),
-        tokenizer=tokenizer,
-        interpolation=values["interpolation"],
-        **tuples,
-    )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"`run` must hold its preprocessor; {file} is damaged: {error}. Train it again.") from None
+    whole = len(shape) == _SHAPE_LENGTHS.get(kind) and min(shape) > 0 and len(mean) == len(std) in (0, shape[0])
+    if not (whole and interpolation.upper() in Image.Resampling.__members__):
+        raise InputError(
+            f"`run` must hold its preprocessor; {folder / 'preprocessor.json'} is damaged: kind {kind!r}, shape "
+            f"{list(shape)}, mean of {len(mean)}, std of {len(std)}, interpolation {interpolation!r}. Train it again."
+        )
+    tokenizer = transformers_tokenizer(str(folder / "tokenizer")) if kind == "tokens" else None
+    return Preprocessor(kind, shape, vocabulary, mean, std, interpolation=interpolation, tokenizer=tokenizer)
 
 
 def _vectors(dataset: Dataset, width: int) -> Float[Tensor, "n d"]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from diffident.errors import ResumeError
+from diffident.files import first_line
 from diffident.storage.atomic import atomic_path, write_text
 
 
@@ -31,13 +33,23 @@ class Checkpoints:
         return self._file.exists()
 
     def restore(self, model: nn.Module, optimizer: Any) -> list[dict[str, Any]]:
-        """Load the last checkpoint, if there is one; the lines of metrics of the epochs that it has seen."""
+        """Load the last checkpoint, if there is one; the lines of metrics of the epochs that it has seen.
+
+        Raises:
+            ResumeError: the checkpoint is damaged, or of another model.
+        """
         lines = []
         if self.exist:
-            state = torch.load(self._file, map_location="cpu", weights_only=True)
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            lines = state["lines"]
+            try:
+                state = torch.load(self._file, map_location="cpu", weights_only=True)
+                model.load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+                lines = state["lines"]
+            except Exception as error:
+                # A damaged file raises nearly anything: UnpicklingError, RuntimeError, EOFError, KeyError, ...
+                raise ResumeError(
+                    f"`out` must hold a whole checkpoint; {self._file}: {first_line(error)}. Use another --out."
+                ) from None
         write_text(self._metrics, "".join(map(_json_line, lines)))
         return lines
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffident.data.dataset import Dataset
+from diffident.errors import InputError
+from diffident.files import first_line
 from diffident.models import build_model, fit_preprocessor, load_preprocessor
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings, load_settings, settings_toml
@@ -140,5 +143,12 @@ def predict(run_dir: str | Path, dataset: Dataset, *, device: str | None = None)
     with torch.random.fork_rng(devices=[]):
         model = build_model(settings, preprocessor, num_classes, run=run.path)
     module = fabric.setup_module(model)
-    model.load_state_dict(load_file(run.weights))
+    _load_weights(model, run.weights)
     return predictions_of(module, preprocessor, dataset, run.label_names, fabric.device)
+
+
+def _load_weights(model: nn.Module, file: Path) -> None:
+    try:
+        model.load_state_dict(load_file(file))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"`run` must have whole weights; {file}: {first_line(error)}. Train it again.") from None
