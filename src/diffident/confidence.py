@@ -4,15 +4,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_TIE_DECIMALS = 12
+
 
 def max_softmax(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
     """Largest probability, in [1/c, 1]; higher is surer.
+
+    Rounded to 12 decimals: softmax gives the last bits by the order of the classes, which would break ties and carry
+    probabilities such as 0.6 across the edge of a bin.
 
     Reference:
         Hendrycks and Gimpel 2017, arXiv 1610.02136.
     """
     logits = _at_least_float32(logits)
-    return torch.softmax(logits, dim=1).amax(dim=1)
+    return torch.softmax(logits, dim=1).amax(dim=1).round(decimals=_TIE_DECIMALS)
 
 
 def entropy(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:

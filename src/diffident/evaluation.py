@@ -101,7 +101,7 @@ def _labelled_metrics(
     nll = nll_terms(log_probs, labels)
     probs = log_probs.exp_()
     brier = brier_terms(probs, labels)
-    gaps = classwise_gaps(probs, labels)
+    gaps = classwise_gaps(probs.round(decimals=12), labels)
     errors = logits.argmax(dim=1) != labels
     right = (~errors).to(torch.float64)
     ranking = rank_samples(confidence, errors)

@@ -3,7 +3,8 @@
 The model: the true class of a sample follows softmax(score / temperature) over its candidate classes, and a true class
 k is given as j with probability T[k, j]. Temperature and T are those under which the given labels are most likely (T by
 expectation-maximisation, the temperature by climbing a grid), so that nothing has to be known about the errors.
-Disagreement is explained by unsure scores where they are unsure, and by wrong labels where they are sure.
+Disagreement is explained by unsure scores where they are unsure, and by wrong labels where they are sure. A sample's
+candidates are its label and the 15 best other classes: where more than that overlap, the rest is taken for nothing.
 
 Errors that people make where a sample is ambiguous look like ambiguity to this model: so the probabilities are
 conservative, and the estimated number of wrong labels is rather a lower bound (docs/method.md has the measurements).

@@ -71,7 +71,7 @@ class Predictions:
 
     Attributes:
         ids: Stable sample ids (n,).
-        logits: Unnormalised log-probabilities (n, c), float32.
+        logits: Unnormalised log-probabilities (n, c), float32, or float64 where a file holds that.
         labels: Class of each sample, int64 (n,), or None for out-of-distribution data.
         label_names: Name of each class, or None.
     """

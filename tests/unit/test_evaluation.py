@@ -132,3 +132,14 @@ def test_wrong_files(tmp_path, text, message):
         read_evaluation(tmp_path / "e.json")
     with pytest.raises(InputError, match="not there"):
         read_evaluation(tmp_path / "missing.json")
+
+
+def test_ties_and_bin_edges_survive_the_softmax():
+    # 0.6 = 9/15 belongs to the lower of its two bins, with 0.63 in the next: (|1 - 0.6| + |0 - 0.63|) / 2.
+    logits = torch.tensor([[0.6, 0.4], [0.63, 0.37]], dtype=torch.float64).log()
+    got = evaluate(logits, torch.tensor([0, 1]), num_resamples=0).metrics["ece"].value
+    assert got == pytest.approx(0.515)
+    probs = [[0.8, 0.2, 0], [0.2, 0.8, 0], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.05, 0.15, 0.8]]
+    logits = torch.tensor(probs, dtype=torch.float64).clamp(min=1e-38).log()
+    got = evaluate(logits, torch.tensor([0, 1, 0, 0, 1]), num_resamples=0).metrics["aurc"].value
+    assert got == pytest.approx(0.48)

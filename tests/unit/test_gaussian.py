@@ -254,3 +254,23 @@ def test_a_gpu_gives_the_same_scores():
     values, labels = values.cuda(), labels.cuda()
     for got, want in zip(nearest_classes(fit_gaussians(values, labels), values, labels), expected, strict=True):
         torch.testing.assert_close(got.cpu(), want, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_of_very_different_scales_all_count(dtype):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 2
+    values = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    values[:, 1] += 2 * labels
+    expected = relative_squared_distance(fit_gaussians(values, labels, shrinkage=0.0), values, labels)
+    scaled = (values * torch.tensor([1e4, 1.0, 1.0], dtype=torch.float64)).to(dtype)
+    state = fit_gaussians(scaled, labels, shrinkage=0.0)
+    assert (state.rank, state.constant_features) == (3, 0)
+    assert state.condition_number == pytest.approx(1e8, rel=0.5)
+    torch.testing.assert_close(relative_squared_distance(state, scaled, labels), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_condition_number_is_that_before_shrinkage():
+    values, labels = make_data()
+    numbers = [fit_gaussians(values, labels, shrinkage=amount).condition_number for amount in (0.0, 0.5, 1.0)]
+    assert numbers == pytest.approx([numbers[0]] * 3)

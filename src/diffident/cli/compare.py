@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 from diffident.cli.common import print_json, print_table
@@ -38,20 +39,58 @@ def compare_runs(runs: list[Path], baseline: str | None):
     from diffident.storage.evaluation_file import read_evaluation
     from diffident.storage.runs import open_run
 
-    evaluations = []
-    for run in runs:
-        folder = open_run(run)
+    evaluations, folders = [], [open_run(run) for run in runs]
+    names = names_of_runs(folders)
+    _check_same_test(runs)
+    for run, folder, name in zip(runs, folders, names, strict=True):
         if not (run / "evaluation.json").exists():
             raise InputError(
                 f"`RUN` must be evaluated; {run} has no evaluation.json. "
                 f"Train with --test, or run: diffident evaluate {run}."
             )
-        name, seed = name_of_run(folder.settings), folder.settings.seed
-        evaluations.append((name, seed, read_evaluation(run / "evaluation.json")))
-    names = {name for name, _, _ in evaluations}
+        evaluations.append((name, folder.settings.seed, read_evaluation(run / "evaluation.json")))
     if baseline is None and "cross-entropy" in names:
         baseline = "cross-entropy"
     return compare(evaluations, baseline)
+
+
+def names_of_runs(folders: list) -> list[str]:
+    """The loss with the options that are not the defaults, and whatever else differs between runs of that name."""
+    bases = [name_of_run(folder.settings) for folder in folders]
+    described = [
+        {key: value for key, value in asdict(folder.settings).items() if key not in ("seed", "device")}
+        | {"data": folder.data.get("fingerprint", "")[:8], "labels": folder.data.get("labels", "")[:8]}
+        | {"weights": (folder.data.get("weights") or "")[:8]}
+        for folder in folders
+    ]
+    names = []
+    for base, about in zip(bases, described, strict=True):
+        others = [other for name, other in zip(bases, described, strict=True) if name == base]
+        differing = [f"{key}={about[key]}" for key in about if any(other[key] != about[key] for other in others)]
+        names.append(" ".join([base, *differing]))
+    return names
+
+
+def _check_same_test(runs: list[Path]) -> None:
+    """Refuse runs whose test predictions are of other samples than the first's; those without a file are trusted."""
+    from diffident.errors import IdMismatchError
+    from diffident.files import read_parquet
+
+    first = None
+    for run in runs:
+        file = run / "predictions" / "test.parquet"
+        if not file.exists():
+            continue
+        ids = read_parquet(file, "RUN", "Train it again.")["id"].to_pylist()
+        if first is None:
+            first = run, ids
+        elif ids != first[1]:
+            pairs = zip(ids, first[1], strict=False)
+            differing = [f"{one!r} and {other!r}" for one, other in pairs if one != other][:3]
+            raise IdMismatchError(
+                f"`RUN` must all be tested on the same samples; got {', '.join(differing) or f'{len(ids)} samples'} at "
+                f"{run} and {first[0]}. Evaluate all runs on the same split."
+            )
 
 
 def name_of_run(settings) -> str:

@@ -93,7 +93,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
             gaussians = rmd.gaussians_of(blocks, labels, num_classes, chosen.shrinkage)
         else:
             gaussians = _fit_kept(blocks, labels, ~convicted, num_classes, chosen.shrinkage)
-        candidates = join_candidates([part for part, _ in _scored(gaussians, blocks, labels)])
+        candidates = join_candidates([choose_candidates(*part) for part in _scored(gaussians, blocks, labels)])
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:
             break
@@ -108,12 +108,9 @@ def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool 
     """-log p(label | z) in nats, >= 0; the margin is the log-odds of the best class against the label."""
 
     def parts() -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        for candidates, labels_of_block in _scored(state.gaussians, blocks, labels):
-            scores = candidates.scores.double()
-            costs = torch.logsumexp(scores, dim=1) - scores[:, 0]
-            best = choose_nearest(-scores, torch.zeros_like(labels_of_block))
-            nearest = candidates.classes.gather(1, best[1][:, None])[:, 0]
-            yield costs.clamp(min=0), nearest, best[2]
+        for scores, chosen in _scored(state.gaussians, blocks, labels):
+            of_label, nearest, margin = choose_nearest(-scores, chosen)
+            yield (torch.logsumexp(scores, dim=1) + of_label).clamp(min=0), nearest, margin
 
     return join_scores(parts())
 
@@ -139,16 +136,14 @@ def _fit_kept(blocks: Blocks, labels: np.ndarray, kept: Tensor, num_classes: int
     return solve_gaussians(statistics, shrinkage)
 
 
-def _scored(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray) -> Iterable[tuple[Candidates, Tensor]]:
-    """Candidates and labels of every block; scores are -D2_k / 2 up to a constant a sample."""
+def _scored(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray) -> Iterable[tuple[Tensor, Tensor]]:
+    """-D2_k / 2 up to a constant a sample (b, K), float64, and labels of every block, on the CPU."""
     device = gaussians.overall_mean.device
     for start, block, chosen in labelled_blocks(blocks, labels):
         check_present(gaussians.counts, chosen, start)
         with rows_from(start, block, len(gaussians.overall_mean)):
             scores = relative_squared_distances(gaussians, block.to(device)) / -2
-        chosen = chosen.to(device)
-        found = choose_candidates(scores, chosen)
-        yield Candidates(found.classes.cpu(), found.scores.cpu(), found.num_classes), chosen.cpu()
+        yield scores.cpu(), chosen.cpu()
 
 
 def _convict(wrong: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -115,9 +115,9 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
     amount = choose_shrinkage(within, statistics.counts) if shrinkage == "auto" else _checked_shrinkage(shrinkage)
     scale = within.trace().clamp(min=0) / len(within)
     shrunk = (1 - amount) * within + amount * scale * torch.eye(len(within), dtype=within.dtype, device=within.device)
-    least = statistics.resolution * total.trace()
-    whitening, spectrum = _whiten(shrunk, least)
-    condition = _condition_number(spectrum, amount, float(scale), float(least))
+    spreads = total.diagonal().clamp(min=0).sqrt()
+    whitening = _whiten(shrunk, spreads, statistics.resolution)
+    condition = _condition_number(within, spreads, statistics.resolution)
     directions, ratios = _discriminants(whitening, weighted)
     return Gaussians(
         counts=statistics.counts,
@@ -133,7 +133,7 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
         shrinkage_choice="auto" if shrinkage == "auto" else "given",
         rank=whitening.shape[1],
         condition_number=condition,
-        constant_features=int((total.diagonal() <= 1e-12 * total.diagonal().max()).sum()),
+        constant_features=int((spreads <= statistics.resolution * (offset + statistics.shift).abs()).sum()),
     )
 
 
@@ -157,11 +157,15 @@ def choose_shrinkage(within: Float[Tensor, "d d"], counts: Int[Tensor, " k"]) ->
     return 1.0 if denominator <= 0 else min(1.0, max(0.0, numerator / denominator))
 
 
-def _whiten(shrunk: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
-    """W (d, rank) with W^T shrunk W = I, and the eigenvalues of `shrunk`."""
-    spectrum, vectors = torch.linalg.eigh(shrunk)
-    kept = spectrum > least
-    return vectors[:, kept] / spectrum[kept].sqrt(), spectrum
+def _whiten(covariance: Tensor, spreads: Tensor, resolution: float) -> Tensor:
+    """W (d, rank) with W^T covariance W = I.
+
+    Features are brought to one spread first, so that a small scale is not taken for the rounding of a large one.
+    """
+    scales = torch.where(spreads > 0, spreads, 1.0)
+    spectrum, vectors = torch.linalg.eigh(covariance / torch.outer(scales, scales))
+    kept = spectrum > resolution * len(scales)
+    return vectors[:, kept] / spectrum[kept].sqrt() / scales[:, None]
 
 
 def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,13 +183,14 @@ def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]
     return whitening @ vectors, 1 + gains[kept]
 
 
-def _condition_number(spectrum: Tensor, amount: float, scale: float, least: float) -> float:
-    """Of the covariance before shrinkage, over its non-null eigenvalues."""
-    if amount >= 1:
+def _condition_number(within: Tensor, spreads: Tensor, resolution: float) -> float:
+    """Largest over smallest eigenvalue before shrinkage, without the null ones; 1 where there are no others."""
+    scales = torch.where(spreads > 0, spreads, 1.0)
+    rank = int((torch.linalg.eigvalsh(within / torch.outer(scales, scales)) > resolution * len(scales)).sum())
+    if not rank:
         return 1.0
-    before = (spectrum - amount * scale) / (1 - amount)
-    kept = before[before > least]
-    return float(kept.max() / kept.min()) if len(kept) else 1.0
+    spectrum = torch.linalg.eigvalsh(within)
+    return float(spectrum[-1] / spectrum[-rank].clamp(min=torch.finfo(spectrum.dtype).tiny))
 
 
 def _checked_shrinkage(shrinkage: float | str) -> float:

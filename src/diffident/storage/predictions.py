@@ -145,14 +145,13 @@ def _logits_of(columns: dict[str, np.ndarray], path: Path) -> np.ndarray:
         )
     if not values.size:
         raise InputError(f"`{name}` must have at least one row and column; got {list(values.shape)} in {path}.")
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)  # beyond float32 is infinite, and named below
-    wrong = ~np.isfinite(narrow).all(axis=1)
+    values = values.astype(np.promote_types(values.dtype, np.float32))
+    wrong = ~np.isfinite(values).all(axis=1)
     if wrong.any():
         row = int(wrong.argmax())
-        bad = values[row][~np.isfinite(narrow[row])][0]
+        bad = values[row][~np.isfinite(values[row])][0]
         raise InputError(f"`{name}` must be finite; got {bad:g} at row {row} of {path}. Look for a diverged model.")
-    return narrow if name == "logits" else _log_of_probs(values.astype(np.float64), path)
+    return values if name == "logits" else _log_of_probs(values.astype(np.float64), path)
 
 
 def _log_of_probs(probs: np.ndarray, path: Path) -> np.ndarray:
@@ -169,7 +168,7 @@ def _log_of_probs(probs: np.ndarray, path: Path) -> np.ndarray:
             f"`probs` must sum to 1 in every row; got {probs[row].sum():g} at row {row} of {path}. "
             f"If these are logits, name them `logits`."
         )
-    return np.log(np.maximum(probs, np.finfo(np.float32).tiny)).astype(np.float32)
+    return np.log(np.maximum(probs, np.finfo(np.float32).tiny))
 
 
 def _check_labels(labels: np.ndarray, num_samples: int, num_classes: int, path: Path) -> np.ndarray:
