@@ -98,8 +98,11 @@ def test_skipped_samples_are_those_of_the_local_engine(dataset, tmp_path):
 def test_a_record_with_skipped_samples_is_not_taken_where_they_fail(dataset, tmp_path):
     torn = unreadable(dataset, {49})
     encoder = counted(lambda batch: halves(batch) if len(batch) < 8 else 1 / 0)[0]
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(
+        WorkerError, match=r"a worker failed: ZeroDivisionError: division by zero \(line \d+ of "
+    ) as error:
         extract(torn, encoder, out=tmp_path / "f", engine=Direct(), on_error="skip", **OPTIONS)
+    assert "halves(batch) if len(batch)" in error.value.__notes__[0]
     assert read_record(tmp_path / "f", 3).skipped == ["digits:1761"]
     with pytest.raises(UnreadableSampleError, match=r"`digits:1761` .* it is torn\. Or leave such samples out"):
         extract(torn, encoder, out=tmp_path / "f", engine=Direct(), **OPTIONS)

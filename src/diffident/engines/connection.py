@@ -2,12 +2,15 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from diffident.errors import DiffidentError, InputError, MissingDependencyError, WorkerError
 from diffident.files import first_line
+
+_SECONDS = 10.0
 
 
 @contextmanager
@@ -30,9 +33,8 @@ def errors_on_one_line(ray: Any) -> Iterator[None]:
 @contextmanager
 def connection(address: str | None) -> Iterator[Any]:
     """Ray, connected; stopped in the end if it was not connected before."""
-    # Ray reports its use to its makers, and writes its core's log to the terminal, unless told otherwise early.
+    # Ray reports its use to its makers unless told otherwise before it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
@@ -46,6 +48,7 @@ def connection(address: str | None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
+        _check_there(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
@@ -57,6 +60,13 @@ def connection(address: str | None) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+def _check_there(address: str) -> None:
+    """Raise OSError where nothing answers: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=_SECONDS).close()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from diffident.difficulties import rmd
 from diffident.difficulties.protocol import Scores
 from diffident.encoding import Job, Settings, make_shard, reading_threads
 from diffident.errors import DiffidentError, ResumeError, WorkerError
+from diffident.files import first_line
 from diffident.gaussian import Gaussians, GaussianStatistics
 from diffident.storage.features import read_shard
 from diffident.storage.shard_records import ShardRecord, write_record
@@ -46,7 +48,7 @@ class Order:
 
 
 class ShardWorker:
-    """Holds the encoder and makes one shard after another; our own errors are results, so that they keep their type."""
+    """Holds the encoder and makes one shard after another; errors are results, so that they keep their type."""
 
     def __init__(self, order: Order):
         self._order = order
@@ -58,6 +60,8 @@ class ShardWorker:
             return {"result": pickle.dumps(self._make(int(row["number"])))}
         except DiffidentError as error:
             return {"result": pickle.dumps(error)}
+        except Exception as error:
+            return {"result": pickle.dumps(_foreign(error))}
 
     def _make(self, number: int) -> ShardRecord:
         self._job = self._job or _open_job(self._order)
@@ -66,6 +70,17 @@ class ShardWorker:
             record = make_shard(self._job, pool, self._order.folder, number)
             write_record(self._order.folder, record)
         return record
+
+
+def _foreign(error: Exception) -> WorkerError:
+    """What the user's own encoder or data set raised, in one line; the worker's traceback is a note."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    failed = WorkerError(
+        f"a worker failed: {type(error).__name__}: {first_line(error)} (line {place.lineno} of {place.filename}). What "
+        "was finished is kept. Mend it, and run the same again."
+    )
+    failed.add_note(traceback.format_exc())
+    return failed
 
 
 @contextmanager
