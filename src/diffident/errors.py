@@ -36,6 +36,10 @@ class UnavailableError(DiffidentError, OSError):
     """Weights or data could not be fetched, because the network or the hub is out of reach."""
 
 
+class WorkerError(DiffidentError, RuntimeError):
+    """A worker on a cluster failed for a reason of its own: it died too often, or code of the user's raised."""
+
+
 class DataWarning(UserWarning):
     """Something in the data was left out or is probably not meant so."""
 

@@ -1,25 +1,21 @@
-"""From a data set and an encoder to features; resumable, in bounded memory, with decoding beside the model."""
+"""From a data set and an encoder to features: a store that is resumable, here or with the help of an engine."""
 
-import os
 import re
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from diffident.data import open_dataset
 from diffident.data.dataset import Dataset
 from diffident.encoders import open_encoder
 from diffident.encoders.protocol import Encoder
-from diffident.errors import DiffidentError, InputError, ResumeError, UnreadableSampleError
+from diffident.encoding import DTYPES, Job, Settings, Shard, encode, make_shard, reading_threads
+from diffident.errors import InputError, ResumeError, UnreadableSampleError
 from diffident.records import Features
 from diffident.storage.features import (
     FORMAT_VERSION,
@@ -32,32 +28,21 @@ from diffident.storage.features import (
     write_manifest,
     write_shard,
 )
+from diffident.storage.shard_records import ShardRecord, remove_records
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_BATCHES_AHEAD = 4
-_CHUNKS = 8
-_LEFTOVER = re.compile(r"\.(shard-\d+\.safetensors|manifest\.json|index\.parquet)\.[0-9a-f]{8}\.tmp")
+_LEFTOVER = re.compile(r"\.(shard-\d+\.(safetensors|json)|manifest\.json|index\.parquet)\.[0-9a-f]{8}\.tmp")
 _SHOWN_LENGTH = 60
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What every shard is made with."""
+@runtime_checkable
+class Engine(Protocol):
+    """Makes shards elsewhere than in this process."""
 
-    dataset: Dataset
-    encoder: Encoder
-    pool: ThreadPoolExecutor
-    batch_size: int
-    on_error: str
-    dtype: torch.dtype
-    report: Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Shard:
-    values: Float[Tensor, "n d"]
-    kept: np.ndarray
-    skipped: list[str]
+    def make_shards(
+        self, job: Job, folder: Path, numbers: range, report: Callable[[int, int], None]
+    ) -> Generator[ShardRecord]:
+        """The shards of these numbers in any order, by `make_shard`; `report` is called with (samples done, total)."""
+        ...
 
 
 def extract(
@@ -71,6 +56,7 @@ def extract(
     dtype: str = "float32",
     on_error: str = "fail",
     progress: Callable[[int, int], None] | None = None,
+    engine: Engine | None = None,
 ) -> FeatureSource | Features:
     """Features of every sample, in the data set's order.
 
@@ -85,6 +71,7 @@ def extract(
         dtype: How `out` stores features: `float32`, or `float16` for half the space and three digits.
         on_error: What an unreadable sample does: `fail`, or `skip` (the manifest lists the skipped ids).
         progress: Called with (done, total).
+        engine: Where shards are made (default: in this process); needs `out`. The files are the same.
 
     Returns:
         The opened store, or `Features` where `out` is None.
@@ -96,53 +83,77 @@ def extract(
     """
     dataset = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
     encoder = open_encoder(encoder)
-    num_workers = min(8, _num_cores()) if num_workers is None else num_workers
     _check(dataset, encoder, batch_size, shard_size, num_workers, on_error, dtype)
     shard_size = -(-shard_size // batch_size) * batch_size
-    starts = range(0, len(dataset), shard_size)
-    spans = [np.arange(start, min(start + shard_size, len(dataset))) for start in starts]
-    pool = ThreadPoolExecutor(num_workers)
+    job = Job(dataset, encoder, Settings(batch_size, shard_size, num_workers, on_error, dtype))
     report = progress or (lambda done, total: None)
-    job = _Job(dataset, encoder, pool, batch_size, on_error, DTYPES[dtype], report)
-    try:
-        if out is None:
-            return _in_memory(job, spans)
-        return _to_store(Path(out), _start_manifest(job, shard_size, dtype), job, spans)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    if out is not None:
+        return _to_store(Path(out), job, report, engine)
+    if engine is not None:
+        raise InputError("`out` must be given with an engine, whose workers write there; got None. Name a folder.")
+    return _in_memory(job, report)
 
 
-def _num_cores() -> int:
-    """The cores that this process may use, which are fewer in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _in_memory(job: _Job, spans: list[np.ndarray]) -> Features:
-    shards: list[_Shard] = []
+def _in_memory(job: Job, report: Callable[[int, int], None]) -> Features:
+    shards: list[Shard] = []
     width = 0
-    for span in spans:
-        shards.append(_encode(job, span, width))
-        width = width or shards[-1].values.shape[1]
+    with reading_threads(job.settings.num_workers) as pool:
+        for number in range(job.num_shards):
+            shards.append(encode(job, pool, job.span(number), width, report))
+            width = width or shards[-1].values.shape[1]
     rest = _readable(job.dataset, np.concatenate([shard.kept for shard in shards]))
     labels = None if rest.labels is None else torch.from_numpy(rest.labels)
     values = torch.cat([shard.values for shard in shards if len(shard.kept)])
     return Features(rest.ids, values, labels, rest.label_names, job.encoder.name, rest.columns)
 
 
-def _to_store(folder: Path, wanted: dict, job: _Job, spans: list[np.ndarray]) -> FeatureSource:
-    manifest = _resumed(folder, wanted)
-    for number in range(len(manifest["shards"]), len(spans)):
-        shard = _encode(job, spans[number], manifest["num_features"])
-        # The width stays 0 while every sample was skipped.
-        manifest["num_features"] = manifest["num_features"] or shard.values.shape[1]
-        manifest["shards"].append(write_shard(folder, number, shard.values))
-        manifest["skipped"] += shard.skipped
-        write_manifest(folder, manifest)
+def _to_store(folder: Path, job: Job, report: Callable[[int, int], None], engine: Engine | None) -> FeatureSource:
+    manifest = _resumed(folder, _start_manifest(job))
+    numbers = range(len(manifest["shards"]), job.num_shards)
+    make = engine.make_shards if engine is not None else partial(_make_shards, width=manifest["num_features"])
+    waiting: dict[int, ShardRecord] = {}
+    with closing(make(job, folder, numbers, report)) as records:
+        for record in records:
+            waiting[record.number] = record
+            while len(manifest["shards"]) in waiting:
+                _append(folder, manifest, waiting.pop(len(manifest["shards"])))
+                if engine is None:
+                    # Engines leave a record beside each shard instead: the manifest of very many is long.
+                    write_manifest(folder, manifest)
+    _remove_leftovers(folder)
     skipped = np.array(manifest["skipped"], dtype=str)
     rest = _readable(job.dataset, np.flatnonzero(~np.isin(job.dataset.ids.astype(str), skipped)))
     write_index(folder, rest.ids, rest.labels, rest.columns, manifest["shards"])
     write_manifest(folder, manifest | {"complete": True, "num_samples": len(rest)})
+    remove_records(folder)
     return open_features(folder)
+
+
+def _make_shards(
+    job: Job, folder: Path, numbers: range, report: Callable[[int, int], None], *, width: int
+) -> Generator[ShardRecord]:
+    """The shards in order, in this process; `width` is that of the shards before, or 0."""
+    with reading_threads(job.settings.num_workers) as pool:
+        for number in numbers:
+            record = make_shard(job, pool, folder, number, width, report)
+            # The width stays 0 while every sample was skipped.
+            width = width or record.num_features
+            yield record
+
+
+def _append(folder: Path, manifest: dict, record: ShardRecord) -> None:
+    """Add the next shard to the manifest; a shard made apart from the others is held against their width."""
+    width, entry = manifest["num_features"], record.entry
+    if width and record.num_features not in (0, width):
+        raise InputError(
+            f"`encoder` must give [n, {width}] throughout; got [{entry['rows']}, {record.num_features}] in "
+            f"{entry['file']}. Mend it."
+        )
+    if width and not record.num_features:
+        entry = write_shard(folder, record.number, torch.zeros(0, width, dtype=DTYPES[manifest["dtype"]]))
+    manifest["num_features"] = width or record.num_features
+    manifest["shards"].append(entry)
+    manifest["skipped"] += record.skipped
 
 
 def _readable(dataset: Dataset, kept: np.ndarray) -> Dataset:
@@ -151,16 +162,16 @@ def _readable(dataset: Dataset, kept: np.ndarray) -> Dataset:
     return dataset.select(kept)
 
 
-def _start_manifest(job: _Job, shard_size: int, dtype: str) -> dict:
-    dataset, encoder = job.dataset, job.encoder
+def _start_manifest(job: Job) -> dict:
+    dataset, encoder, settings = job.dataset, job.encoder, job.settings
     return {
         "format_version": FORMAT_VERSION,
         "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint, "parts": encoder.parts},
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "num_samples": len(dataset)},
-        "settings": {"batch_size": job.batch_size, "shard_size": shard_size, "on_error": job.on_error},
+        "settings": {key: getattr(settings, key) for key in ("batch_size", "shard_size", "on_error")},
         "label_names": None if dataset.label_names is None else list(dataset.label_names),
         "num_features": 0,
-        "dtype": dtype,
+        "dtype": settings.dtype,
         "num_samples": len(dataset),
         "complete": False,
         "shards": [],
@@ -170,10 +181,7 @@ def _start_manifest(job: _Job, shard_size: int, dtype: str) -> dict:
 
 def _resumed(folder: Path, wanted: dict) -> dict:
     """The manifest to go on from: the folder's if it fits, else an empty one."""
-    for path in folder.glob(".*.tmp"):
-        # A process that was killed while it wrote leaves its temporary file.
-        if _LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    _remove_leftovers(folder)
     if not (folder / MANIFEST).exists():
         if folder.exists() and (not folder.is_dir() or any(not e.name.startswith(".") for e in folder.iterdir())):
             held = "holds other files" if folder.is_dir() else "is a file"
@@ -190,6 +198,13 @@ def _resumed(folder: Path, wanted: dict) -> dict:
             )
     # Neither changes the features that are there already: what is asked for now counts.
     return found | {"label_names": wanted["label_names"], "settings": wanted["settings"]}
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote left: its temporary file."""
+    for path in folder.glob(".*.tmp"):
+        if _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _check_same(folder: Path, found: dict, wanted: dict) -> None:
@@ -228,99 +243,14 @@ def _shown(value: Any) -> str:
     return "its own" if value is None else str(value)
 
 
-def _encode(job: _Job, span: np.ndarray, width: int) -> _Shard:
-    """Features of a span of positions; a few batches are decoded ahead of the model.
-
-    Args:
-        job: What every shard is made with.
-        span: The positions.
-        width: Features of the shards before, or 0.
-    """
-    batches, kept, skipped = [], [], []
-    with closing(_prepared_batches(job, span)) as prepared_batches:
-        for positions, prepared in prepared_batches:
-            good = []
-            for position, (sample, error) in zip(positions, prepared, strict=True):
-                if error is None:
-                    good.append(sample)
-                    kept.append(int(position))
-                elif job.on_error == "skip":
-                    skipped.append(str(job.dataset.ids[position]))
-                else:
-                    raise UnreadableSampleError(f"{error} Or leave such samples out with --on-error skip.") from None
-            if good:
-                ids = job.dataset.ids[kept[-len(good) :]]
-                batches.append(_checked(job.encoder.encode(good), ids, width, job.dtype))
-                width = batches[-1].shape[1]
-            job.report(int(positions[-1]) + 1, len(job.dataset))
-    values = torch.cat(batches) if batches else torch.zeros(0, width, dtype=job.dtype)
-    return _Shard(values, np.array(kept, dtype=np.int64), skipped)
-
-
-def _prepared_batches(job: _Job, span: np.ndarray) -> Generator[tuple[np.ndarray, list]]:
-    waiting: deque[tuple[np.ndarray, list[Future]]] = deque()
-    try:
-        for start in range(0, len(span), job.batch_size):
-            positions = span[start : start + job.batch_size]
-            chunks = np.array_split(positions, min(len(positions), _CHUNKS))
-            waiting.append((positions, [job.pool.submit(_prepare, job, chunk) for chunk in chunks]))
-            if len(waiting) > _BATCHES_AHEAD:
-                done, futures = waiting.popleft()
-                yield done, [pair for future in futures for pair in future.result()]
-        while waiting:
-            done, futures = waiting.popleft()
-            yield done, [pair for future in futures for pair in future.result()]
-    finally:
-        for _, futures in waiting:
-            for future in futures:
-                future.cancel()
-
-
-def _prepare(job: _Job, positions: np.ndarray) -> list[tuple[Any, UnreadableSampleError | None]]:
-    prepared = []
-    for position in positions:
-        try:
-            prepared.append((job.encoder.prepare(job.dataset[position]), None))
-        except UnreadableSampleError as error:
-            prepared.append((None, error))
-        except DiffidentError:
-            raise
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            unreadable = UnreadableSampleError(
-                f"sample `{job.dataset.ids[position]}` must be one that {job.encoder.name} can take; {reason}. Replace "
-                "or remove it."
-            )
-            prepared.append((None, unreadable))
-    return prepared
-
-
-def _checked(values: Tensor, ids: np.ndarray, width: int, dtype: torch.dtype) -> Float[Tensor, "n d"]:
-    """The encoder's output as it is stored, if it is what it should be."""
-    count = len(ids)
-    if values.ndim != 2 or len(values) != count or not values.shape[1]:
-        raise InputError(f"`encoder` must give [{count}, d] for {count} samples; got {list(values.shape)}. Mend it.")
-    if width and values.shape[1] != width:
-        raise InputError(
-            f"`encoder` must give [n, {width}] throughout; got {list(values.shape)} from sample `{ids[0]}` on. Mend it."
-        )
-    if not bool(values.isfinite().all()):
-        sample = ids[int((~values.isfinite().all(dim=1)).nonzero()[0])]
-        raise InputError(
-            f"`encoder` must give finite features; got NaN or infinity at sample `{sample}`. Try --precision float32."
-        )
-    stored = values.to("cpu", dtype)
-    if not bool(stored.isfinite().all()):
-        sample = ids[int((~stored.isfinite().all(dim=1)).nonzero()[0])]
-        raise InputError(
-            f"`encoder` must give features below {torch.finfo(dtype).max:g}; got {values.abs().max():g} at sample "
-            f"`{sample}`. Choose --dtype float32."
-        )
-    return stored
-
-
 def _check(
-    dataset: Dataset, encoder: Encoder, batch_size: int, shard_size: int, num_workers: int, on_error: str, dtype: str
+    dataset: Dataset,
+    encoder: Encoder,
+    batch_size: int,
+    shard_size: int,
+    num_workers: int | None,
+    on_error: str,
+    dtype: str,
 ) -> None:
     if not len(dataset):
         raise InputError(f"`DATA` must hold samples; {dataset.name} has none. Choose another.")
@@ -331,7 +261,7 @@ def _check(
         )
     counts = {"batch_size": batch_size, "shard_size": shard_size, "num_workers": num_workers}
     for name, count in counts.items():
-        if count < 1:
+        if count is not None and count < 1:
             raise InputError(f"`{name}` must be at least 1; got {count}. Leave it out for the default.")
     choices = {"on_error": (on_error, ("fail", "skip")), "dtype": (dtype, tuple(DTYPES))}
     for name, (value, known) in choices.items():

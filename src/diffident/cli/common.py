@@ -5,13 +5,15 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from diffident.errors import InputError
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, label_column: bool = True) -> None:
@@ -33,6 +35,33 @@ def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The data options as `open_dataset` takes them."""
     names = ("label_column", "text_column", "image_column", "id_column")
     return {name: getattr(arguments, name, None) for name in names}
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say where the work is done."""
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="where: local (default) or ray")
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running cluster, or auto for the one of this machine (default: RAY_ADDRESS, else start one here)",
+    )
+
+
+@contextmanager
+def opened_engine(arguments: argparse.Namespace, **options: Any) -> Iterator[Any]:
+    """Yield None for the local engine, else the chosen one, connected; `options` are those of `RayEngine`."""
+    if arguments.engine == "local":
+        given = {"--ray-address": arguments.ray_address, "--concurrency": options.get("concurrency")}
+        for flag, value in given.items():
+            if value is not None:
+                raise InputError(f"`{flag}` must be used with --engine ray; got --engine local. Leave it out.")
+        yield None
+        return
+    from diffident.engines.ray import RayEngine
+
+    # Ray prints what befalls its workers on standard output, which is for the result.
+    with redirect_stdout(sys.stderr), RayEngine(arguments.ray_address, **options) as engine:
+        yield engine
 
 
 def log(message: str) -> None:

@@ -1,10 +1,19 @@
 """`diffident extract`: a data set's features into a folder."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffident.cli.common import add_data_options, data_options, log, print_json, progress_bar
+from diffident.cli.common import (
+    add_data_options,
+    add_engine_options,
+    data_options,
+    log,
+    opened_engine,
+    print_json,
+    progress_bar,
+)
 
 EXAMPLE = "diffident extract photos/ --encoder timm:vit_small_patch16_224 --out features/"
 _NAMED = 5
@@ -26,6 +35,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-size", type=int, default=4096, metavar="N", help="samples of a file (default: 4096)")
     parser.add_argument("--limit", type=int, metavar="N", help="only N samples, evenly spaced over the data")
     add_data_options(parser)
+    add_engine_options(parser)
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="encoders at once with --engine ray (default: one a GPU, without GPUs one a machine)",
+    )
 
 
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
@@ -64,12 +80,19 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.extraction import extract
     from diffident.storage.features import open_features, read_manifest
 
-    dataset = open_dataset(arguments.data, limit=arguments.limit, **data_options(arguments))
-    encoder = encoder_from(arguments, arguments.encoder)
-    with progress_bar("extract") as progress:
+    open_data = partial(open_dataset, arguments.data, limit=arguments.limit, **data_options(arguments))
+    open_model = partial(encoder_from, arguments, arguments.encoder)
+    engine_options = {
+        "concurrency": arguments.concurrency,
+        "gpus": 0.0 if arguments.device == "cpu" else None,
+        "open_dataset": open_data,
+        "open_encoder": open_model,
+    }
+    with opened_engine(arguments, **engine_options) as engine, progress_bar("extract") as progress:
         extract(
-            dataset,
-            encoder,
+            open_data(),
+            open_model(),
+            engine=engine,
             out=arguments.out,
             shard_size=arguments.shard_size,
             dtype=arguments.dtype,

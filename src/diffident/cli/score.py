@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffident.cli.common import log, print_json
+from diffident.cli.common import add_engine_options, log, opened_engine, print_json
 from diffident.difficulties import METHODS, find_method
 from diffident.errors import InputError
 
@@ -35,6 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="HOW",
         help="with several FEATURES: mean-rank (of each one's difficulty; the default) or stack (side by side)",
     )
+    add_engine_options(parser)
     add_method_options(parser)
 
 
@@ -129,11 +130,16 @@ def run(arguments: argparse.Namespace) -> None:
 def _score(arguments: argparse.Namespace, options: dict[str, Any]):
     from diffident.storage.features import open_features
 
+    if arguments.engine != "local" and (arguments.method != "rmd" or len(arguments.features) > 1):
+        got = f"{len(arguments.features)} FEATURES" if arguments.method == "rmd" else f"--method {arguments.method}"
+        raise InputError(f"`--engine {arguments.engine}` must score one FEATURES by rmd; got {got}. Leave it out.")
     if arguments.method == "training-dynamics":
         return score_run(arguments.features, label_column=arguments.label_column, **options)
     sources = [open_features(path, label_column=arguments.label_column) for path in arguments.features]
     if len(sources) == 1:
-        return score_source(sources[0], arguments.features[0], method=arguments.method, **options)
+        with opened_engine(arguments) as engine:
+            verbs = None if engine is None else engine.rmd(sources[0])
+            return score_source(sources[0], arguments.features[0], method=arguments.method, verbs=verbs, **options)
     from diffident.difficulties import score_combined
 
     if arguments.method == "zero-shot":
@@ -148,8 +154,8 @@ def _score(arguments: argparse.Namespace, options: dict[str, Any]):
     )
 
 
-def score_source(source, where: str, *, method: str, **options: Any):
-    """The `DifficultyTable` of a feature source."""
+def score_source(source, where: str, *, method: str, verbs: Any = None, **options: Any):
+    """The `DifficultyTable` of a feature source; `verbs` are an engine's."""
     from diffident.difficulties import score_features
 
     if method == "training-dynamics":
@@ -171,6 +177,7 @@ def score_source(source, where: str, *, method: str, **options: Any):
         method=method,
         encoder=source.encoder,
         label_names=source.label_names,
+        verbs=verbs,
         **options,
     )
 

@@ -70,9 +70,14 @@ def describe(state: Gaussians) -> dict[str, Any]:
 
 def gaussians_of(blocks: Blocks, labels: np.ndarray, num_classes: int, shrinkage: float | str) -> Gaussians:
     """One pass over the features, then the Gaussians."""
+    return solve_gaussians(statistics_of(blocks, labels, num_classes), shrinkage)
+
+
+def statistics_of(blocks: Blocks, labels: np.ndarray, num_classes: int, *, first_row: int = 0) -> GaussianStatistics:
+    """One pass over the features; `first_row` numbers the first of them in errors."""
     statistics = None
     for start, block, chosen in labelled_blocks(blocks, labels):
         statistics = statistics or GaussianStatistics.start(block, num_classes)
-        statistics = statistics.updated(block, chosen, first_row=start)
+        statistics = statistics.updated(block, chosen, first_row=first_row + start)
     assert statistics is not None
-    return solve_gaussians(statistics, shrinkage)
+    return statistics

@@ -37,6 +37,7 @@ def score_features(
     method: str = "rmd",
     encoder: str = "unknown",
     label_names: tuple[str, ...] | None = None,
+    verbs: Any = None,
     **options: Any,
 ) -> DifficultyTable:
     """Difficulty of every sample of a data set: fit a method to it, then score it.
@@ -49,6 +50,7 @@ def score_features(
         method: A name in `METHODS`.
         encoder: The encoder's name, for the metadata.
         label_names: Name of each class, or None.
+        verbs: What has the method's `fit`, `score` and `describe` in its stead, for example to do them elsewhere.
         options: Of the method, by name; the others keep their defaults.
 
     Raises:
@@ -57,7 +59,7 @@ def score_features(
     Example:
         >>> table = score_features(source.blocks, source.ids, source.labels, method="knn", neighbours=10)
     """
-    chosen = open_method(method)
+    chosen = open_method(method) if verbs is None else verbs
     if not len(ids):
         raise InputError("`ids` must name at least one sample; got none. Extract features first.")
     if len(labels) != len(ids):
