@@ -25,7 +25,7 @@ class GlyphNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n d"]:
         """Features, linear in the last layer, so that classes are spread like Gaussians."""
-        return self.project(self.stages(images).flatten(1))
+        return self.project((self.stages(images) - self.stages(images).mean(0)).flatten(1))
 
 
 def _stage(num_in: int, num_out: int, *, stride: int) -> list[nn.Module]:
@@ -36,11 +36,15 @@ def _stage(num_in: int, num_out: int, *, stride: int) -> list[nn.Module]:
 def prepare_glyph(image: Image.Image) -> Float[Tensor, "1 32 32"]:
     """Grey levels stretched to [0, 1], ink bright: the border counts as background.
 
-    Pictures are resized as a whole to 32 x 32, so that their shape may change.
+    Pictures are resized as a whole to 32 x 32, so that their shape may change. What bicubic interpolation overshoots is
+    cut off at the picture's own range, not at black and white, so that contrast and brightness make no difference.
     """
-    grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32) / 255
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(border) > 0.5:
-        grey = 1 - grey
+    page = image.convert("L")
+    levels = np.asarray(page)
+    resized = page.convert("F").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    grey = np.asarray(resized, dtype=np.float32).clip(levels.min(), levels.max())
     low, high = grey.min(), grey.max()
-    return torch.from_numpy((grey - low) / max(high - low, 1e-3))[None]
+    ink = (grey - low) / max(high - low, 1)
+    if np.median(np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])) > 0.5:
+        ink = 1 - ink
+    return torch.from_numpy(ink)[None]

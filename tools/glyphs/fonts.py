@@ -1,0 +1,80 @@
+"""The fonts of tools/glyphs/fonts.txt: the files that their Debian packages installed, and nothing else.
+
+python tools/glyphs/fonts.py      prints the licence table of docs/glyphs.md, or the packages that are missing
+"""
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+LIST = Path(__file__).with_name("fonts.txt")
+COLUMNS = "package | version | licence | project | part"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One line of the list."""
+
+    name: str
+    version: str
+    licence: str
+    project: str
+    held_out: bool
+
+
+def read_packages(path: Path = LIST) -> list[Package]:
+    """The packages in the order of the list.
+
+    Raises:
+        SystemExit: a line without its five columns; names it.
+    """
+    packages = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line or line.startswith("#"):
+            continue
+        columns = line.split(" | ")
+        if len(columns) != 5 or columns[4] not in ("train", "held-out"):
+            sys.exit(f"`{path.name}` must have the columns {COLUMNS}; got {line!r} at line {number}. Mend that line.")
+        packages.append(Package(*columns[:4], held_out=columns[4] == "held-out"))
+    return packages
+
+
+def font_files(packages: list[Package]) -> list[tuple[Path, Package]]:
+    """Every .ttf and .otf file of the packages as dpkg installed them, sorted.
+
+    Raises:
+        SystemExit: packages that are not installed; names them all.
+    """
+    query = ["dpkg-query", "--show", "--showformat", "${Package} ${Version} ${db:Status-Status}\n"]
+    found = subprocess.run([*query, *(package.name for package in packages)], capture_output=True, text=True).stdout
+    installed = {name: version for name, version, status in map(str.split, found.splitlines()) if status == "installed"}
+    missing = [package.name for package in packages if package.name not in installed]
+    if missing:
+        sys.exit(f"`fonts.txt` must name installed packages; missing: apt-get install {' '.join(missing)}")
+    for package in packages:
+        if installed[package.name] != package.version:
+            print(f"{package.name} is {installed[package.name]}, not {package.version}: pictures may differ")
+    files = []
+    for package in packages:
+        listed = subprocess.run(["dpkg", "--listfiles", package.name], capture_output=True, text=True, check=True)
+        paths = (Path(line) for line in listed.stdout.splitlines())
+        files += [(path, package) for path in paths if path.suffix in (".ttf", ".otf") and not path.is_symlink()]
+    return sorted(files, key=lambda file: str(file[0]))
+
+
+def licence_table(packages: list[Package]) -> str:
+    """Markdown: for each licence, as the list words it, how many packages train and how many are held out."""
+    counts = Counter((package.licence, package.held_out) for package in packages)
+    licences = sorted({package.licence for package in packages}, key=lambda licence: (-counts[licence, False], licence))
+    rows = ["| licence | train | held out |", "| --- | --- | --- |"]
+    rows += [f"| {licence} | {counts[licence, False]} | {counts[licence, True]} |" for licence in licences]
+    rows.append(f"| packages in all | {sum(not p.held_out for p in packages)} | {sum(p.held_out for p in packages)} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    listed_packages = read_packages()
+    font_files(listed_packages)
+    print(licence_table(listed_packages))
