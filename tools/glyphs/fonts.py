@@ -65,12 +65,17 @@ def font_files(packages: list[Package]) -> list[tuple[Path, Package]]:
 
 
 def licence_table(packages: list[Package]) -> str:
-    """Markdown: for each licence, as the list words it, how many packages train and how many are held out."""
-    counts = Counter((package.licence, package.held_out) for package in packages)
-    licences = sorted({package.licence for package in packages}, key=lambda licence: (-counts[licence, False], licence))
-    rows = ["| licence | train | held out |", "| --- | --- | --- |"]
-    rows += [f"| {licence} | {counts[licence, False]} | {counts[licence, True]} |" for licence in licences]
-    rows.append(f"| packages in all | {sum(not p.held_out for p in packages)} | {sum(p.held_out for p in packages)} |")
+    """Markdown: for each licence, as the list words it, its packages and the projects of either part."""
+    counts = Counter(package.licence for package in packages)
+    rows = ["| licence | packages | projects trained on | projects held out |", "| --- | --- | --- | --- |"]
+    for licence, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        train, held_out = (
+            ", ".join(sorted({p.project for p in packages if (p.licence, p.held_out) == (licence, part)}))
+            for part in (False, True)
+        )
+        rows.append(f"| {licence} | {count} | {train} | {held_out} |")
+    num_train, num_held_out = (len({p.project for p in packages if p.held_out == part}) for part in (False, True))
+    rows.append(f"| in all | {len(packages)} | {num_train} | {num_held_out} |")
     return "\n".join(rows)
 
 

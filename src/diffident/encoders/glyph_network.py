@@ -25,7 +25,7 @@ class GlyphNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n d"]:
         """Features, linear in the last layer, so that classes are spread like Gaussians."""
-        return self.project((self.stages(images) - self.stages(images).mean(0)).flatten(1))
+        return self.project(self.stages(images).flatten(1))
 
 
 def _stage(num_in: int, num_out: int, *, stride: int) -> list[nn.Module]:
