@@ -56,6 +56,22 @@ def test_audit_finds_the_misnamed_picture(photos, tmp_path, capsys):
         assert sheet.size[0] >= 640
 
 
+def test_audit_takes_another_label_column(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = generator.normal(size=(60, 4)) + 5 * np.eye(3, 4)[labels]
+    noisy = labels.copy()
+    noisy[7] = (noisy[7] + 1) % 3
+    rows = [",".join(map(str, [*row, a, b])) for row, a, b in zip(features, labels, noisy, strict=True)]
+    (tmp_path / "t.csv").write_text("a,b,c,d,label,noisy_label\n" + "\n".join(rows) + "\n")
+    arguments = ["audit", str(tmp_path / "t.csv"), "--label-column", "noisy_label", "--out", str(tmp_path / "audit")]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["num_suspects"] == 1
+    assert set(result["estimated_wrong"]) == {"value", "low", "high"}
+    assert pq.read_table(tmp_path / "audit/suspects.parquet")["id"].to_pylist() == ["t:000007"]
+
+
 def test_extract_score_train_evaluate_compare(tmp_path, capsys):
     features, table = str(tmp_path / "features"), str(tmp_path / "difficulty.parquet")
     assert main(["extract", "digits:train", "--encoder", "glyphs", "--limit", "80", "--out", features]) == 0

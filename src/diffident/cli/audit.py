@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
     if arguments.json:
         summary = {"out": str(out), "num_suspects": num_suspects, "estimated_wrong": wrong, "files": files}
-        print_json({**summary, **table.metadata})
+        print_json({**table.metadata, **summary})
         return
     describe(table)
     _print_hardest(table, suspects)
@@ -88,8 +88,6 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     encoder = encoder_from(arguments, arguments.encoder or "identity")
     with progress_bar("extract") as progress:
         source = extract(dataset, encoder, out=out / "features", progress=progress, **reading_options(arguments))
-    if source.labels is not None and dataset.labels is not None:
-        source = open_features(out / "features", label_column=arguments.label_column)
     return source, dataset
 
 

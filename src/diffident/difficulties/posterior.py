@@ -122,7 +122,7 @@ def describe(state: Posterior) -> dict[str, Any]:
         "rounds": state.rounds,
         "num_left_out": int(state.convicted.sum()),
         "noise_temperature": state.noise.temperature,
-        "estimated_wrong": float(probability_wrong(state.noise, state.candidates).sum()),
+        "num_estimated_wrong": float(probability_wrong(state.noise, state.candidates).sum()),
     }
 
 
