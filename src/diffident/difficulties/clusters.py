@@ -57,11 +57,10 @@ class Clusters:
 def fit_components(blocks: Blocks, labels: np.ndarray, dimensions: int) -> Components:
     """One pass; at most `dimensions` components, fewer where the features have a lower rank."""
     everything = rmd.gaussians_of(blocks, np.zeros_like(labels), 1, 0.0)
-    lengths = everything.whitening.norm(dim=0).clamp(min=1e-300)
-    variances = lengths**-2  # whitening's columns are eigenvectors over root eigenvalue, in ascending order
-    order = variances.argsort(descending=True)[:dimensions]
-    whole = float(variances.sum()) or 1.0
-    directions = (everything.whitening / lengths)[:, order] / whole**0.5
+    variances, vectors = torch.linalg.eigh(everything.within)
+    order = variances.argsort(descending=True)[: min(dimensions, everything.rank)]
+    whole = float(variances.clamp(min=0).sum()) or 1.0
+    directions = vectors[:, order] / whole**0.5
     return Components(everything.overall_mean, directions, float(variances[order].sum()) / whole)
 
 
