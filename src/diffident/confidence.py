@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_TIE_DECIMALS = 12
+TIE_DECIMALS = 12
+"""Decimals of a probability that count when confidences are compared with each other and with the edges of bins."""
 
 
 def max_softmax(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
@@ -17,7 +18,7 @@ def max_softmax(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         Hendrycks and Gimpel 2017, arXiv 1610.02136.
     """
     logits = _at_least_float32(logits)
-    return torch.softmax(logits, dim=1).amax(dim=1).round(decimals=_TIE_DECIMALS)
+    return torch.softmax(logits, dim=1).amax(dim=1).round(decimals=TIE_DECIMALS)
 
 
 def entropy(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:

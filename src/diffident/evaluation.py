@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.bootstrap import bootstrap
-from diffident.confidence import max_softmax
+from diffident.confidence import TIE_DECIMALS, max_softmax
 from diffident.errors import InputError, ShapeError
 from diffident.metrics.accuracy import brier_terms, mean_of, nll_terms
 from diffident.metrics.calibration import classwise_ece_from_gaps, classwise_gaps, ece
@@ -101,7 +101,7 @@ def _labelled_metrics(
     nll = nll_terms(log_probs, labels)
     probs = log_probs.exp_()
     brier = brier_terms(probs, labels)
-    gaps = classwise_gaps(probs.round(decimals=12), labels)
+    gaps = classwise_gaps(probs.round(decimals=TIE_DECIMALS), labels)
     errors = logits.argmax(dim=1) != labels
     right = (~errors).to(torch.float64)
     ranking = rank_samples(confidence, errors)

@@ -41,14 +41,14 @@ def compare_runs(runs: list[Path], baseline: str | None):
 
     evaluations, folders = [], [open_run(run) for run in runs]
     names = names_of_runs(folders)
-    _check_same_test(runs)
+    _check_same_test(folders)
     for run, folder, name in zip(runs, folders, names, strict=True):
-        if not (run / "evaluation.json").exists():
+        if folder.evaluation is None:
             raise InputError(
                 f"`RUN` must be evaluated; {run} has no evaluation.json. "
                 f"Train with --test, or run: diffident evaluate {run}."
             )
-        evaluations.append((name, folder.settings.seed, read_evaluation(run / "evaluation.json")))
+        evaluations.append((name, folder.settings.seed, read_evaluation(folder.evaluation)))
     if baseline is None and "cross-entropy" in names:
         baseline = "cross-entropy"
     return compare(evaluations, baseline)
@@ -71,25 +71,25 @@ def names_of_runs(folders: list) -> list[str]:
     return names
 
 
-def _check_same_test(runs: list[Path]) -> None:
+def _check_same_test(folders: list) -> None:
     """Refuse runs whose test predictions are of other samples than the first's; those without a file are trusted."""
     from diffident.errors import IdMismatchError
     from diffident.files import read_parquet
 
     first = None
-    for run in runs:
-        file = run / "predictions" / "test.parquet"
+    for folder in folders:
+        file = folder.predictions("test")
         if not file.exists():
             continue
         ids = read_parquet(file, "RUN", "Train it again.")["id"].to_pylist()
         if first is None:
-            first = run, ids
+            first = folder.path, ids
         elif ids != first[1]:
             pairs = zip(ids, first[1], strict=False)
             differing = [f"{one!r} and {other!r}" for one, other in pairs if one != other][:3]
             raise IdMismatchError(
                 f"`RUN` must all be tested on the same samples; got {', '.join(differing) or f'{len(ids)} samples'} at "
-                f"{run} and {first[0]}. Evaluate all runs on the same split."
+                f"{folder.path} and {first[0]}. Evaluate all runs on the same split."
             )
 
 

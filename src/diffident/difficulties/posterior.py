@@ -30,7 +30,7 @@ from diffident.difficulties.protocol import (
     rows_from,
 )
 from diffident.errors import InputError
-from diffident.gaussian import Gaussians, GaussianStatistics, relative_squared_distances, solve_gaussians
+from diffident.gaussian import Gaussians, relative_squared_distances
 from diffident.label_noise import (
     Candidates,
     NoiseModel,
@@ -89,10 +89,8 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     targets = torch.from_numpy(labels)
     convicted = torch.zeros(len(labels), dtype=torch.bool)
     for rounds in range(1, _MOST_ROUNDS + 1):
-        if rounds == 1:
-            gaussians = rmd.gaussians_of(blocks, labels, num_classes, chosen.shrinkage)
-        else:
-            gaussians = _fit_kept(blocks, labels, ~convicted, num_classes, chosen.shrinkage)
+        kept = ~convicted if rounds > 1 else None
+        gaussians = rmd.gaussians_of(blocks, labels, num_classes, chosen.shrinkage, kept=kept)
         candidates = join_candidates([choose_candidates(*part) for part in _scored(gaussians, blocks, labels)])
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:
@@ -124,16 +122,6 @@ def describe(state: Posterior) -> dict[str, Any]:
         "noise_temperature": state.noise.temperature,
         "num_estimated_wrong": float(probability_wrong(state.noise, state.candidates).sum()),
     }
-
-
-def _fit_kept(blocks: Blocks, labels: np.ndarray, kept: Tensor, num_classes: int, shrinkage: float | str) -> Gaussians:
-    statistics = None
-    for start, block, chosen in labelled_blocks(blocks, labels):
-        statistics = statistics or GaussianStatistics.start(block, num_classes)
-        rows = kept[start : start + len(block)].to(block.device)
-        statistics = statistics.updated(block[rows], chosen[rows], first_row=start)
-    assert statistics is not None
-    return solve_gaussians(statistics, shrinkage)
 
 
 def _scored(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray) -> Iterable[tuple[Tensor, Tensor]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from diffident.difficulties.protocol import (
     Blocks,
@@ -68,16 +69,23 @@ def describe(state: Gaussians) -> dict[str, Any]:
     }
 
 
-def gaussians_of(blocks: Blocks, labels: np.ndarray, num_classes: int, shrinkage: float | str) -> Gaussians:
-    """One pass over the features, then the Gaussians."""
-    return solve_gaussians(statistics_of(blocks, labels, num_classes), shrinkage)
+def gaussians_of(
+    blocks: Blocks, labels: np.ndarray, num_classes: int, shrinkage: float | str, *, kept: Tensor | None = None
+) -> Gaussians:
+    """One pass over the features, or the `kept` of them (bool, n), then the Gaussians."""
+    return solve_gaussians(statistics_of(blocks, labels, num_classes, kept=kept), shrinkage)
 
 
-def statistics_of(blocks: Blocks, labels: np.ndarray, num_classes: int, *, first_row: int = 0) -> GaussianStatistics:
+def statistics_of(
+    blocks: Blocks, labels: np.ndarray, num_classes: int, *, kept: Tensor | None = None, first_row: int = 0
+) -> GaussianStatistics:
     """One pass over the features; `first_row` numbers the first of them in errors."""
     statistics = None
     for start, block, chosen in labelled_blocks(blocks, labels):
         statistics = statistics or GaussianStatistics.start(block, num_classes)
+        if kept is not None:
+            rows = kept[start : start + len(block)].to(block.device)
+            block, chosen = block[rows], chosen[rows]
         statistics = statistics.updated(block, chosen, first_row=first_row + start)
     assert statistics is not None
     return statistics

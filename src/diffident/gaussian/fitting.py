@@ -116,8 +116,9 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
     scale = within.trace().clamp(min=0) / len(within)
     shrunk = (1 - amount) * within + amount * scale * torch.eye(len(within), dtype=within.dtype, device=within.device)
     spreads = total.diagonal().clamp(min=0).sqrt()
-    whitening = _whiten(shrunk, spreads, statistics.resolution)
-    condition = _condition_number(within, spreads, statistics.resolution)
+    scales = torch.where(spreads > 0, spreads, 1.0)
+    whitening = _whiten(shrunk, scales, statistics.resolution)
+    rank = whitening.shape[1] if amount == 0 else _rank(within, scales, statistics.resolution)
     directions, ratios = _discriminants(whitening, weighted)
     return Gaussians(
         counts=statistics.counts,
@@ -132,7 +133,7 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
         shrinkage=float(amount),
         shrinkage_choice="auto" if shrinkage == "auto" else "given",
         rank=whitening.shape[1],
-        condition_number=condition,
+        condition_number=_condition_number(within, rank),
         constant_features=int((spreads <= statistics.resolution * (offset + statistics.shift).abs()).sum()),
     )
 
@@ -157,12 +158,11 @@ def choose_shrinkage(within: Float[Tensor, "d d"], counts: Int[Tensor, " k"]) ->
     return 1.0 if denominator <= 0 else min(1.0, max(0.0, numerator / denominator))
 
 
-def _whiten(covariance: Tensor, spreads: Tensor, resolution: float) -> Tensor:
+def _whiten(covariance: Tensor, scales: Tensor, resolution: float) -> Tensor:
     """W (d, rank) with W^T covariance W = I.
 
     Features are brought to one spread first, so that a small scale is not taken for the rounding of a large one.
     """
-    scales = torch.where(spreads > 0, spreads, 1.0)
     spectrum, vectors = torch.linalg.eigh(covariance / torch.outer(scales, scales))
     kept = spectrum > resolution * len(scales)
     return vectors[:, kept] / spectrum[kept].sqrt() / scales[:, None]
@@ -183,10 +183,14 @@ def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]
     return whitening @ vectors, 1 + gains[kept]
 
 
-def _condition_number(within: Tensor, spreads: Tensor, resolution: float) -> float:
+def _rank(covariance: Tensor, scales: Tensor, resolution: float) -> int:
+    """Directions that vary beyond rounding, counted as `_whiten` keeps them."""
+    spectrum = torch.linalg.eigvalsh(covariance / torch.outer(scales, scales))
+    return int((spectrum > resolution * len(scales)).sum())
+
+
+def _condition_number(within: Tensor, rank: int) -> float:
     """Largest over smallest eigenvalue before shrinkage, without the null ones; 1 where there are no others."""
-    scales = torch.where(spreads > 0, spreads, 1.0)
-    rank = int((torch.linalg.eigvalsh(within / torch.outer(scales, scales)) > resolution * len(scales)).sum())
     if not rank:
         return 1.0
     spectrum = torch.linalg.eigvalsh(within)
