@@ -25,6 +25,16 @@ def centred(values: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
     return (values.to(dtype) - high).sub_(low)
 
 
+def shifted_blocks(values: Tensor, shift: Tensor, rows: int) -> Iterator[Tensor]:
+    """Values minus the shift (d,), which has the working type, in blocks of so many rows.
+
+    Every block is in the same memory, which the next one overwrites: fresh memory costs more than the subtraction.
+    """
+    scratch = shift.new_empty(min(rows, len(values)), len(shift))
+    for block in blocks(values, rows):
+        yield torch.sub(block, shift, out=scratch[: len(block)])
+
+
 def check(values: Tensor, labels: Tensor | None, num_features: int, num_classes: int, first_row: int = 0) -> None:
     """Refuse features of another width, and labels that are not one per row or out of range, by row."""
     if values.ndim != 2 or values.shape[1] != num_features:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError
-from diffident.gaussian.blocks import blocks, centred, check, not_finite, working_type
+from diffident.gaussian.blocks import blocks, check, not_finite, shifted_blocks, working_type
 from diffident.gaussian.fitting import Gaussians
 
 # Rows of a block: few enough that it stays in the cache between its products.
@@ -31,7 +31,16 @@ def relative_squared_distance(
     """
     check(values, labels, len(state.overall_mean), len(state.counts))
     _check_fitted(state, labels)
-    return torch.cat([own for own, _ in _labelled_blocks(state, values, labels)] or [state.ratios.new_zeros(0)])
+    dtype = working_type(values)
+    means, gains = state.projected_means.to(dtype), (1 - 1 / state.ratios).to(dtype)
+    lengths = state.projected_means.square().sum(dim=1)
+    scratch = means.new_empty(min(_SCORE_ROWS, len(values)), means.shape[1])
+    scores = [state.ratios.new_zeros(0)]
+    for p, chosen in zip(_projections(state, values, state.directions), blocks(labels, _SCORE_ROWS), strict=True):
+        # sum_j (p_j - m_yj)^2 - p_j^2 / lambda_j, with one pass over the projections and one over the label's means.
+        mixed = torch.index_select(means, 0, chosen, out=scratch[: len(p)]).mul_(-2).addcmul_(p, gains)
+        scores.append(torch.linalg.vecdot(p, mixed).double() + lengths[chosen])
+    return torch.cat(scores)
 
 
 def nearest_classes(
@@ -48,19 +57,28 @@ def nearest_classes(
     """
     check(values, labels, len(state.overall_mean), len(state.counts))
     _check_fitted(state, labels)
-    constant = _class_constants(state)
+    dtype = working_type(values)
+    constant, means = _class_constants(state).to(dtype), state.projected_means.T.to(dtype)
+    gains = (1 - 1 / state.ratios).to(dtype)
     difficulty, nearest, margin = [], [], []
-    for (own, p), chosen in zip(_labelled_blocks(state, values, labels), blocks(labels, _SCORE_ROWS), strict=True):
+    scratch = means.new_empty(min(_SCORE_ROWS, len(values)), means.shape[1])
+    for p, chosen in zip(_projections(state, values, state.directions), blocks(labels, _SCORE_ROWS), strict=True):
         # Without the terms that all classes share: they change neither the nearest class nor the margin.
-        every = torch.addmm(constant.to(p.dtype), p, state.projected_means.T.to(p.dtype), alpha=-2)
-        of_label = every.gather(1, chosen[:, None])[:, 0]
-        least, found = every.min(dim=1)
-        difficulty.append(own)
-        nearest.append(torch.where(of_label <= least, chosen, found))
-        margin.append((of_label - least).clamp(min=0).double())
+        every = torch.addmm(constant, p, means, alpha=-2, out=scratch[: len(p)])
+        of_label, least = every.gather(1, chosen[:, None])[:, 0], every.amin(dim=1)
+        nearest.append(_nearest(every, of_label, least, chosen))
+        margin.append((of_label - least).double())
+        difficulty.append(of_label.double() + p.square_().mv(gains))
     if not difficulty:
         return state.ratios.new_zeros(0), labels, state.ratios.new_zeros(0)
     return torch.cat(difficulty), torch.cat(nearest), torch.cat(margin)
+
+
+def _nearest(every: Tensor, of_label: Tensor, least: Tensor, labels: Tensor) -> Tensor:
+    """The class of least distance, the label itself among ties: looked up only where another class is nearer."""
+    found, rows = labels.clone(), (of_label > least).nonzero()[:, 0]
+    found[rows] = every[rows].argmin(dim=1)
+    return found
 
 
 def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
@@ -100,30 +118,22 @@ def background_squared_distance(state: Gaussians, values: Float[Tensor, "n d"]) 
     return torch.cat(whitened) - torch.cat(gained)
 
 
-def _labelled_blocks(state: Gaussians, values: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Difficulty (block,), float64, and projections (block, m) of every block of rows.
-
-    sum_j (p_j - m_yj)^2 - p_j^2 / lambda_j, written with one pass over the projections and one over the label's means.
-    """
-    dtype = working_type(values)
-    means, gains = state.projected_means.to(dtype), (1 - 1 / state.ratios).to(dtype)
-    lengths = state.projected_means.square().sum(dim=1)
-    for p, chosen in zip(_projections(state, values, state.directions), blocks(labels, _SCORE_ROWS), strict=True):
-        mixed = torch.addcmul(means[chosen] * -2, p, gains)
-        yield torch.linalg.vecdot(p, mixed).double() + lengths[chosen], p
-
-
 def _projections(state: Gaussians, values: Tensor, directions: Tensor) -> Iterator[Tensor]:
-    """Centred features on directions (block, m), in the working type, in blocks of rows."""
+    """Centred features on directions (block, m), in the working type, in blocks of rows; the next overwrites the last."""
     dtype = working_type(values)
     # Columns are scaled to unit length, so that float32 neither over- nor underflows.
     lengths = directions.norm(dim=0).clamp(min=1e-300)
-    narrow = (directions / lengths).to(dtype)
-    for start in range(0, len(values), _SCORE_ROWS):
-        block = values[start : start + _SCORE_ROWS]
-        p = (centred(block, state.overall_mean, dtype) @ narrow).mul_(lengths.to(dtype))
+    unit = directions / lengths
+    # What the working type cannot hold of the mean is taken from the projections, so that no block is subtracted twice.
+    shift = state.overall_mean.to(dtype)
+    rest = ((shift.double() - state.overall_mean) @ unit).to(dtype)
+    narrow, lengths = unit.to(dtype), lengths.to(dtype)
+    scratch = narrow.new_empty(min(_SCORE_ROWS, len(values)), narrow.shape[1])
+    starts = range(0, len(values), _SCORE_ROWS)
+    for start, block in zip(starts, shifted_blocks(values, shift, _SCORE_ROWS), strict=True):
+        p = torch.addmm(rest, block, narrow, out=scratch[: len(block)]).mul_(lengths)
         if not bool(p.sum().isfinite()):
-            raise not_finite(block, start)
+            raise not_finite(values[start : start + _SCORE_ROWS], start)
         yield p
 
 

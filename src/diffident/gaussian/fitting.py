@@ -9,6 +9,9 @@ from torch import Tensor
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian.statistics import GaussianStatistics
 
+# Inverse iteration: vectors and steps that estimate the smallest eigenvalue, and the times it must be above the threshold.
+_PROBES, _ITERATIONS, _CLEARLY = 4, 6, 3.0
+
 
 @dataclass(frozen=True)
 class Gaussians:
@@ -117,8 +120,9 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
     shrunk = (1 - amount) * within + amount * scale * torch.eye(len(within), dtype=within.dtype, device=within.device)
     spreads = total.diagonal().clamp(min=0).sqrt()
     scales = torch.where(spreads > 0, spreads, 1.0)
+    spectrum = torch.linalg.eigvalsh(within)
+    rank = _rank(within, spectrum, scales, statistics.resolution)
     whitening = _whiten(shrunk, scales, statistics.resolution)
-    rank = whitening.shape[1] if amount == 0 else _rank(within, scales, statistics.resolution)
     directions, ratios = _discriminants(whitening, weighted)
     return Gaussians(
         counts=statistics.counts,
@@ -133,7 +137,7 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
         shrinkage=float(amount),
         shrinkage_choice="auto" if shrinkage == "auto" else "given",
         rank=whitening.shape[1],
-        condition_number=_condition_number(within, rank),
+        condition_number=_condition_number(spectrum, rank),
         constant_features=int((spreads <= statistics.resolution * (offset + statistics.shift).abs()).sum()),
     )
 
@@ -163,9 +167,31 @@ def _whiten(covariance: Tensor, scales: Tensor, resolution: float) -> Tensor:
 
     Features are brought to one spread first, so that a small scale is not taken for the rounding of a large one.
     """
-    spectrum, vectors = torch.linalg.eigh(covariance / torch.outer(scales, scales))
-    kept = spectrum > resolution * len(scales)
-    return vectors[:, kept] / spectrum[kept].sqrt() / scales[:, None]
+    scaled, threshold = covariance / torch.outer(scales, scales), resolution * len(scales)
+    whitening = _whitening_of_full_rank(scaled, threshold)
+    if whitening is None:
+        spectrum, vectors = torch.linalg.eigh(scaled)
+        kept = spectrum > threshold
+        whitening = vectors[:, kept] / spectrum[kept].sqrt()
+    return whitening.div_(scales[:, None])
+
+
+def _whitening_of_full_rank(scaled: Tensor, threshold: float) -> Tensor | None:
+    """The inverse transposed Cholesky factor where all eigenvalues are clearly above the threshold, else None.
+
+    A fraction of the time of the eigenvectors. Inverse iteration estimates the smallest eigenvalue from above, within a
+    factor of two, so a few times the threshold is asked of it.
+    """
+    factor, failed = torch.linalg.cholesky_ex(scaled)
+    if bool(failed):
+        return None
+    identity = torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device)
+    whitening = torch.linalg.solve_triangular(factor.T, identity, upper=True)
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(len(scaled), _PROBES, generator=generator, dtype=scaled.dtype).to(scaled.device)
+    for _ in range(_ITERATIONS):
+        probes = whitening @ (whitening.T @ (probes / probes.norm(dim=0)))
+    return whitening if 1 / float(probes.norm(dim=0).max()) > _CLEARLY * threshold else None
 
 
 def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,17 +209,18 @@ def _discriminants(whitening: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]
     return whitening @ vectors, 1 + gains[kept]
 
 
-def _rank(covariance: Tensor, scales: Tensor, resolution: float) -> int:
-    """Directions that vary beyond rounding, counted as `_whiten` keeps them."""
-    spectrum = torch.linalg.eigvalsh(covariance / torch.outer(scales, scales))
-    return int((spectrum > resolution * len(scales)).sum())
+def _rank(within: Tensor, spectrum: Tensor, scales: Tensor, resolution: float) -> int:
+    """Directions that vary beyond rounding, counted as `_whiten` keeps them; `spectrum` is that of `within`."""
+    threshold = resolution * len(scales)
+    if float(spectrum[0]) > threshold * float(scales.max()) ** 2:  # then so is the least at one spread
+        return len(scales)
+    return int((torch.linalg.eigvalsh(within / torch.outer(scales, scales)) > threshold).sum())
 
 
-def _condition_number(within: Tensor, rank: int) -> float:
-    """Largest over smallest eigenvalue before shrinkage, without the null ones; 1 where there are no others."""
+def _condition_number(spectrum: Tensor, rank: int) -> float:
+    """Largest over smallest of the ascending eigenvalues, without the null ones; 1 where there are no others."""
     if not rank:
         return 1.0
-    spectrum = torch.linalg.eigvalsh(within)
     return float(spectrum[-1] / spectrum[-rank].clamp(min=torch.finfo(spectrum.dtype).tiny))
 
 

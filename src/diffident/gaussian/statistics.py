@@ -1,18 +1,20 @@
 """Sufficient statistics of labelled features: one pass, small, mergeable."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
-from diffident.gaussian.blocks import centred, check, not_finite, working_type
+from diffident.gaussian.blocks import check, not_finite, shifted_blocks, working_type
 
 # Rows of a block: large enough for a fast product; and rows whose mean is near enough to the mean of all.
 _FIT_ROWS, _SHIFT_ROWS = 8_192, 1_024
+# Panels of columns of the symmetric product: four take 5/8 of the work, more of them are slower again.
+_PANELS = 4
 # Part of the total variance that a sum of products resolves: within-class variance below it is rounding.
 _RESOLUTION = {torch.float32: 1e-7, torch.float64: 1e-13}
 
@@ -22,7 +24,8 @@ class GaussianStatistics:
     """Sufficient statistics of labelled features; small, and mergeable across shards and machines.
 
     Attributes:
-        shift: Subtracted from every feature, so that a mean far from zero costs no precision (d,), float64.
+        shift: Subtracted from every feature, so that a mean far from zero costs no precision (d,), float64; rounded to
+            float32, so that it can be subtracted from float32 features as it is.
         counts: Samples of each class (K,), int64.
         sums: Sum of shifted features of each class (K, d), float64.
         gram: Sum of the shifted features' outer products (d, d), float64.
@@ -41,9 +44,8 @@ class GaussianStatistics:
         if num_classes < 1:
             raise InputError(f"`num_classes` must be at least 1; got {num_classes}. Count the labels' classes.")
         head = values[:_SHIFT_ROWS].double()
-        shift = (
-            torch.nan_to_num(head.mean(dim=0), posinf=0.0, neginf=0.0) if len(head) else head.new_zeros(head.shape[1])
-        )
+        mean = head.mean(dim=0) if len(head) else head.new_zeros(head.shape[1])
+        shift = torch.nan_to_num(mean.float(), nan=0.0, posinf=0.0, neginf=0.0).double()
         num_features = values.shape[1]
         zeros = shift.new_zeros
         counts = torch.zeros(num_classes, dtype=torch.int64, device=values.device)
@@ -67,14 +69,13 @@ class GaussianStatistics:
         counts, sums, gram = self.counts.clone(), self.sums.clone(), self.gram.clone()
         counts += torch.bincount(labels, minlength=len(counts))
         dtype = working_type(values)
-        for start in range(0, len(values), _FIT_ROWS):
-            block = centred(values[start : start + _FIT_ROWS], self.shift, dtype)
-            block_sums = _class_sums(block, labels[start : start + _FIT_ROWS], len(counts))
-            product = _gram(block)
-            if not bool(block_sums.isfinite().all() and product.diagonal().isfinite().all()):
+        blocks = shifted_blocks(values, self.shift.to(dtype), _FIT_ROWS)
+        for start, block in zip(range(0, len(values), _FIT_ROWS), blocks, strict=True):
+            _add_class_sums(sums, block, labels[start : start + _FIT_ROWS])
+            _add_products(gram, block)
+            if not bool(gram.diagonal().isfinite().all()):  # a sum that overflowed has squares that did
                 raise not_finite(values[start : start + _FIT_ROWS], first_row + start)
-            sums += block_sums
-            gram += product
+        _mirror(gram)
         resolution = max(self.resolution, _RESOLUTION[dtype])
         return replace(self, counts=counts, sums=sums, gram=gram, resolution=resolution)
 
@@ -95,17 +96,25 @@ class GaussianStatistics:
         return replace(self, counts=counts, sums=self.sums + sums, gram=self.gram + gram, resolution=resolution)
 
 
-def _class_sums(block: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Sum of each class's rows (K, d), float64: rows are gathered by class, which no scatter of rows is as fast as."""
-    counts = torch.bincount(labels, minlength=num_classes)
+def _add_class_sums(sums: Tensor, block: Tensor, labels: Tensor) -> None:
+    """Add each class's rows: gathered by class, which no scatter of rows is as fast as."""
+    counts = torch.bincount(labels, minlength=len(sums))
     order = labels.argsort(stable=True)
-    return F.embedding_bag(order, block, counts.cumsum(0) - counts, mode="sum").double()
+    sums += F.embedding_bag(order, block, counts.cumsum(0) - counts, mode="sum")
 
 
-def _gram(block: Tensor) -> Tensor:
-    """block^T block in float64. NumPy takes the symmetric product (half the work), which torch has not."""
-    if block.device.type == "cpu":
-        array = block.numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # named by the caller
-            return torch.from_numpy(array.T @ array).double()
-    return (block.T @ block).double()
+def _add_products(gram: Tensor, block: Tensor) -> None:
+    """Add block^T block above and on the diagonal, by panels of columns: what is below follows by symmetry."""
+    for start, stop in _panels(len(gram)):
+        gram[start:stop, start:] += block[:, start:stop].T @ block[:, start:]
+
+
+def _mirror(gram: Tensor) -> None:
+    """Fill what `_add_products` leaves out."""
+    for start, stop in _panels(len(gram)):
+        gram[stop:, start:stop] = gram[start:stop, stop:].T
+
+
+def _panels(size: int) -> Iterator[tuple[int, int]]:
+    edges = [size * panel // _PANELS for panel in range(_PANELS + 1)]
+    return zip(edges[:-1], edges[1:], strict=True)
