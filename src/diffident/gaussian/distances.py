@@ -32,13 +32,13 @@ def relative_squared_distance(
     check(values, labels, len(state.overall_mean), len(state.counts))
     _check_fitted(state, labels)
     dtype = working_type(values)
-    means, gains = state.projected_means.to(dtype), (1 - 1 / state.ratios).to(dtype)
+    doubled, gains = (-2 * state.projected_means).to(dtype), (1 - 1 / state.ratios).to(dtype)
     lengths = state.projected_means.square().sum(dim=1)
-    scratch = means.new_empty(min(_SCORE_ROWS, len(values)), means.shape[1])
+    scratch = doubled.new_empty(min(_SCORE_ROWS, len(values)), doubled.shape[1])
     scores = [state.ratios.new_zeros(0)]
     for p, chosen in zip(_projections(state, values, state.directions), blocks(labels, _SCORE_ROWS), strict=True):
         # sum_j (p_j - m_yj)^2 - p_j^2 / lambda_j, with one pass over the projections and one over the label's means.
-        mixed = torch.index_select(means, 0, chosen, out=scratch[: len(p)]).mul_(-2).addcmul_(p, gains)
+        mixed = torch.index_select(doubled, 0, chosen, out=scratch[: len(p)]).addcmul_(p, gains)
         scores.append(torch.linalg.vecdot(p, mixed).double() + lengths[chosen])
     return torch.cat(scores)
 
@@ -119,7 +119,7 @@ def background_squared_distance(state: Gaussians, values: Float[Tensor, "n d"]) 
 
 
 def _projections(state: Gaussians, values: Tensor, directions: Tensor) -> Iterator[Tensor]:
-    """Centred features on directions (block, m), in the working type, in blocks of rows; the next overwrites the last."""
+    """Centred features on directions (block, m), in the working type, in blocks; the next overwrites the last."""
     dtype = working_type(values)
     # Columns are scaled to unit length, so that float32 neither over- nor underflows.
     lengths = directions.norm(dim=0).clamp(min=1e-300)

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian.statistics import GaussianStatistics
 
-# Inverse iteration: vectors and steps that estimate the smallest eigenvalue, and the times it must be above the threshold.
+# Inverse iteration: vectors, steps, and how many times the threshold the smallest eigenvalue that it finds must be.
 _PROBES, _ITERATIONS, _CLEARLY = 4, 6, 3.0
 
 
@@ -109,15 +109,16 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
     counts = statistics.counts.double()
     centroids = statistics.sums / counts.clamp(min=1)[:, None]
     offset = statistics.sums.sum(dim=0) / size
-    total = statistics.gram / size - torch.outer(offset, offset)
+    total = (statistics.gram / size).sub_(torch.outer(offset, offset))
     deviations = torch.where(counts[:, None] > 0, centroids - offset, 0.0)
     weighted = deviations * (counts / size).sqrt()[:, None]
     between = weighted.T @ weighted
     within = total - between
-    within = (within + within.T) / 2
+    within = (within + within.T).div_(2)
     amount = choose_shrinkage(within, statistics.counts) if shrinkage == "auto" else _checked_shrinkage(shrinkage)
     scale = within.trace().clamp(min=0) / len(within)
-    shrunk = (1 - amount) * within + amount * scale * torch.eye(len(within), dtype=within.dtype, device=within.device)
+    shrunk = (1 - amount) * within
+    shrunk.diagonal().add_(amount * scale)
     spreads = total.diagonal().clamp(min=0).sqrt()
     scales = torch.where(spreads > 0, spreads, 1.0)
     spectrum = torch.linalg.eigvalsh(within)
@@ -154,7 +155,7 @@ def choose_shrinkage(within: Float[Tensor, "d d"], counts: Int[Tensor, " k"]) ->
     if freedom < 1:
         return 1.0
     size = len(within)
-    trace, square = float(within.trace()), float((within * within).sum())
+    trace, square = float(within.trace()), float(torch.linalg.vector_norm(within)) ** 2
     if trace <= 0:
         return 1.0
     numerator = (1 - 2 / size) * square + trace**2
@@ -167,13 +168,17 @@ def _whiten(covariance: Tensor, scales: Tensor, resolution: float) -> Tensor:
 
     Features are brought to one spread first, so that a small scale is not taken for the rounding of a large one.
     """
-    scaled, threshold = covariance / torch.outer(scales, scales), resolution * len(scales)
+    scaled, threshold = _at_one_spread(covariance, scales), resolution * len(scales)
     whitening = _whitening_of_full_rank(scaled, threshold)
     if whitening is None:
         spectrum, vectors = torch.linalg.eigh(scaled)
         kept = spectrum > threshold
         whitening = vectors[:, kept] / spectrum[kept].sqrt()
     return whitening.div_(scales[:, None])
+
+
+def _at_one_spread(covariance: Tensor, scales: Tensor) -> Tensor:
+    return (covariance / scales).div_(scales[:, None])
 
 
 def _whitening_of_full_rank(scaled: Tensor, threshold: float) -> Tensor | None:
@@ -214,7 +219,7 @@ def _rank(within: Tensor, spectrum: Tensor, scales: Tensor, resolution: float) -
     threshold = resolution * len(scales)
     if float(spectrum[0]) > threshold * float(scales.max()) ** 2:  # then so is the least at one spread
         return len(scales)
-    return int((torch.linalg.eigvalsh(within / torch.outer(scales, scales)) > threshold).sum())
+    return int((torch.linalg.eigvalsh(_at_one_spread(within, scales)) > threshold).sum())
 
 
 def _condition_number(spectrum: Tensor, rank: int) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -117,4 +118,4 @@ def _mirror(gram: Tensor) -> None:
 
 def _panels(size: int) -> Iterator[tuple[int, int]]:
     edges = [size * panel // _PANELS for panel in range(_PANELS + 1)]
-    return zip(edges[:-1], edges[1:], strict=True)
+    return pairwise(edges)

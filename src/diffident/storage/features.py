@@ -282,7 +282,7 @@ def _index_columns(table: pa.Table, path: Path) -> dict[str, np.ndarray]:
                 f"`{name}` must be {kind} without nulls; got {table[name].type} with {table[name].null_count} in "
                 f"{path / 'index.parquet'}. Extract anew."
             )
-        columns[name] = np.array(table[name].to_pylist(), dtype=object if name == "id" else np.int64)
+        columns[name] = np.array(table[name].to_numpy())  # a copy: what torch reads must be writable
     return columns
 
 
