@@ -246,19 +246,14 @@ def score_store(folder: Path) -> dict:
 
 def measure_curves(figure: Path) -> dict:
     """Seconds against N, d and K, one at a time around N 40,000, d 512, K 100."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     sweeps = {
         "N": [(n, 512, 100) for n in (5_000, 10_000, 20_000, 40_000, 80_000)],
         "d": [(40_000, d, 100) for d in (64, 128, 256, 512, 1024)],
         "K": [(40_000, 512, k) for k in (2, 10, 100, 512, 1000)],
     }
     results: dict = {}
-    canvas = Figure(figsize=(11, 3.6), layout="constrained")
-    FigureCanvasAgg(canvas)
-    for number, (axis, (name, shapes)) in enumerate(zip(canvas.subplots(1, 3), sweeps.items(), strict=True)):
-        rows = []
+    for number, (name, shapes) in enumerate(sweeps.items()):
+        results[name] = {}
         for shape in shapes:
             values, labels = make_features(*shape)
             functions = (
@@ -266,18 +261,33 @@ def measure_curves(figure: Path) -> dict:
                 lambda z=values, y=labels: relative_squared_distance(fit_gaussians(z, y), z, y),
                 lambda z=values, y=labels: nearest_classes(fit_gaussians(z, y), z, y),
             )
-            rows.append([min(seconds_of(function) for _ in range(3)) for function in functions])
-        x = [shape[number] for shape in shapes]
-        titles = ("one product Z^T Z", "fit + labelled score", "with nearest_label and margin")
-        for title, column, style in zip(titles, zip(*rows, strict=True), ("--", "-", "-"), strict=True):
-            axis.plot(x, column, style, marker="o", label=title)
-        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="seconds" if number == 0 else "")
-        axis.spines[["top", "right"]].set_visible(False)
-        results[name] = {str(shape): row for shape, row in zip(shapes, rows, strict=True)}
-        if number == 0:
-            axis.legend(frameon=False)
-    canvas.savefig(figure, dpi=120)
+            results[name][shape[number]] = [min(seconds_of(function) for _ in range(3)) for function in functions]
+    draw_curves(results, figure)
     return results
+
+
+def draw_curves(results: dict, figure: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    canvas = Figure(figsize=(11, 3.8), layout="constrained")
+    FigureCanvasAgg(canvas)
+    titles = ("one product Z^T Z", "fit + labelled score", "with nearest_label and margin")
+    axes = canvas.subplots(1, 3, sharey=True)
+    for axis, (name, rows) in zip(axes, results.items(), strict=True):
+        x = [int(value) for value in rows]
+        for title, column, style in zip(titles, zip(*rows.values(), strict=True), ("--", "-", "-"), strict=True):
+            axis.plot(x, column, style, marker="o", markersize=4, label=title)
+        axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.xaxis.set_major_locator(FixedLocator(x))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("seconds")
+    canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    canvas.savefig(figure, dpi=120)
 
 
 if __name__ == "__main__":
