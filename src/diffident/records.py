@@ -95,6 +95,40 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class DifficultyGroup:
+    """Metrics of the samples of one range of difficulty.
+
+    Attributes:
+        low: Least difficulty in the group.
+        high: Greatest difficulty in the group; groups do not overlap and tied samples are in one group.
+        num_samples: Number of samples.
+        metrics: Lower-case key to `Estimate`; NaN where undefined in the group.
+    """
+
+    low: float
+    high: float
+    num_samples: int
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class ClassGroup:
+    """Metrics of the samples of one class, by their label.
+
+    Attributes:
+        index: The label.
+        name: The class's name, or None where the labels are plain integers.
+        num_samples: Number of samples.
+        metrics: Lower-case key to `Estimate`; NaN where undefined in the group.
+    """
+
+    index: int
+    name: str | None
+    num_samples: int
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Every metric of one set of predictions. All values are fractions or nats, never per cent.
 
@@ -103,12 +137,20 @@ class Evaluation:
         ood: Name of an out-of-distribution set, then auroc and fpr95; out-of-distribution is the positive class.
         num_samples: Number of labelled samples.
         num_classes: Number of classes.
+        by_difficulty: Groups of about as many samples each, easiest first; empty where no difficulty was given.
+        by_class: Classes with at least one sample, by label; empty where not asked for.
+        ood_detectors: Name of an out-of-distribution set, then of a detector, then metrics as in `ood`.
+        calibrated: Name of a calibrator, then `metrics` of the predictions after it.
     """
 
     metrics: dict[str, Estimate]
     num_samples: int
     num_classes: int
     ood: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    by_difficulty: tuple[DifficultyGroup, ...] = ()
+    by_class: tuple[ClassGroup, ...] = ()
+    ood_detectors: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
+    calibrated: dict[str, dict[str, Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from tests import oracles_metrics as oracle
 
 from diffident.errors import InputError, ShapeError
 from diffident.evaluation import evaluate
+from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 from diffident.storage.evaluation_file import evaluation_to_dict, read_evaluation, write_evaluation
 
 KEYS = ["accuracy", "nll", "brier", "ece", "classwise_ece", "aurc", "eaurc", "augrc", "auroc_errors", "fpr95_errors"]
@@ -108,6 +109,22 @@ def test_file_round_trip(tmp_path):
     assert set(evaluation_to_dict(evaluation)) == {*KEYS, "ood", "num_samples", "num_classes"}
 
 
+def test_file_round_trip_of_groups_detectors_and_calibrators(tmp_path):
+    metrics = {"ece": Estimate(0.25, 0.0, 0.5)}
+    evaluation = Evaluation(
+        metrics,
+        4,
+        2,
+        by_difficulty=(DifficultyGroup(-1.5, 0.0, 2, metrics), DifficultyGroup(0.5, 2.0, 2, {})),
+        by_class=(ClassGroup(0, "cat", 3, metrics), ClassGroup(1, None, 1, metrics)),
+        ood_detectors={"svhn": {"energy": {"auroc": Estimate(0.5, 0.25, 0.75)}}},
+        calibrated={"temperature": metrics},
+    )
+    write_evaluation(evaluation, tmp_path / "e.json")
+    assert read_evaluation(tmp_path / "e.json") == evaluation
+    assert evaluation_to_dict(evaluation)["by_class"][1]["name"] is None
+
+
 def test_undefined_is_null():
     content = evaluation_to_dict(evaluate(torch.eye(2), torch.arange(2), num_resamples=0))
     assert content["fpr95_errors"] == {"value": None, "low": None, "high": None}
@@ -124,6 +141,13 @@ def test_undefined_is_null():
             '{"num_samples": 1, "num_classes": 2, "ood": {"x": {"auroc": {"value": "a", "low": 0, "high": 1}}}}',
             "`ood.x.auroc.value` must be a number or null",
         ),
+        ('{"num_samples": 1, "num_classes": 2, "by_class": {}}', "`by_class` must be a list"),
+        ('{"num_samples": 1, "num_classes": 2, "by_class": [{"name": 1}]}', "`by_class.0.name` must be a string or"),
+        (
+            '{"num_samples": 1, "num_classes": 2, "by_difficulty": [{}]}',
+            "`by_difficulty.0.num_samples` must be a whole",
+        ),
+        ('{"num_samples": 1, "num_classes": 2, "ood_detectors": {"x": 1}}', "`ood_detectors.x` must be an object"),
     ],
 )
 def test_wrong_files(tmp_path, text, message):

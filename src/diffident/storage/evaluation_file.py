@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffident.errors import InputError
-from diffident.records import Estimate, Evaluation
+from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 from diffident.storage.atomic import write_text
 
 _COUNTS = ("num_samples", "num_classes")
@@ -14,12 +14,27 @@ _FIELDS = ("value", "low", "high")
 
 
 def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """The evaluation as plain JSON values: a key per metric, `num_samples`, `num_classes` and `ood`; NaN is None."""
+    """The evaluation as plain JSON values: a key per metric, `num_samples`, `num_classes` and `ood`; NaN is None.
+
+    `by_difficulty`, `by_class`, `ood_detectors` and `calibrated` are there where the evaluation has them.
+    """
+    optional = {
+        "by_difficulty": [
+            {"low": _finite_or_none(group.low), "high": _finite_or_none(group.high), **_group_to_dict(group)}
+            for group in evaluation.by_difficulty
+        ],
+        "by_class": [
+            {"index": group.index, "name": group.name, **_group_to_dict(group)} for group in evaluation.by_class
+        ],
+        "ood_detectors": {name: _sets_to_dict(detectors) for name, detectors in evaluation.ood_detectors.items()},
+        "calibrated": _sets_to_dict(evaluation.calibrated),
+    }
     return {
         **_estimates_to_dict(evaluation.metrics),
         "num_samples": evaluation.num_samples,
         "num_classes": evaluation.num_classes,
-        "ood": {name: _estimates_to_dict(metrics) for name, metrics in evaluation.ood.items()},
+        "ood": _sets_to_dict(evaluation.ood),
+        **{key: value for key, value in optional.items() if value},
     }
 
 
@@ -46,18 +61,29 @@ def read_evaluation(path: str | Path) -> Evaluation:
         raise InputError(f"`evaluation` must be JSON; got {path}: {error}. Run `diffident evaluate` again.") from error
     if not isinstance(content, dict):
         raise _wrong(path, "the whole file", "an object", content)
-    for key in _COUNTS:
-        if not isinstance(content.get(key), int) or isinstance(content.get(key), bool):
-            raise _wrong(path, key, "a whole number", content.get(key))
-    ood = content.pop("ood", {})
-    if not isinstance(ood, dict):
-        raise _wrong(path, "ood", "an object", ood)
-    counts = {key: content.pop(key) for key in _COUNTS}
+    counts = {key: _whole(path, key, content.pop(key, None)) for key in _COUNTS}
+    sets = {key: content.pop(key, {}) for key in ("ood", "calibrated")}
+    detectors = _object(path, "ood_detectors", content.pop("ood_detectors", {}))
+    by_difficulty = _list(path, "by_difficulty", content.pop("by_difficulty", []))
+    by_class = _list(path, "by_class", content.pop("by_class", []))
     return Evaluation(
         metrics=_read_estimates(path, "", content),
-        ood={name: _read_estimates(path, f"ood.{name}", metrics) for name, metrics in ood.items()},
+        **{key: _read_sets(path, key, value) for key, value in sets.items()},
+        ood_detectors={name: _read_sets(path, f"ood_detectors.{name}", found) for name, found in detectors.items()},
+        by_difficulty=tuple(
+            _read_difficulty_group(path, f"by_difficulty.{number}", group) for number, group in enumerate(by_difficulty)
+        ),
+        by_class=tuple(_read_class_group(path, f"by_class.{number}", group) for number, group in enumerate(by_class)),
         **counts,
     )
+
+
+def _group_to_dict(group: DifficultyGroup | ClassGroup) -> dict[str, Any]:
+    return {"num_samples": group.num_samples, "metrics": _estimates_to_dict(group.metrics)}
+
+
+def _sets_to_dict(sets: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, Any]]:
+    return {name: _estimates_to_dict(estimates) for name, estimates in sets.items()}
 
 
 def _estimates_to_dict(estimates: dict[str, Estimate]) -> dict[str, dict[str, float | None]]:
@@ -71,21 +97,65 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _read_difficulty_group(path: Path, where: str, content: Any) -> DifficultyGroup:
+    group = _object(path, where, content)
+    ends = {key: _number(path, f"{where}.{key}", group.get(key)) for key in ("low", "high")}
+    return DifficultyGroup(**ends, **_read_group(path, where, group))
+
+
+def _read_class_group(path: Path, where: str, content: Any) -> ClassGroup:
+    group = _object(path, where, content)
+    name = group.get("name")
+    if not isinstance(name, str | None):
+        raise _wrong(path, f"{where}.name", "a string or null", name)
+    return ClassGroup(_whole(path, f"{where}.index", group.get("index")), name, **_read_group(path, where, group))
+
+
+def _read_group(path: Path, where: str, group: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_samples": _whole(path, f"{where}.num_samples", group.get("num_samples")),
+        "metrics": _read_estimates(path, f"{where}.metrics", group.get("metrics")),
+    }
+
+
+def _read_sets(path: Path, where: str, content: Any) -> dict[str, dict[str, Estimate]]:
+    sets = _object(path, where, content)
+    return {name: _read_estimates(path, f"{where}.{name}", metrics) for name, metrics in sets.items()}
+
+
 def _read_estimates(path: Path, where: str, content: Any) -> dict[str, Estimate]:
-    if not isinstance(content, dict):
-        raise _wrong(path, where, "an object", content)
-    return {key: _read_estimate(path, f"{where}.{key}".lstrip("."), value) for key, value in content.items()}
+    estimates = _object(path, where, content)
+    return {key: _read_estimate(path, f"{where}.{key}".lstrip("."), value) for key, value in estimates.items()}
 
 
 def _read_estimate(path: Path, where: str, content: Any) -> Estimate:
     if not isinstance(content, dict) or set(content) != set(_FIELDS):
         raise _wrong(path, where, "an object with value, low and high", content)
-    numbers = {}
-    for field, value in content.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise _wrong(path, f"{where}.{field}", "a number or null", value)
-        numbers[field] = math.nan if value is None else float(value)
-    return Estimate(**numbers)
+    return Estimate(**{field: _number(path, f"{where}.{field}", value) for field, value in content.items()})
+
+
+def _number(path: Path, where: str, value: Any) -> float:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise _wrong(path, where, "a number or null", value)
+    return math.nan if value is None else float(value)
+
+
+def _whole(path: Path, where: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(path, where, "a whole number", value)
+    return value
+
+
+def _object(path: Path, where: str, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise _wrong(path, where, "an object", content)
+    return content
+
+
+def _list(path: Path, where: str, content: Any) -> list[Any]:
+    if not isinstance(content, list):
+        raise _wrong(path, where, "a list", content)
+    return content
 
 
 def _wrong(path: Path, where: str, rule: str, value: Any) -> InputError:
