@@ -1,7 +1,8 @@
 """The bootstrap by counts: a resample is how often it draws each sample, so nothing is copied or sorted again."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -10,8 +11,8 @@ from torch import Tensor
 from diffident.errors import InputError
 from diffident.records import Estimate
 
-MAX_ELEMENTS = 1_000_000
-"""Entries of one chunk of counts: bounds the memory, 8 MB an array."""
+MAX_ELEMENTS = 250_000
+"""Entries of one chunk of counts: bounds the memory, 2 MB an array, which a processor's cache holds."""
 
 
 def resampling_counts(
@@ -47,6 +48,80 @@ def resampling_counts(
         yield counts
 
 
+def resampling_blocks(
+    blocks: Iterable[int], num_resamples: int, generator: torch.Generator
+) -> Iterator[Float[Tensor, "r n"]]:
+    """Multinomial counts as `resampling_counts` of one stratum, in chunks of columns for all resamples at once.
+
+    For what is summed over blocks of samples, each of which is dear to make.
+
+    Args:
+        blocks: Number of samples of each block.
+        num_resamples: Rows of every chunk.
+        generator: Source of the randomness, on the CPU.
+
+    Yields:
+        float64 (r, n) for every block; over all blocks a row sums to the number of samples.
+    """
+    blocks = list(blocks)
+    unseen = sum(blocks)
+    left = torch.full((num_resamples,), float(unseen), dtype=torch.float64)
+    rows = torch.arange(num_resamples)
+    for size in blocks:
+        share = torch.full_like(left, size / unseen)
+        here = left if size == unseen else torch.binomial(left, share, generator=generator)
+        cells = rows.repeat_interleave(here.long()) * size
+        cells += torch.randint(size, (len(cells),), generator=generator)
+        yield torch.bincount(cells, minlength=num_resamples * size).view(num_resamples, size).to(torch.float64)
+        left, unseen = left - here, unseen - size
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """Resampled bounds of estimate minus truth, for what a resample moves in one direction.
+
+    Attributes:
+        fall: Upper bound of estimate minus truth (r,).
+        rise: Lower bound of estimate minus truth (r,).
+        floor: Least value that the metric can take.
+        ceiling: Greatest value that the metric can take.
+    """
+
+    fall: Float[Tensor, " r"]
+    rise: Float[Tensor, " r"]
+    floor: float = 0.0
+    ceiling: float = 1.0
+
+
+Draws = Tensor | Deviations
+
+
+def estimate_of(value: float, draws: Draws, level: float = 0.95) -> Estimate:
+    """A value with its interval: percentiles of resampled values, or of deviations subtracted from the value.
+
+    The interval holds the value; NaN where the value is undefined or there are no resamples.
+    """
+    if math.isnan(value):
+        return Estimate(math.nan, math.nan, math.nan)
+    if isinstance(draws, Deviations):
+        low = max(draws.floor, value - percentile_interval(draws.fall, level)[1])
+        high = min(draws.ceiling, value - percentile_interval(draws.rise, level)[0])
+    else:
+        low, high = percentile_interval(draws, level)
+    return Estimate(value, min(low, value), max(high, value))
+
+
+def join_draws(chunks: Sequence[Draws]) -> Draws:
+    """The draws of all chunks of resamples, one after the other."""
+    plain = [chunk for chunk in chunks if isinstance(chunk, Tensor)]
+    if len(plain) == len(chunks):
+        return torch.cat(plain)
+    parts = [chunk for chunk in chunks if isinstance(chunk, Deviations)]
+    return replace(
+        parts[0], fall=torch.cat([part.fall for part in parts]), rise=torch.cat([part.rise for part in parts])
+    )
+
+
 def percentile_interval(values: Float[Tensor, " r"], level: float = 0.95) -> tuple[float, float]:
     """The middle `level` of the resampled values, interpolated; undefined (NaN) resamples are left out.
 
@@ -62,22 +137,24 @@ def percentile_interval(values: Float[Tensor, " r"], level: float = 0.95) -> tup
 
 
 def bootstrap(
-    metrics: Callable[[Float[Tensor, "r n"]], dict[str, Tensor]],
+    values: Mapping[str, float],
+    resample: Callable[[Float[Tensor, "r n"]], Mapping[str, Draws]],
     sizes: Sequence[int],
     *,
-    num_resamples: int = 500,
+    num_resamples: int = 1000,
     generator: torch.Generator,
     level: float = 0.95,
     max_elements: int = MAX_ELEMENTS,
 ) -> dict[str, Estimate]:
-    """Values on the samples themselves, with percentile intervals from resamples.
+    """Values on the samples themselves with intervals from resamples.
 
     Args:
-        metrics: Values (r,) by name for counts (r, n).
+        values: Values by name.
+        resample: Draws by the same names for counts (r, n): values (r,), or `Deviations`.
         sizes: Number of samples of each stratum, in the order of the columns of the counts.
         num_resamples: 0 gives NaN for low and high.
         generator: Source of the randomness, on the CPU.
-        level: Share of the resampled values inside the interval.
+        level: Share of the draws inside the interval.
         max_elements: Entries of one chunk of counts.
 
     Returns:
@@ -86,12 +163,7 @@ def bootstrap(
     Reference:
         Efron and Tibshirani 1993, chapter 13 (percentile interval).
     """
-    values = metrics(torch.ones(1, sum(sizes), dtype=torch.float64))
-    chunks = [metrics(counts) for counts in resampling_counts(sizes, num_resamples, generator, max_elements)]
-    estimates = {}
-    for name, value in values.items():
-        low = high = math.nan
-        if chunks and not math.isnan(value.item()):
-            low, high = percentile_interval(torch.cat([chunk[name] for chunk in chunks]), level)
-        estimates[name] = Estimate(value.item(), low, high)
-    return estimates
+    chunks = [resample(counts) for counts in resampling_counts(sizes, num_resamples, generator, max_elements)]
+    if not chunks:
+        return {name: Estimate(value, math.nan, math.nan) for name, value in values.items()}
+    return {name: estimate_of(value, join_draws([c[name] for c in chunks]), level) for name, value in values.items()}

@@ -1,129 +1,238 @@
 """From logits and labels to every metric with its interval."""
 
-import math
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.bootstrap import bootstrap
-from diffident.confidence import TIE_DECIMALS, max_softmax
+from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks
 from diffident.errors import InputError, ShapeError
-from diffident.metrics.accuracy import brier_terms, mean_of, nll_terms
-from diffident.metrics.calibration import classwise_ece_from_gaps, classwise_gaps, ece
-from diffident.metrics.detection import (
-    aupr_from_counts,
-    auroc_from_counts,
-    errors_from_accepted,
-    fpr95_from_counts,
+from diffident.metrics import suite as suites
+from diffident.metrics.calibration import equal_mass_cuts
+from diffident.metrics.classwise import (
+    ClasswiseSums,
+    brier_reliability_from_sums,
+    brier_uncertainty_from_sums,
+    classwise_ece_from_sums,
+    classwise_sums,
 )
+from diffident.metrics.detection import aupr_from_counts, auroc_from_counts, fpr95_from_counts
+from diffident.metrics.deviations import calibration_deviations, classwise_deviations
+from diffident.metrics.inputs import ClassScores, as_tensor, check_labels, check_logits, check_probs, row_blocks
 from diffident.metrics.ranking import rank_samples
-from diffident.metrics.selective import augrc_from_counts, aurc_from_counts, eaurc_from_counts
-from diffident.records import Estimate, Evaluation
+from diffident.metrics.terms import SampleTerms, confidence_of, sample_terms
+from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 
-METRICS = (
-    "accuracy",
-    "nll",
-    "brier",
-    "ece",
-    "classwise_ece",
-    "aurc",
-    "eaurc",
-    "augrc",
-    "auroc_errors",
-    "fpr95_errors",
-)
+CLASSWISE_METRICS = ("brier_reliability", "brier_resolution", "brier_uncertainty", "classwise_ece")
 OOD_METRICS = ("auroc", "fpr95", "aupr")
+NUM_RESAMPLES = 1000
+NUM_GROUPS = 10
+_MAX_CLASSWISE = 20_000_000
+"""Entries of one array of resampled classwise sums: bounds the memory, 160 MB an array."""
+_MAX_BLOCK_COUNTS = 2_000_000
 
 
 def evaluate(
-    logits: Tensor | np.ndarray,
-    labels: Tensor | np.ndarray,
+    logits: Tensor | np.ndarray | None = None,
+    labels: Tensor | np.ndarray | None = None,
     *,
+    probs: Tensor | np.ndarray | None = None,
     ood: Mapping[str, Tensor | np.ndarray] | None = None,
-    num_resamples: int = 500,
+    difficulty: Tensor | np.ndarray | None = None,
+    by_class: bool = False,
+    label_names: Sequence[str] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
     """Every metric of one set of predictions, with 95 % bootstrap intervals.
 
-    Everything is computed in float64 on the CPU. The prediction is the largest logit, the lowest class among tied ones;
-    the confidence is the largest probability.
+    Everything is computed in float64 on the CPU, in blocks of rows. The prediction is the largest logit, the lowest
+    class among tied ones; the confidence is the largest probability.
 
     Args:
-        logits: Unnormalised log-probabilities [n, c]. Probabilities are not recognised: give their logarithm.
+        logits: Unnormalised log-probabilities [n, c]. Rows that all look like probabilities are refused.
         labels: Classes [n], integers in [0, c).
-        ood: Logits [m, c] of out-of-distribution sets by name; scored by one minus the largest probability.
+        probs: Probabilities [n, c] in the place of logits.
+        ood: Logits [m, c] of out-of-distribution sets by name, or probabilities if `probs` was given; scored by one
+            minus the largest probability.
+        difficulty: Difficulty of every sample [n], in the rows' order: the metrics of its tenths are in
+            `by_difficulty`.
+        by_class: Whether to give the metrics of every class's samples too.
+        label_names: Name of each class, for `by_class`.
         num_resamples: Bootstrap resamples; 0 gives NaN for low and high. The sets of `ood` are resampled on their own.
         seed: Seed of the resamples.
 
     Returns:
-        Metrics by the keys of `METRICS`, and for every set those of `OOD_METRICS`; NaN where undefined.
+        Metrics by lower-case name (docs/metrics.md says what each is), and for every set those of `OOD_METRICS`; NaN
+        where undefined. Groups leave out the metrics that are about all classes at once (`CLASSWISE_METRICS`).
 
     Raises:
-        InputError: no samples, a NaN or infinite logit, a label out of range, wrong shapes or types.
+        InputError: no samples, a NaN or infinite value, logits that are probabilities or the reverse, a label out of
+            range, wrong shapes or types.
 
     Example:
         >>> evaluate(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])).metrics["accuracy"].value
         1.0
     """
-    logits = check_logits(logits, "logits")
-    labels = check_labels(labels, *logits.shape)
+    if (logits is None) == (probs is None) or labels is None:
+        raise InputError(
+            "`evaluate` must get `labels` and either `logits` or `probs`; got "
+            f"{_given(logits=logits, labels=labels, probs=probs)}. Leave out the other."
+        )
     if num_resamples < 0:
         raise InputError(f"`num_resamples` must be at least 0; got {num_resamples}. 0 skips the intervals.")
-    outside = {name: check_logits(values, f"ood[{name!r}]") for name, values in (ood or {}).items()}
-    for name, values in outside.items():
-        if values.shape[1] != logits.shape[1]:
-            raise ShapeError(
-                f"`ood[{name!r}]` must have {logits.shape[1]} columns like `logits`; got {values.shape[1]}. "
-                f"Predict both with the same model."
-            )
-    confidence = max_softmax(logits)
+    scores = check_scores(logits, probs, "logits", "probs")
+    labels = check_labels(labels, len(scores), scores.num_classes)
+    values = None if difficulty is None else _check_difficulty(difficulty, len(scores))
+    outside = {name: _check_ood(values, name, scores) for name, values in (ood or {}).items()}
+    terms, sums = sample_terms(scores, labels)
+    metrics = _sample_metrics(terms, num_resamples, seed) | _classwise_metrics(scores, terms, sums, num_resamples, seed)
     return Evaluation(
-        metrics=_labelled_metrics(logits, labels, confidence, num_resamples, seed),
-        num_samples=logits.shape[0],
-        num_classes=logits.shape[1],
+        metrics={name: metrics[name] for name in metric_order(binary=scores.num_classes == 2)},
+        num_samples=len(scores),
+        num_classes=scores.num_classes,
         ood={
-            name: _ood_metrics(confidence, max_softmax(values), num_resamples, seed) for name, values in outside.items()
+            name: _ood_metrics(terms.confidence, confidence_of(one), num_resamples, seed)
+            for name, one in outside.items()
         },
+        by_difficulty=() if values is None else _by_difficulty(terms, values, num_resamples, seed),
+        by_class=_by_class(terms, label_names, num_resamples, seed) if by_class else (),
     )
 
 
-def _labelled_metrics(
-    logits: Float[Tensor, "n c"],
-    labels: Int[Tensor, " n"],
-    confidence: Float[Tensor, " n"],
-    num_resamples: int,
-    seed: int,
+def metric_order(*, binary: bool) -> tuple[str, ...]:
+    """All keys of an evaluation's metrics, in the order in which they are printed."""
+    names = list(suites.metric_names(binary=binary))
+    after = names.index("brier") + 1
+    return (*names[:after], *CLASSWISE_METRICS, *names[after:])
+
+
+def check_scores(
+    logits: Tensor | np.ndarray | None, probs: Tensor | np.ndarray | None, logits_name: str, probs_name: str
+) -> ClassScores:
+    """The one of the two that is given, checked."""
+    if logits is None:
+        assert probs is not None  # the caller has seen to that
+        return check_probs(probs, probs_name)
+    return check_logits(logits, logits_name, probs_as=f"Give probabilities as `{probs_name}=`.")
+
+
+def classwise_values(sums: ClasswiseSums, brier: float) -> dict[str, float]:
+    """The metrics of `CLASSWISE_METRICS`.
+
+    Args:
+        sums: Sums of the samples.
+        brier: Their Brier score.
+    """
+    reliability, uncertainty = float(brier_reliability_from_sums(sums)), float(brier_uncertainty_from_sums(sums))
+    resolution = reliability + uncertainty - brier
+    return dict(
+        zip(
+            CLASSWISE_METRICS,
+            (reliability, resolution, uncertainty, float(classwise_ece_from_sums(sums))),
+            strict=True,
+        )
+    )
+
+
+def sample_values(terms: SampleTerms) -> dict[str, float]:
+    """Every metric but the classwise ones, of the samples themselves."""
+    suite = suites.prepare(terms)
+    found = suites.drawn_metrics(suites.Drawn(suite), suites.metric_names(binary=terms.positive is not None))
+    return {name: float(value) for name, value in found.items()}
+
+
+def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int) -> dict[str, Estimate]:
+    """Every metric but the classwise ones, with intervals."""
+    if num_resamples == 0:
+        return bootstrap(sample_values(terms), lambda counts: {}, [len(terms)], num_resamples=0, generator=_seeded(0))
+    terms = terms.take(torch.argsort(terms.confidence, descending=True, stable=True))  # resamples need no gathering
+    suite = suites.prepare(terms)
+    names = suites.metric_names(binary=suite.positive is not None)
+    values = {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), names).items()}
+    suite = suites.in_place_order(suite)
+    plain = [name for name in names if name.removesuffix("_positive") not in suites.CALIBRATION]
+    deviations = calibration_deviations(suite.calibration, values)
+    positive = None
+    if suite.positive is not None:
+        of_class = {name: values[f"{name}_positive"] for name in suites.CALIBRATION}
+        positive = calibration_deviations(suite.positive, of_class)
+
+    def resample(counts: Float[Tensor, "r n"]) -> dict[str, Draws]:
+        drawn = suites.Drawn(suite, counts)
+        draws: dict[str, Draws] = {**suites.drawn_metrics(drawn, plain), **deviations(drawn)}
+        if positive is not None:
+            draws |= {f"{name}_positive": found for name, found in positive(drawn.positive).items()}
+        return draws
+
+    return bootstrap(values, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
+
+
+def _classwise_metrics(
+    scores: ClassScores, terms: SampleTerms, sums: ClasswiseSums, num_resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    log_probs = torch.log_softmax(logits, dim=1)
-    nll = nll_terms(log_probs, labels)
-    probs = log_probs.exp_()
-    brier = brier_terms(probs, labels)
-    gaps = classwise_gaps(probs.round(decimals=TIE_DECIMALS), labels)
-    errors = logits.argmax(dim=1) != labels
-    right = (~errors).to(torch.float64)
-    ranking = rank_samples(confidence, errors)
+    """The metrics of `CLASSWISE_METRICS` with intervals; the probabilities are made anew, block by block."""
+    values = classwise_values(sums, float(terms.brier.mean()))
+    chunks, generator, left = [], _seeded(seed), num_resamples
+    while left:
+        rows = min(left, max(1, _MAX_CLASSWISE // sums.gaps.numel()))
+        chunks.append(_classwise_draws(scores, terms, sums, rows, generator))
+        left -= rows
+    if not chunks:
+        return bootstrap(values, lambda counts: {}, [len(terms)], num_resamples=0, generator=generator)
+    return {name: estimate_of(value, join_draws([chunk[name] for chunk in chunks])) for name, value in values.items()}
 
-    def metrics(counts: Float[Tensor, "r n"]) -> dict[str, Tensor]:
-        accepted = ranking.cumulate(counts)
-        flagged = errors_from_accepted(accepted)
-        return {
-            "accuracy": mean_of(right, counts),
-            "nll": mean_of(nll, counts),
-            "brier": mean_of(brier, counts),
-            "ece": ece(confidence, errors, counts=counts),
-            "classwise_ece": classwise_ece_from_gaps(gaps, counts),
-            "aurc": aurc_from_counts(accepted),
-            "eaurc": eaurc_from_counts(accepted),
-            "augrc": augrc_from_counts(accepted),
-            "auroc_errors": auroc_from_counts(flagged),
-            "fpr95_errors": fpr95_from_counts(flagged),
-        }
 
-    generator = torch.Generator().manual_seed(seed)
-    return bootstrap(metrics, [len(labels)], num_resamples=num_resamples, generator=generator)
+def _classwise_draws(
+    scores: ClassScores, terms: SampleTerms, sums: ClasswiseSums, num_resamples: int, generator: torch.Generator
+) -> dict[str, Draws]:
+    size = max(scores.num_classes, num_resamples)
+    blocks = list(row_blocks(len(scores), size, _MAX_BLOCK_COUNTS))
+    resampled, brier = None, torch.zeros(num_resamples, dtype=torch.float64)
+    drawn = resampling_blocks([rows.stop - rows.start for rows in blocks], num_resamples, generator)
+    for rows, counts in zip(blocks, drawn, strict=True):
+        probs = torch.softmax(scores.logits(rows), dim=1)
+        block = classwise_sums(probs, terms.labels[rows], counts=counts)
+        resampled = block if resampled is None else resampled + block
+        brier += counts @ terms.brier[rows]
+    assert resampled is not None  # there is at least one row
+    return classwise_deviations(resampled, sums, brier / len(scores))
+
+
+def _by_difficulty(
+    terms: SampleTerms, difficulty: Float[Tensor, " n"], num_resamples: int, seed: int
+) -> tuple[DifficultyGroup, ...]:
+    """Tenths by difficulty, easiest first; tied samples are in one group, so there may be fewer than ten."""
+    groups = []
+    for rows in difficulty_groups(difficulty):
+        low, high = (float(end) for end in difficulty[rows].aminmax())
+        metrics = _sample_metrics(terms.take(rows), num_resamples, seed)
+        groups.append(DifficultyGroup(low, high, len(rows), metrics))
+    return tuple(groups)
+
+
+def difficulty_groups(difficulty: Float[Tensor, " n"], num_groups: int = NUM_GROUPS) -> list[Int[Tensor, " m"]]:
+    """Rows of every group of about as many samples, easiest first; ties go to one group, as bins of equal mass do."""
+    ranking = rank_samples(difficulty, torch.zeros(len(difficulty), dtype=torch.bool))
+    assert ranking.order is not None  # it has just been made
+    places = torch.nn.functional.pad(ranking.ends + 1, (1, 0))[equal_mass_cuts(ranking, num_groups)].tolist()
+    groups = [ranking.order[start:stop] for start, stop in itertools.pairwise(places) if stop > start]
+    return groups[::-1]
+
+
+def _by_class(
+    terms: SampleTerms, label_names: Sequence[str] | None, num_resamples: int, seed: int
+) -> tuple[ClassGroup, ...]:
+    groups = []
+    for index in terms.labels.unique().tolist():
+        chosen: Bool[Tensor, " n"] = terms.labels == index
+        name = None if label_names is None else str(label_names[index])
+        metrics = _sample_metrics(terms.take(chosen), num_resamples, seed)
+        groups.append(ClassGroup(index, name, int(chosen.sum()), metrics))
+    return tuple(groups)
 
 
 def _ood_metrics(
@@ -132,69 +241,46 @@ def _ood_metrics(
     positive = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).bool()
     ranking = rank_samples(-torch.cat([inside, outside]), positive)
 
-    def metrics(counts: Float[Tensor, "r n"]) -> dict[str, Tensor]:
+    def metrics(counts: Float[Tensor, "r n"] | None) -> dict[str, Tensor]:
         cumulative = ranking.cumulate(counts)
-        return {
-            "auroc": auroc_from_counts(cumulative),
-            "fpr95": fpr95_from_counts(cumulative),
-            "aupr": aupr_from_counts(cumulative),
-        }
+        found = (auroc_from_counts(cumulative), fpr95_from_counts(cumulative), aupr_from_counts(cumulative))
+        return dict(zip(OOD_METRICS, found, strict=True))
 
-    generator = torch.Generator().manual_seed(seed)
-    return bootstrap(metrics, [len(inside), len(outside)], num_resamples=num_resamples, generator=generator)
+    values = {name: float(value) for name, value in metrics(None).items()}
+    sizes = [len(inside), len(outside)]
+    return bootstrap(values, metrics, sizes, num_resamples=num_resamples, generator=_seeded(seed))
 
 
-def check_logits(logits: Tensor | np.ndarray, name: str) -> Float[Tensor, "n c"]:
-    """The logits as float64 on the CPU.
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
-    Raises:
-        InputError: not a numeric array [n, c] with n and c at least 1, or a NaN or infinite entry, named by its row.
-    """
-    values = _as_tensor(logits, name)
-    if values.ndim != 2:
-        raise ShapeError(f"`{name}` must have shape [n, c]; got {list(values.shape)}. Give one row per sample.")
-    if not values.numel():
-        raise InputError(f"`{name}` must have at least one row and column; got {list(values.shape)}. Check the file.")
-    values = values.to(torch.float64)
-    finite = values.isfinite()
-    if not bool(finite.all()):
-        row, column = (~finite).nonzero()[0].tolist()
-        bad = float(values[row, column])
-        raise InputError(
-            f"`{name}` must be finite; got {bad:g} at row {row}, column {column}. "
-            f"{'Clamp log(0) to a large negative number.' if bad == -math.inf else 'Look for a diverged model.'}"
+
+def _check_ood(values: Tensor | np.ndarray, name: str, inside: ClassScores) -> ClassScores:
+    called = f"ood[{name!r}]"
+    if inside.are_probs:
+        scores = check_probs(values, called)
+    else:
+        scores = check_logits(values, called, probs_as="Give it as logits like those of the labelled samples.")
+    if scores.num_classes != inside.num_classes:
+        raise ShapeError(
+            f"`{called}` must have {inside.num_classes} columns like `{'probs' if inside.are_probs else 'logits'}`; "
+            f"got {scores.num_classes}. Predict both with the same model."
         )
-    return values
+    return scores
 
 
-def check_labels(labels: Tensor | np.ndarray, num_samples: int, num_classes: int) -> Int[Tensor, " n"]:
-    """The labels as int64 on the CPU.
-
-    Raises:
-        InputError: not integers [n], or one outside [0, c), named by its row.
-    """
-    values = _as_tensor(labels, "labels")
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise InputError(f"`labels` must be integers; got {values.dtype}. Convert them to int64.")
+def _check_difficulty(difficulty: Tensor | np.ndarray, num_samples: int) -> Float[Tensor, " n"]:
+    values = as_tensor(difficulty, "difficulty").to(torch.float64)
     if values.shape != (num_samples,):
-        raise ShapeError(f"`labels` must have shape [{num_samples}], one per row of logits; got {list(values.shape)}.")
-    values = values.long()
-    outside = (values < 0) | (values >= num_classes)
-    if bool(outside.any()):
-        row = int(outside.nonzero()[0])
-        raise InputError(
-            f"`labels` must be in [0, {num_classes}); got {int(values[row])} at row {row}. "
-            f"Re-index the labels or predict with more classes."
+        raise ShapeError(
+            f"`difficulty` must have shape [{num_samples}], one per row of logits; got {list(values.shape)}."
         )
+    if not bool(values.isfinite().all()):
+        row = int((~values.isfinite()).nonzero()[0])
+        raise InputError(f"`difficulty` must be finite; got {float(values[row]):g} at row {row}. Score the data again.")
     return values
 
 
-def _as_tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
-    array = np.asarray(values)
-    if array.dtype.kind not in "iufb":
-        raise InputError(f"`{name}` must be an array of numbers; got dtype {array.dtype}. Convert it first.")
-    if array.dtype.kind == "u":
-        array = array.astype(np.int64)
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+def _given(**values: object) -> str:
+    names = [f"`{name}`" for name, value in values.items() if value is not None]
+    return " and ".join(names) or "none of them"

@@ -6,11 +6,12 @@ import torch
 from tests import oracles_metrics as oracle
 
 from diffident.errors import InputError, ShapeError
-from diffident.evaluation import evaluate
+from diffident.evaluation import CLASSWISE_METRICS, evaluate
+from diffident.metrics.inputs import ClassScores, row_blocks
 from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 from diffident.storage.evaluation_file import evaluation_to_dict, read_evaluation, write_evaluation
 
-KEYS = ["accuracy", "nll", "brier", "ece", "classwise_ece", "aurc", "eaurc", "augrc", "auroc_errors", "fpr95_errors"]
+DESIGN = {"accuracy", "nll", "brier", "ece", "classwise_ece", "aurc", "eaurc", "augrc", "auroc_errors", "fpr95_errors"}
 
 
 def sample(n=80, c=4):
@@ -22,40 +23,66 @@ def sample(n=80, c=4):
 def test_keys_are_those_of_the_design():
     logits, labels, outside = sample()
     evaluation = evaluate(logits, labels, ood={"noise": outside}, num_resamples=20)
-    assert list(evaluation.metrics) == KEYS
+    assert set(evaluation.metrics) >= DESIGN
+    assert list(evaluation.metrics)[:3] == ["accuracy", "nll", "brier"]
     assert list(evaluation.ood["noise"]) == ["auroc", "fpr95", "aupr"]
     assert (evaluation.num_samples, evaluation.num_classes) == (80, 4)
-    for estimate in evaluation.metrics.values():
-        assert estimate.low < estimate.high
+    for name, estimate in evaluation.metrics.items():
+        assert estimate.low <= estimate.value <= estimate.high, name
+        assert estimate.low < estimate.high or name == "coverage_at_risk_1", name
 
 
-def test_values_agree_with_loops():
-    logits, labels, outside = sample()
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_values_agree_with_loops(num_classes):
+    logits, labels, outside = sample(c=num_classes)
     evaluation = evaluate(logits, labels, ood={"noise": outside}, num_resamples=0)
     probs = [oracle.softmax(row) for row in logits.tolist()]
-    errors = [max(range(4), key=row.__getitem__) != y for row, y in zip(probs, labels.tolist(), strict=True)]
-    pairs = list(zip(probs, labels.tolist(), strict=True))
-    top, other = [max(row) for row in probs], [max(oracle.softmax(row)) for row in outside.double().tolist()]
+    expected = oracle.every_metric(probs, labels.tolist())
     values = {key: estimate.value for key, estimate in evaluation.metrics.items()}
-    expected = {
-        "accuracy": 1 - sum(errors) / 80,
-        "nll": -sum(math.log(row[y]) for row, y in pairs) / 80,
-        "brier": sum(
-            sum((p - (k == y)) ** 2 for k, p in enumerate(r)) for r, y in zip(probs, labels.tolist(), strict=True)
-        )
-        / 80,
-        "ece": oracle.binned_gap(top, [float(not e) for e in errors]),
-        "classwise_ece": oracle.classwise_ece(probs, labels.tolist()),
-        "aurc": oracle.aurc(top, errors),
-        "eaurc": oracle.eaurc(top, errors),
-        "augrc": oracle.augrc(top, errors),
-        "auroc_errors": oracle.auroc([-t for t in top], errors),
-        "fpr95_errors": oracle.fpr95([-t for t in top], errors),
-    }
-    assert values == pytest.approx({key: float(value) for key, value in expected.items()})
+    assert set(values) == set(expected)
+    smooth = {key: value for key, value in expected.items() if key.startswith("ece_smooth")}
+    assert {key: values[key] for key in smooth} == pytest.approx(smooth, rel=2e-4)
+    assert values == pytest.approx(expected | {key: values[key] for key in smooth})
+    top, other = [max(row) for row in probs], [max(oracle.softmax(row)) for row in outside.double().tolist()]
     scores, positive = [-t for t in top + other], [False] * 80 + [True] * 30
     assert evaluation.ood["noise"]["auroc"].value == pytest.approx(oracle.auroc(scores, positive))
     assert evaluation.ood["noise"]["fpr95"].value == pytest.approx(oracle.fpr95(scores, positive))
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    logits, labels, _ = sample(c=2)
+    whole = evaluate(logits, labels, num_resamples=0).metrics
+    monkeypatch.setattr(ClassScores, "blocks", lambda self: row_blocks(len(self), self.num_classes, 14))
+    blocks = evaluate(logits, labels, num_resamples=0).metrics
+    assert {k: e.value for k, e in blocks.items()} == pytest.approx({k: e.value for k, e in whole.items()}, abs=1e-12)
+
+
+def test_probabilities_give_what_their_logarithms_give():
+    logits, labels, outside = sample()
+    probs = evaluate(probs=logits.softmax(1), labels=labels, ood={"x": outside.softmax(1)}, num_resamples=20)
+    assert probs == evaluate(logits.log_softmax(1), labels, ood={"x": outside.log_softmax(1)}, num_resamples=20)
+
+
+def test_groups_are_the_samples_alone():
+    logits, labels, _ = sample()
+    difficulty = torch.arange(80, 0, -1)
+    evaluation = evaluate(logits, labels, difficulty=difficulty, by_class=True, label_names="abcd", num_resamples=9)
+    assert [(group.low, group.high, group.num_samples) for group in evaluation.by_difficulty][:2] == [
+        (1.0, 8.0, 8),
+        (9.0, 16.0, 8),
+    ]
+    hardest, last = evaluate(logits[:8], labels[:8], num_resamples=9).metrics, evaluation.by_difficulty[-1]
+    assert {key: hardest[key] for key in last.metrics} == last.metrics
+    assert set(hardest) - set(last.metrics) == set(CLASSWISE_METRICS)
+    assert [(group.index, group.name) for group in evaluation.by_class] == list(enumerate("abcd"))
+    of_class = evaluate(logits[labels == 2], labels[labels == 2], num_resamples=9).metrics
+    assert {key: of_class[key] for key in last.metrics} == evaluation.by_class[2].metrics
+
+
+def test_tied_difficulties_are_one_group():
+    logits, labels, _ = sample(n=20)
+    groups = evaluate(logits, labels, difficulty=np.repeat([3.0, 1.0], [4, 16]), num_resamples=0).by_difficulty
+    assert [(group.low, group.high, group.num_samples) for group in groups] == [(1.0, 1.0, 16), (3.0, 3.0, 4)]
 
 
 def test_numpy_is_the_same_and_the_seed_decides():
@@ -67,6 +94,8 @@ def test_numpy_is_the_same_and_the_seed_decides():
 
 def test_all_right_is_undefined_where_errors_are_sought():
     metrics = evaluate(torch.eye(3) * 9, torch.arange(3), num_resamples=5).metrics
+    assert math.isnan(metrics["overconfidence"].value)
+    assert metrics["coverage_at_risk_1"].value == 1
     assert math.isnan(metrics["auroc_errors"].value)
     assert math.isnan(metrics["auroc_errors"].high)
     assert metrics["accuracy"].value == 1
@@ -83,6 +112,24 @@ def test_bad_logits_name_the_row(bad):
         evaluate(np.zeros((3, 2)), np.zeros(3, dtype=np.int64), ood={"x": logits})
 
 
+def test_probabilities_as_logits_and_logits_as_probabilities():
+    labels = np.zeros(2, dtype=np.int64)
+    with pytest.raises(InputError, match=r"`logits` must be logits; got rows that are at least 0 and sum.*`probs="):
+        evaluate(np.array([[0.5, 0.5], [0.25, 0.75]]), labels)
+    with pytest.raises(InputError, match=r"`ood\['x'\]` must be logits; got rows"):
+        evaluate(np.array([[5.0, 0.0], [1.0, 2.0]]), labels, ood={"x": np.array([[0.5, 0.5]])})
+    evaluate(np.array([[0.5, 0.5], [0.25, 0.76]]), labels, num_resamples=0)
+    evaluate(np.array([[1.5, 0.5], [1.25, 1.75]]), labels, num_resamples=0)
+    with pytest.raises(InputError, match=r"`probs` must be at least 0; got -3 at row 1.*name them `logits`"):
+        evaluate(probs=np.array([[0.5, 0.5], [4.0, -3.0]]), labels=labels)
+    with pytest.raises(InputError, match=r"`probs` must sum to 1 in every row; got 1.1 at row 1"):
+        evaluate(probs=np.array([[0.5, 0.5], [0.5, 0.6]]), labels=labels)
+    with pytest.raises(InputError, match=r"must get `labels` and either .*; got `logits` and `labels` and `probs`"):
+        evaluate(np.zeros((2, 2)), labels, probs=np.ones((2, 2)) / 2)
+    with pytest.raises(InputError, match="got none of them"):
+        evaluate()
+
+
 def test_wrong_input():
     labels = np.zeros(3, dtype=np.int64)
     with pytest.raises(InputError, match=r"`labels` must be in \[0, 2\); got 2 at row 1"):
@@ -95,6 +142,10 @@ def test_wrong_input():
         evaluate(np.zeros((0, 2)), labels[:0])
     with pytest.raises(ShapeError, match=r"must have 2 columns like `logits`; got 3"):
         evaluate(np.zeros((3, 2)), labels, ood={"x": np.zeros((1, 3))})
+    with pytest.raises(ShapeError, match=r"`difficulty` must have shape \[3\].*; got \[2\]"):
+        evaluate(np.zeros((3, 2)), labels, difficulty=np.zeros(2))
+    with pytest.raises(InputError, match="`difficulty` must be finite; got nan at row 1"):
+        evaluate(np.zeros((3, 2)), labels, difficulty=np.array([0, math.nan, 1]))
     with pytest.raises(InputError, match="`num_resamples`"):
         evaluate(np.zeros((3, 2)), labels, num_resamples=-1)
 
@@ -106,7 +157,7 @@ def test_file_round_trip(tmp_path):
     write_evaluation(read_evaluation(tmp_path / "a.json"), tmp_path / "b.json")
     assert read_evaluation(tmp_path / "a.json") == evaluation
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    assert set(evaluation_to_dict(evaluation)) == {*KEYS, "ood", "num_samples", "num_classes"}
+    assert set(evaluation_to_dict(evaluation)) == {*evaluation.metrics, "ood", "num_samples", "num_classes"}
 
 
 def test_file_round_trip_of_groups_detectors_and_calibrators(tmp_path):
@@ -126,7 +177,7 @@ def test_file_round_trip_of_groups_detectors_and_calibrators(tmp_path):
 
 
 def test_undefined_is_null():
-    content = evaluation_to_dict(evaluate(torch.eye(2), torch.arange(2), num_resamples=0))
+    content = evaluation_to_dict(evaluate(torch.eye(2) * 9, torch.arange(2), num_resamples=0))
     assert content["fpr95_errors"] == {"value": None, "low": None, "high": None}
 
 

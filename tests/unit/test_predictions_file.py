@@ -43,6 +43,16 @@ def test_npz_with_logits_and_with_probs(tmp_path):
     assert read.logits.tolist() == pytest.approx(np.log([[0.25, 0.75], [np.finfo(np.float32).tiny, 1]]))
 
 
+def test_probabilities_that_are_called_logits(tmp_path):
+    np.savez(tmp_path / "p.npz", logits=np.array([[0.25, 0.75], [0.5, 0.5]]))
+    np.savez(tmp_path / "q.npz", probs=np.array([[0.25, 0.75], [0.5, 0.5]]))
+    read = read_predictions(tmp_path / "p.npz", probs=True)
+    assert torch.equal(read.logits, read_predictions(tmp_path / "q.npz").logits)
+    np.savez(tmp_path / "l.npz", logits=np.array(LOGITS))
+    with pytest.raises(InputError, match=r"`logits` must be at least 0; got -1 at row 1 of|must sum to 1"):
+        read_predictions(tmp_path / "l.npz", probs=True)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -51,6 +61,7 @@ def test_npz_with_logits_and_with_probs(tmp_path):
         ({"logits": np.zeros(3)}, r"`logits` must be numbers of shape \[n, c\]"),
         ({"logits": np.zeros((0, 2))}, "at least one row"),
         ({"probs": np.array([[0.5, 0.5], [0.5, 0.6]])}, "`probs` must sum to 1 in every row; got 1.1 at row 1"),
+        ({"logits": np.array([[0.25, 0.75]])}, "`logits` of .*p.npz must be logits; got rows that .*Say --probs"),
         ({"probs": np.array([[-0.5, 1.5]])}, "`probs` must be at least 0; got -0.5 at row 0"),
         ({"logits": np.zeros((2, 2)), "labels": np.zeros(3, int)}, r"`label` must have shape \[2\]"),
         ({"logits": np.zeros((2, 2)), "labels": np.zeros(2)}, "`label` must be integers; got float64"),

@@ -7,6 +7,10 @@ from diffident.cli.common import log, print_json, print_table
 from diffident.errors import InputError
 
 EXAMPLE = "diffident evaluate predictions.parquet --ood textures=textures.parquet --out evaluation.json"
+GROUPED = ("accuracy", "nll", "ece_debiased", "overconfidence", "aurc")
+"""Metrics of groups that people are shown; the others are in the file."""
+MAX_CLASSES = 20
+"""Classes that people are shown; the others are in the file."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions",
         metavar="PREDICTIONS|RUN",
-        help=".parquet or .npz with logits and labels, or a run with a test split",
+        help=".parquet or .npz with logits (or probs) and labels, or a run with a test split",
     )
     parser.add_argument(
         "--ood",
@@ -24,7 +28,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="predictions on out-of-distribution data",
     )
-    parser.add_argument("--resamples", type=int, default=500, metavar="N", help="bootstrap resamples (default: 500)")
+    parser.add_argument(
+        "--difficulty", metavar="FILE", help="difficulty.parquet of the samples: metrics by tenths of difficulty too"
+    )
+    parser.add_argument("--by-class", action="store_true", help="metrics of every class's samples too")
+    parser.add_argument("--probs", action="store_true", help="what the files call logits are probabilities")
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
     parser.add_argument("--out", metavar="FILE", help="write evaluation.json (default for a run: in its folder)")
 
 
@@ -38,14 +47,22 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     if path.is_dir():
         out = out or str(path / "evaluation.json")
-        path = _test_predictions(path)
-    predictions = read_predictions(path)
+        path = run_predictions(path)
+    predictions = read_predictions(path, probs=arguments.probs)
     if predictions.labels is None:
         raise InputError(
             f"`PREDICTIONS` must have labels; got none at {path}. Give unlabelled data as --ood NAME=FILE."
         )
-    ood = {name: read_predictions(file).logits for name, file in map(_named, arguments.ood)}
-    evaluation = evaluate(predictions.logits, predictions.labels, ood=ood, num_resamples=arguments.resamples)
+    named = map(_named, arguments.ood)
+    evaluation = evaluate(
+        predictions.logits,
+        predictions.labels,
+        ood={name: read_predictions(file, probs=arguments.probs).logits for name, file in named},
+        difficulty=None if arguments.difficulty is None else _difficulty(arguments.difficulty, predictions.ids, path),
+        by_class=arguments.by_class,
+        label_names=predictions.label_names,
+        num_resamples=arguments.resamples,
+    )
     if out:
         write_evaluation(evaluation, out)
     if arguments.json:
@@ -56,13 +73,23 @@ def run(arguments: argparse.Namespace) -> None:
         log(f"The evaluation is in {out}.")
 
 
-def _test_predictions(run: Path) -> Path:
+def run_predictions(run: Path) -> Path:
+    """The predictions of a run's test split."""
     path = run / "predictions" / "test.parquet"
     if not path.exists():
         raise InputError(
             f"`RUN` must have predictions/test.parquet; {run} has none. Train with --test DATA, or predict."
         )
     return path
+
+
+def _difficulty(file: str, ids, path: Path):
+    """The difficulty of every prediction, joined by id."""
+    from diffident.records import positions_of
+    from diffident.storage.difficulty_table import read_difficulty_table
+
+    table = read_difficulty_table(file)
+    return table.difficulty[positions_of(table.ids, ids, what=str(path), where=file)]
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -80,3 +107,27 @@ def print_evaluation(evaluation) -> None:
     rows = [[name, *(f"{v:.4f}" for v in (e.value, e.low, e.high))] for name, e in estimates.items()]
     title = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes, 95 % bootstrap intervals"
     print_table(title, ["metric", "value", "low", "high"], rows)
+    _print_groups(
+        "by difficulty, easiest first",
+        "difficulty",
+        [(f"{group.low:.4g} to {group.high:.4g}", group) for group in evaluation.by_difficulty],
+    )
+    classes = evaluation.by_class[:MAX_CLASSES]
+    left_out = len(evaluation.by_class) - len(classes)
+    _print_groups(
+        "by class" + (f", the first {MAX_CLASSES} of {len(evaluation.by_class)}" if left_out else ""),
+        "class",
+        [(group.name or str(group.index), group) for group in classes],
+    )
+
+
+def _print_groups(title: str, what: str, groups: list) -> None:
+    if not groups:
+        return
+    rows = []
+    for name, group in groups:
+        estimates = (group.metrics[key] for key in GROUPED)
+        rows.append(
+            [name, f"{group.num_samples:,}", *(f"{e.value:.4f} ({e.low:.4f}, {e.high:.4f})" for e in estimates)]
+        )
+    print_table(title, [what, "samples", *GROUPED], rows)

@@ -1,4 +1,4 @@
-"""Means of one term a sample: accuracy, negative log-likelihood, Brier score."""
+"""Means of one term a sample: accuracy, negative log-likelihood, Brier score, overconfidence."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -60,3 +60,17 @@ def brier(
         Brier 1950; some libraries halve or divide it by c.
     """
     return mean_of(brier_terms(probs, labels), counts)
+
+
+def overconfidence(
+    confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"], counts: Float[Tensor, "r n"] | None = None
+) -> Float[Tensor, "..."]:
+    """Mean confidence of the wrong predictions, in [1/c, 1]; lower is better, NaN where none is wrong.
+
+    Args:
+        confidence: Probability given to the prediction.
+        errors: Which predictions are wrong.
+        counts: How often each sample occurs in each resample; None is once each.
+    """
+    wrong = errors.to(torch.float64)
+    return mean_of(wrong * confidence, counts) / mean_of(wrong, counts)

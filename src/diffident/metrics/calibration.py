@@ -1,14 +1,21 @@
 """Do probabilities mean what they say: reliability bins and the calibration errors made from them.
 
-Bins are equally wide and right-closed: a value v is in the bin with lo < v <= hi. So an edge belongs to the bin below
-it, 1 to the last bin, and 0, which is on no bin's right, to the first.
+Bins are right-closed: a value v is in the bin with lo < v <= hi. So an edge belongs to the bin below it, 1 to the last
+bin, and 0, which is on no bin's right, to the first. All sums come from one table, cumulated in descending order of
+confidence. For the positive-class forms of a binary task give p(class 1) as confidence and `labels != 1` as errors.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from diffident.metrics.ranking import CumulativeCounts, Ranking, one_or_all, rank_samples
+
+NUM_BINS = 15
+"""Bins of every binned error here, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,44 @@ class ReliabilityBins:
     accuracy: Float[Tensor, "... b"]
 
 
+@dataclass(frozen=True)
+class CalibrationSums:
+    """Cumulative sums in descending order of confidence, one entry per group of ties and 0 first (r, g + 1).
+
+    Attributes:
+        totals: Samples.
+        hits: Right predictions.
+        scores: Confidences.
+    """
+
+    totals: Float[Tensor, "r g"]
+    hits: Float[Tensor, "r g"]
+    scores: Float[Tensor, "r g"]
+
+
+@dataclass(frozen=True)
+class BinSums:
+    """Sums over bins (r, b), the bin of the lowest confidences first; attributes as of `CalibrationSums`."""
+
+    sizes: Float[Tensor, "r b"]
+    hits: Float[Tensor, "r b"]
+    scores: Float[Tensor, "r b"]
+
+    @property
+    def gaps(self) -> Float[Tensor, "r b"]:
+        """Confidences minus right predictions."""
+        return self.scores - self.hits
+
+
+def calibration_sums(
+    ranking: Ranking, counts: Float[Tensor, "r n"] | None, cumulative: CumulativeCounts | None = None
+) -> CalibrationSums:
+    """Cumulate confidences beside what `ranking.cumulate(counts)` gives, which may be passed in."""
+    cumulative = ranking.cumulate(counts) if cumulative is None else cumulative
+    hits = cumulative.totals - cumulative.positives
+    return CalibrationSums(cumulative.totals, hits, ranking.cumulate_scores(counts))
+
+
 def bin_edges(num_bins: int, device: torch.device | None = None) -> Float[Tensor, " e"]:
     """Edges of equal bins on [0, 1], each the float nearest to i / num_bins."""
     return torch.arange(num_bins + 1, dtype=torch.float64, device=device) / num_bins
@@ -38,10 +83,68 @@ def bin_of(values: Float[Tensor, "..."], num_bins: int) -> Int[Tensor, "..."]:
     return torch.bucketize(values.to(torch.float64), bin_edges(num_bins, values.device)[1:-1])
 
 
+def equal_width_cuts(ranking: Ranking, num_bins: int) -> Int[Tensor, " e"]:
+    """Columns of `CalibrationSums` between which the equally wide bins lie, from the edge 1 down to the edge 0."""
+    ascending = ranking.scores[ranking.ends].flip(0)
+    inner = bin_edges(num_bins, ascending.device)[1:-1].flip(0)
+    above = len(ascending) - torch.searchsorted(ascending, inner, right=True)
+    return _between(above, len(ascending))
+
+
+def equal_mass_cuts(ranking: Ranking, num_bins: int) -> Int[Tensor, " e"]:
+    """As `equal_width_cuts` for bins with edges at the quantiles b / num_bins of the confidence.
+
+    A quantile is the least confidence that at least that share of the samples do not exceed. Tied samples are in one
+    bin, so bins differ in size where there are ties, and may be empty.
+    """
+    num_samples = len(ranking.scores)
+    before = torch.nn.functional.pad(ranking.ends[:-1] + 1, (1, 0))  # samples above each group
+    shares = torch.arange(1, num_bins, device=before.device)
+    above = torch.searchsorted(before * num_bins, num_samples * shares, right=True) - 1
+    return _between(above, len(ranking.ends))
+
+
+def _between(inner: Int[Tensor, " i"], last: int) -> Int[Tensor, " e"]:
+    return torch.cat([inner.new_zeros(1), inner, inner.new_full((1,), last)])
+
+
+def bin_sums(sums: CalibrationSums, cuts: Int[Tensor, " e"]) -> BinSums:
+    """The sums of every bin."""
+    return BinSums(*(part.index_select(1, cuts).diff(dim=1).flip(1) for part in (sums.totals, sums.hits, sums.scores)))
+
+
+def ece_from_bins(bins: BinSums) -> Float[Tensor, " r"]:
+    """Sum over bins of |sum of confidences - right predictions|, divided by the number of samples."""
+    return bins.gaps.abs().sum(dim=1) / bins.sizes.sum(dim=1)
+
+
+def ece_debiased_from_bins(bins: BinSums) -> Float[Tensor, " r"]:
+    """`ece_debiased` of every resample."""
+    sizes = bins.sizes.clamp_min(1)
+    gaps, accuracy = bins.gaps / sizes, bins.hits / sizes
+    deviation = (accuracy * (1 - accuracy) / sizes).clamp_min(0).sqrt()
+    spread = deviation.clamp_min(torch.finfo(torch.float64).tiny) * math.sqrt(2)
+    # E|N(g, s^2)| = s sqrt(2 / pi) exp(-g^2 / 2 s^2) + g erf(g / s sqrt 2)
+    scaled = gaps / spread
+    expected = deviation * math.sqrt(2 / math.pi) * torch.exp(-scaled.square()) + gaps * torch.erf(scaled)
+    value = (bins.sizes * (2 * gaps.abs() - expected)).sum(dim=1) / bins.sizes.sum(dim=1)
+    return value.clamp_min(0)
+
+
+def mce_from_bins(bins: BinSums) -> Float[Tensor, " r"]:
+    """`mce` of every resample."""
+    return (bins.gaps.abs() / bins.sizes.clamp_min(1)).amax(dim=1)
+
+
+def ks_from_sums(sums: CalibrationSums) -> Float[Tensor, " r"]:
+    """`ks_error` of every resample."""
+    return (sums.scores - sums.hits).abs().amax(dim=1) / sums.totals[:, -1]
+
+
 def reliability_bins(
     confidence: Float[Tensor, " n"],
     errors: Bool[Tensor, " n"],
-    num_bins: int = 15,
+    num_bins: int = NUM_BINS,
     counts: Float[Tensor, "r n"] | None = None,
 ) -> ReliabilityBins:
     """Confidence against accuracy in equally wide bins.
@@ -52,27 +155,21 @@ def reliability_bins(
         num_bins: Number of bins.
         counts: How often each sample occurs in each resample; None is once each.
     """
-    member = torch.nn.functional.one_hot(bin_of(confidence, num_bins), num_bins).to(torch.float64)
-    drawn = torch.ones(1, len(confidence), dtype=torch.float64, device=confidence.device) if counts is None else counts
-    drawn = drawn.to(torch.float64)
-    sizes = drawn @ member
-    mean_confidence = drawn @ (member * confidence.to(torch.float64)[:, None]) / sizes
-    accuracy = drawn @ (member * (~errors)[:, None]) / sizes
+    bins = _equal_width(confidence, errors, num_bins, counts)
     edges = bin_edges(num_bins, confidence.device)
-    if counts is None:
-        return ReliabilityBins(edges, sizes[0], mean_confidence[0], accuracy[0])
-    return ReliabilityBins(edges, sizes, mean_confidence, accuracy)
+    parts = (bins.sizes, bins.scores / bins.sizes, bins.hits / bins.sizes)
+    return ReliabilityBins(edges, *(part[0] if counts is None else part for part in parts))
 
 
 def ece(
     confidence: Float[Tensor, " n"],
     errors: Bool[Tensor, " n"],
-    num_bins: int = 15,
+    num_bins: int = NUM_BINS,
     counts: Float[Tensor, "r n"] | None = None,
 ) -> Float[Tensor, "..."]:
     """Expected calibration error: mean over samples of |accuracy - mean confidence| of their bin.
 
-    Arguments as for `reliability_bins`, from which it is summed.
+    Arguments as for `reliability_bins`, from whose sums it is made.
 
     Returns:
         A scalar in [0, 1], or one per resample (r,); lower is better.
@@ -80,73 +177,73 @@ def ece(
     Reference:
         Guo et al. 2017, arXiv 1706.04599, eq. 3.
     """
-    bins = reliability_bins(confidence, errors, num_bins, counts)
-    gaps = torch.nan_to_num((bins.accuracy - bins.mean_confidence).abs())  # empty bins weigh nothing
-    return (bins.counts * gaps).sum(dim=-1) / bins.counts.sum(dim=-1)
+    return one_or_all(ece_from_bins(_equal_width(confidence, errors, num_bins, counts)), counts)
 
 
-@dataclass(frozen=True)
-class ClasswiseGaps:
-    """p_k - 1[label = k] of every sample and class, with the entries beyond the first bin listed by bin.
-
-    Nearly all p_k lie in the first bin: its sums are the class's total minus the other bins', so a resample costs one
-    matrix product and a short list, whatever the number of bins.
-
-    Attributes:
-        gaps: The differences (n, c).
-        rows: Sample of every entry beyond the first bin (m,).
-        cells: Class times num_bins plus bin of those entries (m,).
-        num_bins: Number of bins.
-    """
-
-    gaps: Float[Tensor, "n c"]
-    rows: Int[Tensor, " m"]
-    cells: Int[Tensor, " m"]
-    num_bins: int
-
-
-def classwise_gaps(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"], num_bins: int = 15) -> ClasswiseGaps:
-    """Bin once what `classwise_ece_from_gaps` sums for every resample."""
-    gaps = probs.to(torch.float64, copy=True)
-    rows, classes = (probs.to(torch.float64) > bin_edges(num_bins)[1].item()).nonzero(as_tuple=True)
-    bins = bin_of(probs[rows, classes], num_bins)
-    gaps.scatter_add_(1, labels.long()[:, None], gaps.new_full((len(labels), 1), -1.0))
-    return ClasswiseGaps(gaps, rows, classes * num_bins + bins, num_bins)
-
-
-def classwise_ece_from_gaps(state: ClasswiseGaps, counts: Float[Tensor, "r n"] | None = None) -> Float[Tensor, "..."]:
-    """`classwise_ece` of the samples or of every resample."""
-    num_samples, num_classes = state.gaps.shape
-    drawn = state.gaps.new_ones(1, num_samples) if counts is None else counts.to(torch.float64)
-    totals = (drawn @ state.gaps).T  # [c, r]
-    entries = state.gaps[state.rows, state.cells // state.num_bins]
-    sums = totals.new_zeros(num_classes * state.num_bins, len(drawn))
-    sums.index_add_(0, state.cells, drawn.T[state.rows] * entries[:, None])
-    sums = sums.view(num_classes, state.num_bins, len(drawn))
-    first = totals - sums[:, 1:].sum(dim=1)
-    absolute = first.abs() + sums[:, 1:].abs().sum(dim=1)
-    values = absolute.mean(dim=0) / drawn.sum(dim=1)
-    return values[0] if counts is None else values
-
-
-def classwise_ece(
-    probs: Float[Tensor, "n c"],
-    labels: Int[Tensor, " n"],
-    num_bins: int = 15,
+def ece_equal_mass(
+    confidence: Float[Tensor, " n"],
+    errors: Bool[Tensor, " n"],
+    num_bins: int = NUM_BINS,
     counts: Float[Tensor, "r n"] | None = None,
 ) -> Float[Tensor, "..."]:
-    """Mean over classes k of the binned calibration error of p_k against 1[label = k].
-
-    Args:
-        probs: Probabilities; rows sum to 1.
-        labels: Classes in [0, c).
-        num_bins: Number of bins, as for `ece`.
-        counts: How often each sample occurs in each resample; None is once each.
-
-    Returns:
-        A scalar in [0, 1], or one per resample (r,); lower is better. A class without samples counts like any other.
+    """`ece` with bins of about as many samples each, by `equal_mass_cuts` of the samples (not of a resample).
 
     Reference:
-        Kull et al. 2019, arXiv 1910.12656, section 2.
+        Nguyen and O'Connor 2015, arXiv 1508.05154; Nixon et al. 2019, arXiv 1904.01685.
     """
-    return classwise_ece_from_gaps(classwise_gaps(probs, labels, num_bins), counts)
+    ranking = rank_samples(confidence, errors)
+    bins = bin_sums(calibration_sums(ranking, counts), equal_mass_cuts(ranking, num_bins))
+    return one_or_all(ece_from_bins(bins), counts)
+
+
+def ece_debiased(
+    confidence: Float[Tensor, " n"],
+    errors: Bool[Tensor, " n"],
+    num_bins: int = NUM_BINS,
+    counts: Float[Tensor, "r n"] | None = None,
+) -> Float[Tensor, "..."]:
+    """`ece` minus its bias: chance alone makes every bin's gap larger than it is. Arguments as for `ece`; cut at 0.
+
+    The bias is E|N(g, s^2)| - |g| in every bin, with its gap g and the standard error s of its accuracy.
+
+    Reference:
+        Kumar et al. 2019, arXiv 1909.10155, the published code's Gaussian debiasing, here in closed form.
+    """
+    return one_or_all(ece_debiased_from_bins(_equal_width(confidence, errors, num_bins, counts)), counts)
+
+
+def mce(
+    confidence: Float[Tensor, " n"],
+    errors: Bool[Tensor, " n"],
+    num_bins: int = NUM_BINS,
+    counts: Float[Tensor, "r n"] | None = None,
+) -> Float[Tensor, "..."]:
+    """Maximum calibration error: the largest |accuracy - mean confidence| of a bin, however few samples it has.
+
+    Arguments as for `ece`.
+
+    Reference:
+        Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian binning".
+    """
+    return one_or_all(mce_from_bins(_equal_width(confidence, errors, num_bins, counts)), counts)
+
+
+def ks_error(
+    confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"], counts: Float[Tensor, "r n"] | None = None
+) -> Float[Tensor, "..."]:
+    """Kolmogorov-Smirnov calibration error: the largest |cumulated confidence - cumulated right predictions| / n.
+
+    Cumulated over thresholds of the confidence, so without bins; tied samples enter together.
+
+    Reference:
+        Gupta et al. 2021, arXiv 2006.12800, eq. 5.
+    """
+    ranking = rank_samples(confidence, errors)
+    return one_or_all(ks_from_sums(calibration_sums(ranking, counts)), counts)
+
+
+def _equal_width(
+    confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"], num_bins: int, counts: Float[Tensor, "r n"] | None
+) -> BinSums:
+    ranking = rank_samples(confidence, errors)
+    return bin_sums(calibration_sums(ranking, counts), equal_width_cuts(ranking, num_bins))

@@ -114,5 +114,13 @@ def fpr95_errors(
     return one_or_all(fpr95_from_counts(cumulative), counts)
 
 
+def aupr_errors(
+    confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"], counts: Float[Tensor, "r n"] | None = None
+) -> Float[Tensor, "..."]:
+    """`aupr` of finding wrong predictions (positive) by 1 - confidence; its chance level is the error rate."""
+    cumulative = errors_from_accepted(rank_samples(confidence, errors).cumulate(counts))
+    return one_or_all(aupr_from_counts(cumulative), counts)
+
+
 def _true_and_false(cumulative: CumulativeCounts) -> tuple[Float[Tensor, "r g"], Float[Tensor, "r g"]]:
     return cumulative.positives, cumulative.totals - cumulative.positives

@@ -1,6 +1,6 @@
 """Samples sorted once by a score, tied scores in one group; resamples then need only cumulative sums."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,14 +25,16 @@ class Ranking:
     """Samples in descending order of a score.
 
     Attributes:
-        order: Row of the sample at every place (n,).
+        order: Row of the sample at every place (n,), or None where the rows are in that order themselves.
         ends: Last place of every group of tied scores (g,).
         positive: 1.0 where the sample at a place is positive (n,).
+        scores: Score at every place, descending (n,).
     """
 
-    order: Int[Tensor, " n"]
+    order: Int[Tensor, " n"] | None
     ends: Int[Tensor, " g"]
     positive: Float[Tensor, " n"]
+    scores: Float[Tensor, " n"]
 
     def cumulate(self, counts: Float[Tensor, "r n"] | None = None) -> CumulativeCounts:
         """Cumulative counts of the samples (r = 1), or of each resample.
@@ -40,14 +42,28 @@ class Ranking:
         Args:
             counts: How often each sample occurs in each resample, in the samples' own order.
         """
+        drawn = self._drawn(counts)
+        return CumulativeCounts(self._at_ends(drawn), self._at_ends(drawn * self.positive))
+
+    def cumulate_scores(self, counts: Float[Tensor, "r n"] | None = None) -> Float[Tensor, "r g"]:
+        """Cumulative sums of the scores, 0 first (r, g + 1); arguments as for `cumulate`."""
+        return self._at_ends(self._drawn(counts) * self.scores)
+
+    def in_place_order(self) -> "Ranking":
+        """The same ranking for rows that the caller has brought into its order."""
+        return replace(self, order=None)
+
+    def _drawn(self, counts: Float[Tensor, "r n"] | None) -> Float[Tensor, "r n"]:
         if counts is None:
-            drawn = torch.ones(1, len(self.order), dtype=torch.float64, device=self.order.device)
-        else:
-            drawn = counts.index_select(1, self.order).to(torch.float64)
-        totals = drawn.cumsum(dim=1).index_select(1, self.ends)
-        positives = (drawn * self.positive).cumsum(dim=1).index_select(1, self.ends)
-        pad = (1, 0)
-        return CumulativeCounts(torch.nn.functional.pad(totals, pad), torch.nn.functional.pad(positives, pad))
+            return torch.ones(1, len(self.scores), dtype=torch.float64, device=self.scores.device)
+        counts = counts.to(torch.float64)
+        return counts if self.order is None else counts.index_select(1, self.order)
+
+    def _at_ends(self, values: Float[Tensor, "r n"]) -> Float[Tensor, "r g"]:
+        sums = values.cumsum(dim=1)
+        if len(self.ends) < sums.shape[1]:
+            sums = sums.index_select(1, self.ends)
+        return torch.nn.functional.pad(sums, (1, 0))
 
 
 def rank_samples(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Ranking:
@@ -55,7 +71,7 @@ def rank_samples(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> R
     ordered, order = scores.sort(descending=True, stable=True)
     last = torch.ones_like(ordered, dtype=torch.bool)
     last[:-1] = ordered[:-1] != ordered[1:]
-    return Ranking(order, last.nonzero().squeeze(1), positive[order].to(torch.float64))
+    return Ranking(order, last.nonzero().squeeze(1), positive[order].to(torch.float64), ordered.to(torch.float64))
 
 
 def one_or_all(values: Float[Tensor, " r"], counts: Float[Tensor, "r n"] | None) -> Float[Tensor, "..."]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from diffident.errors import InputError
 from diffident.metrics.ranking import CumulativeCounts, one_or_all, rank_samples
 
 
@@ -21,11 +22,8 @@ def risk_coverage(
         selective_risk: Expected share of errors among the k surest (n,).
     """
     curve = rank_samples(confidence, errors).cumulate()
-    totals, wrong = curve.totals[0], curve.positives[0]
     accepted = torch.arange(1, len(confidence) + 1, dtype=torch.float64, device=confidence.device)
-    group = torch.searchsorted(totals, accepted)  # totals[group - 1] < accepted <= totals[group]
-    rate = (wrong[group] - wrong[group - 1]) / (totals[group] - totals[group - 1])
-    expected = wrong[group - 1] + (accepted - totals[group - 1]) * rate
+    expected = _expected_errors(curve.totals, curve.positives, accepted[None])[0]
     return accepted / len(confidence), expected / accepted
 
 
@@ -43,13 +41,41 @@ def aurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     return sums.sum(dim=1) / totals[:, -1]
 
 
-def eaurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
-    """`eaurc` of every resample."""
+def least_aurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
+    """`aurc` of the best order of every resample: all errors last."""
     totals, wrong = cumulative.totals[:, -1], cumulative.positives[:, -1]
     harmonic = _harmonic_numbers(cumulative.totals)
     right = totals - wrong
-    best = (wrong - right * (harmonic[totals.long()] - harmonic[right.long()])) / totals
-    return aurc_from_counts(cumulative) - best
+    return (wrong - right * (harmonic[totals.long()] - harmonic[right.long()])) / totals
+
+
+def eaurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
+    """`eaurc` of every resample."""
+    return aurc_from_counts(cumulative) - least_aurc_from_counts(cumulative)
+
+
+def coverage_at_risk_from_counts(cumulative: CumulativeCounts, risk: float) -> Float[Tensor, " r"]:
+    """`coverage_at_risk` of every resample."""
+    totals, wrong = cumulative.totals, cumulative.positives
+    allowed = wrong <= risk * totals * (1 + 1e-12)  # 1 in 20 is a risk of 0.05, whatever 0.05 * 20 rounds to
+    return torch.where(allowed, totals, 0).amax(dim=1) / totals[:, -1]
+
+
+def risk_at_coverage_from_counts(cumulative: CumulativeCounts, coverage: float) -> Float[Tensor, " r"]:
+    """`risk_at_coverage` of every resample."""
+    totals, wrong = cumulative.totals.contiguous(), cumulative.positives
+    accepted = (coverage * totals[:, -1:] * (1 - 1e-12)).ceil().clamp_min(1)
+    return (_expected_errors(totals, wrong, accepted) / accepted).squeeze(1)
+
+
+def _expected_errors(
+    totals: Float[Tensor, "r g"], wrong: Float[Tensor, "r g"], accepted: Float[Tensor, "r k"]
+) -> Float[Tensor, "r k"]:
+    """Expected errors among the surest; inside a group of ties, in proportion to how much of it is accepted."""
+    group = torch.searchsorted(totals, accepted)  # totals[group - 1] < accepted <= totals[group]
+    before, errors = totals.gather(1, group - 1), wrong.gather(1, group - 1)
+    rate = (wrong.gather(1, group) - errors) / (totals.gather(1, group) - before)
+    return errors + (accepted - before) * rate
 
 
 def augrc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
@@ -105,6 +131,60 @@ def augrc(
         Traub et al. 2024, arXiv 2407.01032.
     """
     return one_or_all(augrc_from_counts(rank_samples(confidence, errors).cumulate(counts)), counts)
+
+
+def coverage_at_risk(
+    confidence: Float[Tensor, " n"],
+    errors: Bool[Tensor, " n"],
+    risk: float,
+    counts: Float[Tensor, "r n"] | None = None,
+) -> Float[Tensor, "..."]:
+    """The largest share of samples that a threshold on the confidence accepts with at most this error rate.
+
+    A threshold accepts all samples tied with it. Where even the surest are wrong more often the coverage is 0, not
+    undefined; where all samples are wrong seldom enough it is 1.
+
+    Args:
+        confidence: Higher is surer.
+        errors: Which predictions are wrong.
+        risk: The error rate allowed among the accepted, in [0, 1].
+        counts: How often each sample occurs in each resample; None is once each.
+
+    Returns:
+        A scalar in [0, 1], or one per resample (r,); higher is better.
+    """
+    return one_or_all(
+        coverage_at_risk_from_counts(rank_samples(confidence, errors).cumulate(counts), _fraction("risk", risk)), counts
+    )
+
+
+def risk_at_coverage(
+    confidence: Float[Tensor, " n"],
+    errors: Bool[Tensor, " n"],
+    coverage: float,
+    counts: Float[Tensor, "r n"] | None = None,
+) -> Float[Tensor, "..."]:
+    """The error rate among the surest samples: the least number of them that is at least this share of all.
+
+    It is the point of `risk_coverage` at ceil(coverage * n), so ties count by expectation.
+
+    Args:
+        confidence: Higher is surer.
+        errors: Which predictions are wrong.
+        coverage: The share to accept, in [0, 1]; at least one sample is.
+        counts: How often each sample occurs in each resample; None is once each.
+
+    Returns:
+        A scalar in [0, 1], or one per resample (r,); lower is better.
+    """
+    cumulative = rank_samples(confidence, errors).cumulate(counts)
+    return one_or_all(risk_at_coverage_from_counts(cumulative, _fraction("coverage", coverage)), counts)
+
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise InputError(f"`{name}` must be in [0, 1]; got {value}. Give a fraction, not per cent.")
+    return value
 
 
 def _harmonic_numbers(totals: Float[Tensor, "r g"]) -> Float[Tensor, " m"]:

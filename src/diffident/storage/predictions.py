@@ -11,11 +11,11 @@ import torch
 
 from diffident.errors import InputError, ShapeError
 from diffident.files import first_line, read_npz, read_parquet
+from diffident.metrics.inputs import check_logits, check_probs
 from diffident.records import Predictions
 from diffident.storage.atomic import atomic_path
 
 FORMAT_VERSION = 1
-_SUM_TOLERANCE = 1e-3
 
 
 def write_predictions(predictions: Predictions, path: str | Path) -> None:
@@ -43,15 +43,19 @@ def write_predictions(predictions: Predictions, path: str | Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_predictions(path: str | Path) -> Predictions:
+def read_predictions(path: str | Path, *, probs: bool = False) -> Predictions:
     """Read predictions: Parquet with `id`, or `.npz` with optional `ids`; `label` or `labels` may be absent.
 
     `logits` are taken where there are any; else `probs`, whose rows must sum to 1 within 0.001, become log(probs) with
     0 clamped to the least normal float32. Ids that an `.npz` lacks are the row numbers.
 
+    Args:
+        path: The file.
+        probs: Whether what the file calls `logits` are probabilities.
+
     Raises:
-        InputError: no such file, another format, a missing column, rows that differ in number, a NaN, a label that is
-            no integer or out of range, an id that occurs twice.
+        InputError: no such file, another format, a missing column, rows that differ in number, a NaN, logits that are
+            all probabilities or the reverse, a label that is no integer or out of range, an id that occurs twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,7 +63,7 @@ def read_predictions(path: str | Path) -> Predictions:
             f"`predictions` must be a file; got {path}, which is not there. Run `diffident predict` first."
         )
     columns, label_names = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
-    logits = _logits_of(columns, path)
+    logits = _logits_of(columns, path, probs)
     num_samples, num_classes = logits.shape
     if label_names is not None and len(label_names) != num_classes:
         raise InputError(
@@ -74,7 +78,7 @@ def read_predictions(path: str | Path) -> Predictions:
     labels = columns.get("label")
     if labels is not None:
         labels = torch.from_numpy(_check_labels(labels, num_samples, num_classes, path))
-    return Predictions(ids, torch.from_numpy(logits), labels, label_names)
+    return Predictions(ids, logits, labels, label_names)
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], None]:
@@ -135,7 +139,7 @@ def _matrix(name: str, column: pa.Array, path: Path) -> np.ndarray:
     return values.to_numpy(zero_copy_only=False).reshape(len(column), width)
 
 
-def _logits_of(columns: dict[str, np.ndarray], path: Path) -> np.ndarray:
+def _logits_of(columns: dict[str, np.ndarray], path: Path, probs: bool) -> torch.Tensor:
     name = "logits" if "logits" in columns else "probs"
     values = columns[name]
     if values.ndim != 2 or values.dtype.kind not in "fiu":
@@ -146,29 +150,10 @@ def _logits_of(columns: dict[str, np.ndarray], path: Path) -> np.ndarray:
     if not values.size:
         raise InputError(f"`{name}` must have at least one row and column; got {list(values.shape)} in {path}.")
     values = values.astype(np.promote_types(values.dtype, np.float32))
-    wrong = ~np.isfinite(values).all(axis=1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        bad = values[row][~np.isfinite(values[row])][0]
-        raise InputError(f"`{name}` must be finite; got {bad:g} at row {row} of {path}. Look for a diverged model.")
-    return values if name == "logits" else _log_of_probs(values.astype(np.float64), path)
-
-
-def _log_of_probs(probs: np.ndarray, path: Path) -> np.ndarray:
-    if (probs < 0).any():
-        row = int((probs < 0).any(axis=1).argmax())
-        raise InputError(
-            f"`probs` must be at least 0; got {probs[row].min():g} at row {row} of {path}. "
-            f"If these are logits, name them `logits`."
-        )
-    off = np.abs(probs.sum(axis=1) - 1)
-    if (off > _SUM_TOLERANCE).any():
-        row = int((off > _SUM_TOLERANCE).argmax())
-        raise InputError(
-            f"`probs` must sum to 1 in every row; got {probs[row].sum():g} at row {row} of {path}. "
-            f"If these are logits, name them `logits`."
-        )
-    return np.log(np.maximum(probs, np.finfo(np.float32).tiny))
+    if probs or name == "probs":
+        return check_probs(values, name, where=f" of {path}").logits()
+    how = "Say --probs (in Python `probs=True`), or call the column `probs`."
+    return check_logits(values, name, probs_as=how, where=f" of {path}").values
 
 
 def _check_labels(labels: np.ndarray, num_samples: int, num_classes: int, path: Path) -> np.ndarray:

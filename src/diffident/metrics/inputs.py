@@ -1,0 +1,178 @@
+"""Checks of predictions and labels: each fault is named with its row, nothing is guessed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.errors import InputError, ShapeError
+
+SUM_TOLERANCE = 1e-3
+"""How far a row of probabilities may be from summing to 1: half precision is."""
+BLOCK_ELEMENTS = 1_000_000
+"""Entries of one block of rows in float64: bounds the memory, 8 MB an array."""
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Checked outputs of a classifier, kept as they were given; blocks of rows are converted when they are needed.
+
+    Attributes:
+        values: Logits or probabilities (n, c), of any numeric type.
+        are_probs: Whether they are probabilities.
+    """
+
+    values: Tensor
+    are_probs: bool
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of columns."""
+        return self.values.shape[1]
+
+    def logits(self, rows: slice = slice(None)) -> Float[Tensor, "n c"]:
+        """Rows as logits in float64; of a probability its logarithm, 0 clamped to the least normal float32."""
+        values = self.values[rows].to(torch.float64)
+        return values.clamp_min(torch.finfo(torch.float32).tiny).log() if self.are_probs else values
+
+    def blocks(self, block_elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
+        """Consecutive blocks of rows."""
+        return row_blocks(len(self), self.num_classes, block_elements)
+
+
+def row_blocks(num_rows: int, num_columns: int, block_elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
+    """Consecutive blocks of rows of at most `block_elements` entries, or of one row."""
+    step = max(1, block_elements // num_columns)
+    for start in range(0, num_rows, step):
+        yield slice(start, min(start + step, num_rows))
+
+
+def check_logits(logits: Tensor | np.ndarray, name: str, *, probs_as: str, where: str = "") -> ClassScores:
+    """Logits [n, c], finite, that are not plainly probabilities.
+
+    Args:
+        logits: The values.
+        name: What they are called in messages.
+        probs_as: How to say that they are probabilities, for a message.
+        where: What the rows belong to, for a message: " of FILE".
+
+    Raises:
+        InputError: not a numeric array [n, c] with n and c at least 1; a NaN or infinite entry, named by its row; rows
+            that are all probabilities.
+    """
+    values = _matrix(logits, name)
+    scores = ClassScores(values, are_probs=False)
+    if not values.is_floating_point():
+        values = values.to(torch.float64)
+    for rows in scores.blocks():
+        _check_finite(values[rows], name, rows.start, where)
+    if values.shape[1] > 1 and _rows_are_probabilities(values, scores):
+        raise InputError(
+            f"`{name}`{where} must be logits; got rows that are at least 0 and sum to 1, as probabilities do. "
+            f"{probs_as} If they are logits all the same, add a constant to every row: that changes no probability."
+        )
+    return scores
+
+
+def check_probs(probs: Tensor | np.ndarray, name: str, *, where: str = "") -> ClassScores:
+    """Probabilities [n, c]: at least 0, with rows that sum to 1 within 0.001.
+
+    Raises:
+        InputError: not a numeric array [n, c] with n and c at least 1; a NaN or infinite entry, a negative one, or a
+            row with another sum, named by its row.
+    """
+    values = _matrix(probs, name)
+    if not values.is_floating_point():
+        values = values.to(torch.float64)
+    scores = ClassScores(values, are_probs=True)
+    for rows in scores.blocks():
+        block = values[rows].to(torch.float64)
+        _check_finite(block, name, rows.start, where)
+        least, off = block.amin(dim=1), (block.sum(dim=1) - 1).abs()
+        if bool((least < 0).any()):
+            row = int((least < 0).nonzero()[0])
+            raise InputError(
+                f"`{name}` must be at least 0; got {float(least[row]):g} at row {rows.start + row}{where}. "
+                f"If these are logits, name them `logits`."
+            )
+        if bool((off > SUM_TOLERANCE).any()):
+            row = int((off > SUM_TOLERANCE).nonzero()[0])
+            total = float(block[row].sum())
+            raise InputError(
+                f"`{name}` must sum to 1 in every row; got {total:g} at row {rows.start + row}{where}. "
+                f"If these are logits, name them `logits`."
+            )
+    return scores
+
+
+def check_labels(labels: Tensor | np.ndarray, num_samples: int, num_classes: int) -> Int[Tensor, " n"]:
+    """The labels as int64 on the CPU.
+
+    Raises:
+        InputError: not integers [n], or one outside [0, c), named by its row.
+    """
+    values = as_tensor(labels, "labels")
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise InputError(f"`labels` must be integers; got {values.dtype}. Convert them to int64.")
+    if values.shape != (num_samples,):
+        raise ShapeError(f"`labels` must have shape [{num_samples}], one per row of logits; got {list(values.shape)}.")
+    values = values.long()
+    outside = (values < 0) | (values >= num_classes)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise InputError(
+            f"`labels` must be in [0, {num_classes}); got {int(values[row])} at row {row}. "
+            f"Re-index the labels or predict with more classes."
+        )
+    return values
+
+
+def as_tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
+    """A numeric tensor on the CPU, not copied where that can be helped.
+
+    Raises:
+        InputError: anything but numbers.
+    """
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    array = np.asarray(values)
+    if array.dtype.kind not in "iufb":
+        raise InputError(f"`{name}` must be an array of numbers; got dtype {array.dtype}. Convert it first.")
+    if array.dtype.kind == "u":
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def _matrix(values: Tensor | np.ndarray, name: str) -> Tensor:
+    matrix = as_tensor(values, name)
+    if matrix.ndim != 2:
+        raise ShapeError(f"`{name}` must have shape [n, c]; got {list(matrix.shape)}. Give one row per sample.")
+    if not matrix.numel():
+        raise InputError(f"`{name}` must have at least one row and column; got {list(matrix.shape)}. Check the file.")
+    return matrix
+
+
+def _check_finite(block: Tensor, name: str, start: int, where: str) -> None:
+    finite = block.isfinite()
+    if not bool(finite.all()):
+        row, column = (~finite).nonzero()[0].tolist()
+        bad = float(block[row, column])
+        raise InputError(
+            f"`{name}` must be finite; got {bad:g} at row {start + row}, column {column}{where}. "
+            f"{'Clamp log(0) to a large negative number.' if bad == -math.inf else 'Look for a diverged model.'}"
+        )
+
+
+def _rows_are_probabilities(values: Tensor, scores: ClassScores) -> bool:
+    for rows in scores.blocks():
+        block = values[rows].to(torch.float64)
+        if bool((block < 0).any()) or bool(((block.sum(dim=1) - 1).abs() > SUM_TOLERANCE).any()):
+            return False
+    return True

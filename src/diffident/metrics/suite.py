@@ -1,0 +1,203 @@
+"""Every metric that is made of one set of terms a sample, on the samples or on resamples of them.
+
+What several metrics share (the order, the bins, cumulative counts) is worked out once; a metric is then one line.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from diffident.metrics import calibration as cal
+from diffident.metrics import detection, selective
+from diffident.metrics.ranking import CumulativeCounts, Ranking, rank_samples
+from diffident.metrics.smoothing import cell_cuts, cell_gaps, smooth_width
+from diffident.metrics.terms import SampleTerms
+
+RISKS = {"coverage_at_risk_1": 0.01, "coverage_at_risk_5": 0.05}
+COVERAGES = {"risk_at_coverage_80": 0.8, "risk_at_coverage_90": 0.9}
+
+
+@dataclass(frozen=True)
+class CalibrationSuite:
+    """Confidences against outcomes, sorted and binned once.
+
+    Attributes:
+        ranking: Samples by confidence; positive are the wrong ones.
+        cuts: Columns between the equally wide bins.
+        mass_cuts: Columns between the bins of equal mass.
+        cells: Columns between the cells of the smooth error.
+    """
+
+    ranking: Ranking
+    cuts: Int[Tensor, " e"]
+    mass_cuts: Int[Tensor, " e"]
+    cells: Int[Tensor, " m"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One set of samples, prepared for any number of resamples.
+
+    Attributes:
+        calibration: Of the prediction's confidence.
+        positive: Of the positive class's probability; None unless the task is binary.
+        means: Terms whose means are metrics or parts of them (n, 5): right, nll, brier, wrong, confidence if wrong.
+    """
+
+    calibration: CalibrationSuite
+    positive: CalibrationSuite | None
+    means: Float[Tensor, "n t"]
+
+
+class DrawnCalibration:
+    """What `CalibrationSuite` gives on some counts, each part worked out when it is first asked for."""
+
+    def __init__(self, suite: CalibrationSuite, counts: Float[Tensor, "r n"] | None):
+        self.suite, self.counts = suite, counts
+
+    @cached_property
+    def cumulative(self) -> CumulativeCounts:
+        """Samples and wrong ones among the surest."""
+        return self.suite.ranking.cumulate(self.counts)
+
+    @cached_property
+    def sums(self) -> cal.CalibrationSums:
+        """The same with confidences."""
+        return cal.calibration_sums(self.suite.ranking, self.counts, self.cumulative)
+
+    @cached_property
+    def flagged(self) -> CumulativeCounts:
+        """Samples and wrong ones among the least sure."""
+        return detection.errors_from_accepted(self.cumulative)
+
+    @cached_property
+    def bins(self) -> cal.BinSums:
+        """Sums over equally wide bins."""
+        return cal.bin_sums(self.sums, self.suite.cuts)
+
+    @cached_property
+    def mass_bins(self) -> cal.BinSums:
+        """Sums over bins of equal mass."""
+        return cal.bin_sums(self.sums, self.suite.mass_cuts)
+
+    @cached_property
+    def cells(self) -> Float[Tensor, "r m"]:
+        """Gaps in the cells of the smooth error."""
+        return cell_gaps(self.sums, self.suite.cells)
+
+
+class Drawn(DrawnCalibration):
+    """What `Suite` gives on some counts."""
+
+    def __init__(self, suite: Suite, counts: Float[Tensor, "r n"] | None = None):
+        super().__init__(suite.calibration, counts)
+        self.whole = suite
+
+    @cached_property
+    def means(self) -> Float[Tensor, "t r"]:
+        """Means of the terms."""
+        if self.counts is None:
+            return self.whole.means.mean(dim=0)[:, None]
+        counts = self.counts.to(torch.float64)
+        return (counts @ self.whole.means / counts.sum(dim=1, keepdim=True)).T
+
+    @cached_property
+    def aurc(self) -> Float[Tensor, " r"]:
+        """Area under the risk-coverage curve."""
+        return selective.aurc_from_counts(self.cumulative)
+
+    @cached_property
+    def positive(self) -> DrawnCalibration:
+        """The positive-class forms of a binary task."""
+        assert self.whole.positive is not None  # the names of `metric_names` say so
+        return DrawnCalibration(self.whole.positive, self.counts)
+
+
+CALIBRATION: dict[str, Callable[[DrawnCalibration], Tensor]] = {
+    "ece": lambda drawn: cal.ece_from_bins(drawn.bins),
+    "ece_equal_mass": lambda drawn: cal.ece_from_bins(drawn.mass_bins),
+    "ece_debiased": lambda drawn: cal.ece_debiased_from_bins(drawn.bins),
+    "ece_smooth": lambda drawn: smooth_width(drawn.cells),
+    "mce": lambda drawn: cal.mce_from_bins(drawn.bins),
+    "ks_error": lambda drawn: cal.ks_from_sums(drawn.sums),
+}
+"""Metrics of confidences against outcomes. Chance alone raises them, so their intervals are `deviations`."""
+
+_MEANS: dict[str, Callable[[Drawn], Tensor]] = {
+    "accuracy": lambda drawn: drawn.means[0],
+    "nll": lambda drawn: drawn.means[1],
+    "brier": lambda drawn: drawn.means[2],
+    "overconfidence": lambda drawn: drawn.means[4] / drawn.means[3],
+}
+_SELECTIVE: dict[str, Callable[[Drawn], Tensor]] = {
+    "aurc": lambda drawn: drawn.aurc,
+    "eaurc": lambda drawn: drawn.aurc - selective.least_aurc_from_counts(drawn.cumulative),
+    "augrc": lambda drawn: selective.augrc_from_counts(drawn.cumulative),
+    **{
+        name: lambda drawn, risk=risk: selective.coverage_at_risk_from_counts(drawn.cumulative, risk)
+        for name, risk in RISKS.items()
+    },
+    **{
+        name: lambda drawn, coverage=coverage: selective.risk_at_coverage_from_counts(drawn.cumulative, coverage)
+        for name, coverage in COVERAGES.items()
+    },
+    "auroc_errors": lambda drawn: detection.auroc_from_counts(drawn.flagged),
+    "aupr_errors": lambda drawn: detection.aupr_from_counts(drawn.flagged),
+    "fpr95_errors": lambda drawn: detection.fpr95_from_counts(drawn.flagged),
+}
+_POSITIVE: dict[str, Callable[[DrawnCalibration], Tensor]] = {
+    # The ranking is by p(class 1) with class 0 as its wrong ones: class 1 among the most probable is what is sought.
+    "auroc_positive": lambda drawn: detection.auroc_from_counts(_hits(drawn)),
+    "aupr_positive": lambda drawn: detection.aupr_from_counts(_hits(drawn)),
+}
+
+
+def _hits(drawn: DrawnCalibration) -> CumulativeCounts:
+    return CumulativeCounts(drawn.cumulative.totals, drawn.cumulative.totals - drawn.cumulative.positives)
+
+
+_ALL: dict[str, Callable[[Drawn], Tensor]] = {
+    **_MEANS,
+    **CALIBRATION,
+    **_SELECTIVE,
+    **{f"{name}_positive": lambda drawn, metric=metric: metric(drawn.positive) for name, metric in CALIBRATION.items()},
+    **{name: lambda drawn, metric=metric: metric(drawn.positive) for name, metric in _POSITIVE.items()},
+}
+
+
+def metric_names(*, binary: bool) -> tuple[str, ...]:
+    """The keys of `drawn_metrics`: with the positive-class forms where the task is binary."""
+    return tuple(name for name in _ALL if binary or not name.endswith("_positive"))
+
+
+def prepare(terms: SampleTerms) -> Suite:
+    """Sort and bin once."""
+    wrong = terms.errors.to(torch.float64)
+    means = torch.stack([1 - wrong, terms.nll, terms.brier, wrong, wrong * terms.confidence], dim=1)
+    positive = None if terms.positive is None else prepare_calibration(terms.positive, terms.labels != 1)
+    return Suite(prepare_calibration(terms.confidence, terms.errors), positive, means)
+
+
+def prepare_calibration(confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"]) -> CalibrationSuite:
+    """Sort and bin confidences once."""
+    ranking = rank_samples(confidence, errors)
+    return CalibrationSuite(
+        ranking,
+        cal.equal_width_cuts(ranking, cal.NUM_BINS),
+        cal.equal_mass_cuts(ranking, cal.NUM_BINS),
+        cell_cuts(ranking),
+    )
+
+
+def in_place_order(suite: Suite) -> Suite:
+    """The suite for counts of samples that already are in descending order of confidence: nothing is gathered."""
+    return replace(suite, calibration=replace(suite.calibration, ranking=suite.calibration.ranking.in_place_order()))
+
+
+def drawn_metrics(drawn: Drawn, names: Iterable[str]) -> dict[str, Float[Tensor, " r"]]:
+    """The named metrics on some counts, one value a resample."""
+    return {name: _ALL[name](drawn) for name in names}

@@ -1,0 +1,86 @@
+"""The few numbers of every sample that all metrics but the classwise ones are made of."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from diffident.confidence import TIE_DECIMALS
+from diffident.metrics.accuracy import brier_terms, nll_terms
+from diffident.metrics.classwise import ClasswiseSums, classwise_sums
+from diffident.metrics.inputs import ClassScores
+
+
+@dataclass(frozen=True)
+class SampleTerms:
+    """One number a sample each (n,).
+
+    Attributes:
+        confidence: Largest probability, rounded like `max_softmax`.
+        errors: Which predictions are wrong.
+        nll: Minus the log-probability of the label.
+        brier: Brier score.
+        labels: Classes.
+        positive: Probability of class 1 of a binary task, rounded too; None for others.
+    """
+
+    confidence: Float[Tensor, " n"]
+    errors: Bool[Tensor, " n"]
+    nll: Float[Tensor, " n"]
+    brier: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    positive: Float[Tensor, " n"] | None
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    def take(self, rows: Tensor) -> "SampleTerms":
+        """The terms of some rows, by their numbers or a mask."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return SampleTerms(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+
+
+def concatenate_terms(pieces: list[SampleTerms]) -> SampleTerms:
+    """The terms of several sets of samples of one task, one after the other."""
+    columns = ([getattr(piece, field.name) for piece in pieces] for field in fields(SampleTerms))
+    return SampleTerms(*(None if parts[0] is None else torch.cat(parts) for parts in columns))  # type: ignore[arg-type]
+
+
+def block_terms(
+    logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], predictions: Int[Tensor, " n"]
+) -> tuple[SampleTerms, Float[Tensor, "n c"]]:
+    """The terms of one block of rows in float64, and its probabilities.
+
+    Args:
+        logits: Unnormalised log-probabilities, float64.
+        labels: Classes in [0, c).
+        predictions: Predicted classes.
+    """
+    log_probs = torch.log_softmax(logits, dim=1)
+    nll = nll_terms(log_probs, labels)
+    probs = log_probs.exp_()
+    confidence = probs.amax(dim=1).round(decimals=TIE_DECIMALS)
+    positive = probs[:, 1].round(decimals=TIE_DECIMALS) if probs.shape[1] == 2 else None
+    return SampleTerms(confidence, predictions != labels, nll, brier_terms(probs, labels), labels, positive), probs
+
+
+def sample_terms(scores: ClassScores, labels: Int[Tensor, " n"]) -> tuple[SampleTerms, ClasswiseSums]:
+    """The terms of all samples and the classwise sums, block by block: no second [n, c] array is made.
+
+    The prediction is the largest value, the lowest class among tied ones.
+    """
+    pieces, sums = [], None
+    for rows in scores.blocks():
+        terms, probs = block_terms(scores.logits(rows), labels[rows], scores.values[rows].argmax(dim=1))
+        block = classwise_sums(probs, labels[rows])
+        pieces.append(terms)
+        sums = block if sums is None else sums + block
+    assert sums is not None  # there is at least one row
+    return concatenate_terms(pieces), sums
+
+
+def confidence_of(scores: ClassScores) -> Float[Tensor, " n"]:
+    """Largest probability of every row, block by block, rounded like `max_softmax`."""
+    blocks = [torch.softmax(scores.logits(rows), dim=1).amax(dim=1) for rows in scores.blocks()]
+    return torch.cat(blocks).round(decimals=TIE_DECIMALS)
