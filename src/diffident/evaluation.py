@@ -12,21 +12,22 @@ from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resam
 from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
 from diffident.metrics.calibration import equal_mass_cuts
-from diffident.metrics.classwise import (
-    ClasswiseSums,
-    brier_reliability_from_sums,
-    brier_uncertainty_from_sums,
-    classwise_ece_from_sums,
-    classwise_sums,
-)
+from diffident.metrics.classwise import ClasswiseSums, classwise_sums, classwise_values
 from diffident.metrics.detection import aupr_from_counts, auroc_from_counts, fpr95_from_counts
 from diffident.metrics.deviations import calibration_deviations, classwise_deviations
-from diffident.metrics.inputs import ClassScores, as_tensor, check_labels, check_logits, check_probs, row_blocks
+from diffident.metrics.inputs import (
+    ClassScores,
+    as_tensor,
+    check_labels,
+    check_logits,
+    check_probs,
+    check_scores,
+    row_blocks,
+)
 from diffident.metrics.ranking import rank_samples
 from diffident.metrics.terms import SampleTerms, confidence_of, sample_terms
 from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 
-CLASSWISE_METRICS = ("brier_reliability", "brier_resolution", "brier_uncertainty", "classwise_ece")
 OOD_METRICS = ("auroc", "fpr95", "aupr")
 NUM_RESAMPLES = 1000
 NUM_GROUPS = 10
@@ -77,21 +78,17 @@ def evaluate(
         >>> evaluate(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])).metrics["accuracy"].value
         1.0
     """
-    if (logits is None) == (probs is None) or labels is None:
-        raise InputError(
-            "`evaluate` must get `labels` and either `logits` or `probs`; got "
-            f"{_given(logits=logits, labels=labels, probs=probs)}. Leave out the other."
-        )
     if num_resamples < 0:
         raise InputError(f"`num_resamples` must be at least 0; got {num_resamples}. 0 skips the intervals.")
-    scores = check_scores(logits, probs, "logits", "probs")
+    scores = check_scores(logits, probs, labels, called="evaluate")
+    assert labels is not None  # seen to by `check_scores`
     labels = check_labels(labels, len(scores), scores.num_classes)
     values = None if difficulty is None else _check_difficulty(difficulty, len(scores))
     outside = {name: _check_ood(values, name, scores) for name, values in (ood or {}).items()}
     terms, sums = sample_terms(scores, labels)
     metrics = _sample_metrics(terms, num_resamples, seed) | _classwise_metrics(scores, terms, sums, num_resamples, seed)
     return Evaluation(
-        metrics={name: metrics[name] for name in metric_order(binary=scores.num_classes == 2)},
+        metrics={name: metrics[name] for name in suites.metric_order(binary=scores.num_classes == 2)},
         num_samples=len(scores),
         num_classes=scores.num_classes,
         ood={
@@ -103,52 +100,12 @@ def evaluate(
     )
 
 
-def metric_order(*, binary: bool) -> tuple[str, ...]:
-    """All keys of an evaluation's metrics, in the order in which they are printed."""
-    names = list(suites.metric_names(binary=binary))
-    after = names.index("brier") + 1
-    return (*names[:after], *CLASSWISE_METRICS, *names[after:])
-
-
-def check_scores(
-    logits: Tensor | np.ndarray | None, probs: Tensor | np.ndarray | None, logits_name: str, probs_name: str
-) -> ClassScores:
-    """The one of the two that is given, checked."""
-    if logits is None:
-        assert probs is not None  # the caller has seen to that
-        return check_probs(probs, probs_name)
-    return check_logits(logits, logits_name, probs_as=f"Give probabilities as `{probs_name}=`.")
-
-
-def classwise_values(sums: ClasswiseSums, brier: float) -> dict[str, float]:
-    """The metrics of `CLASSWISE_METRICS`.
-
-    Args:
-        sums: Sums of the samples.
-        brier: Their Brier score.
-    """
-    reliability, uncertainty = float(brier_reliability_from_sums(sums)), float(brier_uncertainty_from_sums(sums))
-    resolution = reliability + uncertainty - brier
-    return dict(
-        zip(
-            CLASSWISE_METRICS,
-            (reliability, resolution, uncertainty, float(classwise_ece_from_sums(sums))),
-            strict=True,
-        )
-    )
-
-
-def sample_values(terms: SampleTerms) -> dict[str, float]:
-    """Every metric but the classwise ones, of the samples themselves."""
-    suite = suites.prepare(terms)
-    found = suites.drawn_metrics(suites.Drawn(suite), suites.metric_names(binary=terms.positive is not None))
-    return {name: float(value) for name, value in found.items()}
-
-
 def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int) -> dict[str, Estimate]:
     """Every metric but the classwise ones, with intervals."""
     if num_resamples == 0:
-        return bootstrap(sample_values(terms), lambda counts: {}, [len(terms)], num_resamples=0, generator=_seeded(0))
+        return bootstrap(
+            suites.sample_values(terms), lambda counts: {}, [len(terms)], num_resamples=0, generator=_seeded(0)
+        )
     terms = terms.take(torch.argsort(terms.confidence, descending=True, stable=True))  # resamples need no gathering
     suite = suites.prepare(terms)
     names = suites.metric_names(binary=suite.positive is not None)
@@ -194,8 +151,7 @@ def _classwise_draws(
     resampled, brier = None, torch.zeros(num_resamples, dtype=torch.float64)
     drawn = resampling_blocks([rows.stop - rows.start for rows in blocks], num_resamples, generator)
     for rows, counts in zip(blocks, drawn, strict=True):
-        probs = torch.softmax(scores.logits(rows), dim=1)
-        block = classwise_sums(probs, terms.labels[rows], counts=counts)
+        block = classwise_sums(scores.probs(rows), terms.labels[rows], counts=counts)
         resampled = block if resampled is None else resampled + block
         brier += counts @ terms.brier[rows]
     assert resampled is not None  # there is at least one row
@@ -279,8 +235,3 @@ def _check_difficulty(difficulty: Tensor | np.ndarray, num_samples: int) -> Floa
         row = int((~values.isfinite()).nonzero()[0])
         raise InputError(f"`difficulty` must be finite; got {float(values[row]):g} at row {row}. Score the data again.")
     return values
-
-
-def _given(**values: object) -> str:
-    names = [f"`{name}`" for name, value in values.items() if value is not None]
-    return " and ".join(names) or "none of them"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import torch
 from tests import oracles_metrics as oracle
 
 from diffident.errors import InputError, ShapeError
-from diffident.evaluation import CLASSWISE_METRICS, evaluate
+from diffident.evaluation import evaluate
+from diffident.metrics.classwise import CLASSWISE_METRICS
 from diffident.metrics.inputs import ClassScores, row_blocks
 from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 from diffident.storage.evaluation_file import evaluation_to_dict, read_evaluation, write_evaluation
@@ -60,7 +62,17 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
 def test_probabilities_give_what_their_logarithms_give():
     logits, labels, outside = sample()
     probs = evaluate(probs=logits.softmax(1), labels=labels, ood={"x": outside.softmax(1)}, num_resamples=20)
-    assert probs == evaluate(logits.log_softmax(1), labels, ood={"x": outside.log_softmax(1)}, num_resamples=20)
+    logs = evaluate(logits.log_softmax(1), labels, ood={"x": outside.log_softmax(1)}, num_resamples=20)
+    for found, expected in ((probs.metrics, logs.metrics), (probs.ood["x"], logs.ood["x"])):
+        for name, estimate in expected.items():
+            assert astuple(found[name]) == pytest.approx(astuple(estimate), abs=1e-9), name
+
+
+def test_a_certain_error_costs_what_its_logit_says():
+    evaluation = evaluate(torch.tensor([[2000.0, 0.0, 0.0]]), torch.tensor([2]), num_resamples=0)
+    assert evaluation.metrics["nll"].value == 2000
+    evaluation = evaluate(probs=torch.tensor([[1.0, 0.0, 0.0]]), labels=torch.tensor([2]), num_resamples=0)
+    assert evaluation.metrics["nll"].value == pytest.approx(87.3365448)  # -log of the least normal float32
 
 
 def test_groups_are_the_samples_alone():

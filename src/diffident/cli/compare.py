@@ -1,36 +1,134 @@
-"""`diffident compare`: runs side by side."""
+"""`diffident compare`: runs and predictions side by side, and which differences are real."""
 
 import argparse
-import math
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from diffident.cli.common import print_json, print_table
+from diffident.cli.common import print_json
+from diffident.cli.comparison_output import (
+    comparison_to_dict,
+    paired_to_dict,
+    print_comparison,
+    print_ranks,
+    ranks_of,
+    verdict,
+)
 from diffident.errors import InputError
 
+__all__ = ["compare_runs", "comparison_to_dict", "print_comparison", "verdict"]
+
 EXAMPLE = "diffident compare runs/* --baseline cross-entropy"
-SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
-VERDICT = ("accuracy", "nll", "ece", "aurc")
-HIGHER_IS_BETTER = ("accuracy",)
+ONE_DATA_SET = ""
+"""Name of the data set of sources that name none."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="evaluated runs; those with the same loss differ by seed"
+        "sources",
+        nargs="+",
+        metavar="[[DATASET/]NAME=]RUN|FILE",
+        help="evaluated runs, or predictions; of one name, those differ by seed. With several data sets: mean ranks",
     )
     parser.add_argument(
-        "--baseline", metavar="NAME", help="the loss to compare against (default: cross-entropy if there)"
+        "--baseline", metavar="NAME", help="what to compare against (default: cross-entropy if there, else the first)"
+    )
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics to test (default: the usual six)")
+    parser.add_argument("--probs", action="store_true", help="what the files call logits are probabilities")
+    parser.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples and permutations (default: 1000)"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read the runs' evaluations and print means and standard deviations over seeds."""
-    comparison = compare_runs([Path(run) for run in arguments.runs], arguments.baseline)
+    """Compare the sources of every data set, and rank the methods where there are several."""
+    found = {name: _compare_sources(sources, arguments) for name, sources in _by_data_set(arguments.sources).items()}
+    ranks = ranks_of([comparison for comparison, _ in found.values()]) if len(found) > 1 else {}
     if arguments.json:
-        print_json(comparison_to_dict(comparison))
+        written = {name: comparison_to_dict(one) | paired_to_dict(paired) for name, (one, paired) in found.items()}
+        print_json({"datasets": written, "mean_ranks": ranks} if ranks else written.popitem()[1])
         return
-    print_comparison(comparison)
+    for name, (comparison, paired) in found.items():
+        if name != ONE_DATA_SET:
+            print(f"{name}:")
+        print_comparison(comparison, paired)
+    if ranks:
+        print_ranks(ranks, len(found))
+
+
+def _by_data_set(texts: list[str]) -> dict[str, list[tuple[str | None, Path]]]:
+    """Names (None where not given) and paths of the sources of every data set."""
+    found: dict[str, list[tuple[str | None, Path]]] = {}
+    for text in texts:
+        before, separator, path = text.partition("=")
+        if Path(text).exists() or not separator:
+            before, path = "", text
+        data_set, slash, name = before.partition("/")
+        if before and not (path and (name if slash else before)):
+            raise InputError(
+                f"`SOURCE` must be PATH, NAME=PATH or DATASET/NAME=PATH; got `{text}`. "
+                f"For example: digits/cross-entropy=runs/1."
+            )
+        key = data_set if slash else ONE_DATA_SET
+        found.setdefault(key, []).append(((name if slash else before) or None, Path(path)))
+    if ONE_DATA_SET in found and len(found) > 1:
+        text = found[ONE_DATA_SET][0][1]
+        raise InputError(f"`SOURCE` must name its data set where others do; got {text}. Give DATASET/NAME=PATH.")
+    return found
+
+
+def _compare_sources(sources: list[tuple[str | None, Path]], arguments: argparse.Namespace):
+    """The `Comparison` of the sources of one data set, and the `PairedComparison` where their predictions are there."""
+    from diffident.comparison import compare
+    from diffident.paired import DEFAULT_METRICS, compare_predictions
+
+    runs = _opened(sources, arguments.probs)
+    names = [name for name, *_ in runs]
+    baseline = arguments.baseline or ("cross-entropy" if "cross-entropy" in names else names[0])
+    comparison = compare([(name, seed, evaluation) for name, seed, evaluation, _ in runs], baseline)
+    predicted = [(name, seed, predictions) for name, seed, _, predictions in runs if predictions is not None]
+    if len(predicted) < len(runs):
+        return comparison, None
+    metrics = arguments.metrics or DEFAULT_METRICS
+    paired = compare_predictions(predicted, baseline, metrics=metrics, num_resamples=arguments.resamples)
+    return comparison, paired
+
+
+def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
+    """Name, seed, evaluation and predictions (None where a run has none) of every source."""
+    from diffident.evaluation import evaluate
+    from diffident.storage.evaluation_file import read_evaluation
+    from diffident.storage.predictions import read_predictions
+    from diffident.storage.runs import open_run
+
+    folders = {path: open_run(path) for _, path in sources if not path.is_file()}
+    given = dict(zip(folders, names_of_runs(list(folders.values())), strict=True))
+    found, files = [], Counter()
+    for name, path in sources:
+        if path in folders:
+            folder, test = folders[path], folders[path].predictions("test")
+            predictions = read_predictions(test) if test.exists() else None
+            evaluation = read_evaluation(_evaluation_of(path, folder))
+            found.append((name or given[path], folder.settings.seed, evaluation, predictions))
+            continue
+        name = name or path.stem
+        predictions = read_predictions(path, probs=probs)
+        if predictions.labels is None:
+            raise InputError(f"`FILE` must have labels to be compared; got none at {path}. Predict labelled data.")
+        evaluation = evaluate(predictions.logits, predictions.labels, num_resamples=0)
+        found.append((name, files[name], evaluation, predictions))
+        files[name] += 1
+    return found
+
+
+def _evaluation_of(run: Path, folder) -> Path:
+    if folder.evaluation is None:
+        raise InputError(
+            f"`RUN` must be evaluated; {run} has no evaluation.json. "
+            f"Train with --test, or run: diffident evaluate {run}."
+        )
+    return folder.evaluation
 
 
 def compare_runs(runs: list[Path], baseline: str | None):
@@ -43,12 +141,7 @@ def compare_runs(runs: list[Path], baseline: str | None):
     names = names_of_runs(folders)
     _check_same_test(folders)
     for run, folder, name in zip(runs, folders, names, strict=True):
-        if folder.evaluation is None:
-            raise InputError(
-                f"`RUN` must be evaluated; {run} has no evaluation.json. "
-                f"Train with --test, or run: diffident evaluate {run}."
-            )
-        evaluations.append((name, folder.settings.seed, read_evaluation(folder.evaluation)))
+        evaluations.append((name, folder.settings.seed, read_evaluation(_evaluation_of(run, folder))))
     if baseline is None and "cross-entropy" in names:
         baseline = "cross-entropy"
     return compare(evaluations, baseline)
@@ -103,64 +196,3 @@ def name_of_run(settings) -> str:
         f"{name}={getattr(settings, name)}" for name in names if getattr(settings, name) != getattr(defaults, name)
     ]
     return " ".join([settings.loss, *changed])
-
-
-def comparison_to_dict(comparison) -> dict:
-    """The comparison as plain values."""
-
-    def spreads(values: dict) -> dict:
-        return {key: {"mean": s.mean, "standard_deviation": s.standard_deviation} for key, s in values.items()}
-
-    rows = [
-        {
-            "name": row.name,
-            "num_seeds": row.num_seeds,
-            "metrics": spreads(row.metrics),
-            "differences": spreads(row.differences),
-        }
-        for row in comparison.rows
-    ]
-    return {"baseline": comparison.baseline, "rows": rows}
-
-
-def print_comparison(comparison) -> None:
-    """Mean ± standard deviation over seeds, the paired differences to the baseline, and what they say."""
-    shown = [metric for metric in comparison.metrics if metric in SHOWN or metric.endswith("/auroc")]
-    rows = []
-    for row in comparison.rows:
-        rows.append([f"{row.name} ({row.num_seeds})", *(_cell(row.metrics[metric]) for metric in shown)])
-    several = any(row.num_seeds > 1 for row in comparison.rows)
-    title = "mean ± standard deviation over seeds (number of seeds)" if several else "one seed each"
-    print_table(title, ["loss", *shown], rows)
-    differences = [row for row in comparison.rows if row.differences]
-    if differences:
-        rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in shown)] for row in differences]
-        print_table(f"paired difference to {comparison.baseline}", ["loss", *shown], rows)
-    for row in differences:
-        print(verdict(row, comparison.baseline))
-
-
-def verdict(row, baseline: str) -> str:
-    """One sentence on a method's paired differences: clear where their 95 % t interval over the seeds excludes 0."""
-    from scipy.stats import t
-
-    spreads = {metric: row.differences[metric] for metric in VERDICT}
-    seeds = max(spread.num_seeds for spread in spreads.values())
-    if seeds < 2:
-        return f"{row.name} against {baseline}: {seeds or 'no'} common seed, too few to tell a difference from chance."
-    found: dict[str, list[str]] = {"better": [], "worse": [], "not clearly different": []}
-    for metric, spread in spreads.items():
-        half = t.ppf(0.975, spread.num_seeds - 1) * spread.standard_deviation / math.sqrt(spread.num_seeds)
-        clear = abs(spread.mean) > half
-        better = (spread.mean > 0) == (metric in HIGHER_IS_BETTER)
-        key = ("better" if better else "worse") if clear else "not clearly different"
-        found[key].append(f"{metric} ({spread.mean:+.4f})")
-    parts = [f"{key} in {', '.join(metrics)}" for key, metrics in found.items() if metrics]
-    return f"{row.name} against {baseline}, {seeds} seeds: {'; '.join(parts)}."
-
-
-def _cell(spread, sign: str = "") -> str:
-    if spread.num_seeds == 0:
-        return "–"
-    mean = f"{spread.mean:{sign}.4f}"
-    return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"

@@ -14,6 +14,9 @@ from torch import Tensor
 from diffident.confidence import TIE_DECIMALS
 from diffident.metrics.calibration import NUM_BINS, bin_edges, bin_of
 
+CLASSWISE_METRICS = ("brier_reliability", "brier_resolution", "brier_uncertainty", "classwise_ece")
+"""Metrics about all classes at once; sums of one term a sample do not make them."""
+
 
 @dataclass(frozen=True)
 class ClasswiseSums:
@@ -97,6 +100,18 @@ def brier_uncertainty_from_sums(sums: ClasswiseSums) -> Float[Tensor, "..."]:
     """The uncertainty of `brier_parts` of all samples summed so far."""
     share = sums.labels / sums.labels.sum(dim=0)
     return (share * (1 - share)).sum(dim=0)
+
+
+def classwise_values(sums: ClasswiseSums, brier: float) -> dict[str, float]:
+    """The metrics of `CLASSWISE_METRICS`.
+
+    Args:
+        sums: Sums of the samples.
+        brier: Their Brier score.
+    """
+    reliability, uncertainty = float(brier_reliability_from_sums(sums)), float(brier_uncertainty_from_sums(sums))
+    parts = (reliability, reliability + uncertainty - brier, uncertainty, float(classwise_ece_from_sums(sums)))
+    return dict(zip(CLASSWISE_METRICS, parts, strict=True))
 
 
 def classwise_ece(

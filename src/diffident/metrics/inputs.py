@@ -37,10 +37,23 @@ class ClassScores:
         """Number of columns."""
         return self.values.shape[1]
 
-    def logits(self, rows: slice = slice(None)) -> Float[Tensor, "n c"]:
-        """Rows as logits in float64; of a probability its logarithm, 0 clamped to the least normal float32."""
+    def probs(self, rows: slice = slice(None)) -> Float[Tensor, "n c"]:
+        """Rows as probabilities in float64; what was rounded is scaled to sum to 1."""
         values = self.values[rows].to(torch.float64)
-        return values.clamp_min(torch.finfo(torch.float32).tiny).log() if self.are_probs else values
+        return values / values.sum(dim=1, keepdim=True) if self.are_probs else torch.softmax(values, dim=1)
+
+    def nll(self, rows: slice, labels: Int[Tensor, " n"], probs: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        """Minus the log-probability of the labels of some rows, whose `probs` are at hand.
+
+        Of logits it is exact however small the probability is; a probability of 0 counts as the least normal float32.
+        """
+        of_label = probs.gather(1, labels[:, None]).squeeze(1)
+        if self.are_probs:
+            return -of_label.clamp_min(torch.finfo(torch.float32).tiny).log()
+        values = self.values[rows].to(torch.float64)
+        # The largest logit is at the largest probability: log p_y = log p_max + (z_y - z_max).
+        shift = values.gather(1, labels[:, None]).squeeze(1) - values.amax(dim=1)
+        return -(probs.amax(dim=1).log() + shift)
 
     def blocks(self, block_elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
         """Consecutive blocks of rows."""
@@ -52,6 +65,27 @@ def row_blocks(num_rows: int, num_columns: int, block_elements: int = BLOCK_ELEM
     step = max(1, block_elements // num_columns)
     for start in range(0, num_rows, step):
         yield slice(start, min(start + step, num_rows))
+
+
+def check_scores(
+    logits: Tensor | np.ndarray | None,
+    probs: Tensor | np.ndarray | None,
+    labels: Tensor | np.ndarray | None,
+    *,
+    called: str,
+) -> ClassScores:
+    """The one of `logits` and `probs` that is given, checked; `called` is the function, for messages."""
+    if (logits is None) == (probs is None) or labels is None:
+        given = {"logits": logits, "labels": labels, "probs": probs}
+        shown = " and ".join(f"`{name}`" for name, value in given.items() if value is not None)
+        raise InputError(
+            f"`{called}` must get `labels` and either `logits` or `probs`; got {shown or 'none of them'}. "
+            f"Leave out the other."
+        )
+    if logits is None:
+        assert probs is not None  # one of the two is given
+        return check_probs(probs, "probs")
+    return check_logits(logits, "logits", probs_as="Give probabilities as `probs=`.")
 
 
 def check_logits(logits: Tensor | np.ndarray, name: str, *, probs_as: str, where: str = "") -> ClassScores:

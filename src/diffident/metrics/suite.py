@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffident.metrics import calibration as cal
 from diffident.metrics import detection, selective
+from diffident.metrics.classwise import CLASSWISE_METRICS, ClasswiseSums, classwise_values
 from diffident.metrics.ranking import CumulativeCounts, Ranking, rank_samples
 from diffident.metrics.smoothing import cell_cuts, cell_gaps, smooth_width
 from diffident.metrics.terms import SampleTerms
@@ -172,6 +173,26 @@ _ALL: dict[str, Callable[[Drawn], Tensor]] = {
 def metric_names(*, binary: bool) -> tuple[str, ...]:
     """The keys of `drawn_metrics`: with the positive-class forms where the task is binary."""
     return tuple(name for name in _ALL if binary or not name.endswith("_positive"))
+
+
+def metric_order(*, binary: bool) -> tuple[str, ...]:
+    """All keys of an evaluation's metrics, in the order in which they are printed."""
+    names = metric_names(binary=binary)
+    after = names.index("brier") + 1
+    return (*names[:after], *CLASSWISE_METRICS, *names[after:])
+
+
+def all_values(terms: SampleTerms, sums: ClasswiseSums) -> dict[str, float]:
+    """Every metric of the samples themselves, in the order of `metric_order`."""
+    found = sample_values(terms)
+    found |= classwise_values(sums, found["brier"])
+    return {name: found[name] for name in metric_order(binary=terms.positive is not None)}
+
+
+def sample_values(terms: SampleTerms) -> dict[str, float]:
+    """Every metric but the classwise ones, of the samples themselves."""
+    found = drawn_metrics(Drawn(prepare(terms)), metric_names(binary=terms.positive is not None))
+    return {name: float(value) for name, value in found.items()}
 
 
 def prepare(terms: SampleTerms) -> Suite:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffident.confidence import TIE_DECIMALS
-from diffident.metrics.accuracy import brier_terms, nll_terms
+from diffident.metrics.accuracy import brier_terms
 from diffident.metrics.classwise import ClasswiseSums, classwise_sums
 from diffident.metrics.inputs import ClassScores
 
@@ -47,34 +47,20 @@ def concatenate_terms(pieces: list[SampleTerms]) -> SampleTerms:
     return SampleTerms(*(None if parts[0] is None else torch.cat(parts) for parts in columns))  # type: ignore[arg-type]
 
 
-def block_terms(
-    logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], predictions: Int[Tensor, " n"]
-) -> tuple[SampleTerms, Float[Tensor, "n c"]]:
-    """The terms of one block of rows in float64, and its probabilities.
-
-    Args:
-        logits: Unnormalised log-probabilities, float64.
-        labels: Classes in [0, c).
-        predictions: Predicted classes.
-    """
-    log_probs = torch.log_softmax(logits, dim=1)
-    nll = nll_terms(log_probs, labels)
-    probs = log_probs.exp_()
-    confidence = probs.amax(dim=1).round(decimals=TIE_DECIMALS)
-    positive = probs[:, 1].round(decimals=TIE_DECIMALS) if probs.shape[1] == 2 else None
-    return SampleTerms(confidence, predictions != labels, nll, brier_terms(probs, labels), labels, positive), probs
-
-
 def sample_terms(scores: ClassScores, labels: Int[Tensor, " n"]) -> tuple[SampleTerms, ClasswiseSums]:
-    """The terms of all samples and the classwise sums, block by block: no second [n, c] array is made.
+    """The terms of all samples in float64 and the classwise sums, block by block: no second [n, c] array is made.
 
     The prediction is the largest value, the lowest class among tied ones.
     """
     pieces, sums = [], None
     for rows in scores.blocks():
-        terms, probs = block_terms(scores.logits(rows), labels[rows], scores.values[rows].argmax(dim=1))
-        block = classwise_sums(probs, labels[rows])
-        pieces.append(terms)
+        probs, of_rows = scores.probs(rows), labels[rows]
+        errors = scores.values[rows].argmax(dim=1) != of_rows
+        confidence = probs.amax(dim=1).round(decimals=TIE_DECIMALS)
+        positive = probs[:, 1].round(decimals=TIE_DECIMALS) if scores.num_classes == 2 else None
+        nll = scores.nll(rows, of_rows, probs)
+        pieces.append(SampleTerms(confidence, errors, nll, brier_terms(probs, of_rows), of_rows, positive))
+        block = classwise_sums(probs, of_rows)
         sums = block if sums is None else sums + block
     assert sums is not None  # there is at least one row
     return concatenate_terms(pieces), sums
@@ -82,5 +68,5 @@ def sample_terms(scores: ClassScores, labels: Int[Tensor, " n"]) -> tuple[Sample
 
 def confidence_of(scores: ClassScores) -> Float[Tensor, " n"]:
     """Largest probability of every row, block by block, rounded like `max_softmax`."""
-    blocks = [torch.softmax(scores.logits(rows), dim=1).amax(dim=1) for rows in scores.blocks()]
+    blocks = [scores.probs(rows).amax(dim=1) for rows in scores.blocks()]
     return torch.cat(blocks).round(decimals=TIE_DECIMALS)

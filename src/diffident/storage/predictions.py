@@ -151,7 +151,8 @@ def _logits_of(columns: dict[str, np.ndarray], path: Path, probs: bool) -> torch
         raise InputError(f"`{name}` must have at least one row and column; got {list(values.shape)} in {path}.")
     values = values.astype(np.promote_types(values.dtype, np.float32))
     if probs or name == "probs":
-        return check_probs(values, name, where=f" of {path}").logits()
+        probabilities = check_probs(values, name, where=f" of {path}").values.to(torch.float64)
+        return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
     how = "Say --probs (in Python `probs=True`), or call the column `probs`."
     return check_logits(values, name, probs_as=how, where=f" of {path}").values
 

@@ -1,0 +1,163 @@
+"""What `diffident compare` prints: tables, sentences and plain values."""
+
+import math
+from dataclasses import asdict
+
+from diffident.cli.common import print_table
+
+SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
+VERDICT = ("accuracy", "nll", "ece", "aurc")
+_HIGHER_IS_BETTER = ("accuracy", "auroc", "aupr", "coverage_at_risk", "brier_resolution")
+_WORDS = {"nll": "NLL", "brier": "Brier score", "ece": "ECE", "aurc": "AURC", "auroc_errors": "AUROC of errors"}
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a metric of an evaluation is better when it is higher; of `ood/NAME/auroc` by its last part."""
+    return metric.rpartition("/")[2].startswith(_HIGHER_IS_BETTER)
+
+
+def comparison_to_dict(comparison) -> dict:
+    """The comparison as plain values."""
+
+    def spreads(values: dict) -> dict:
+        return {key: {"mean": s.mean, "standard_deviation": s.standard_deviation} for key, s in values.items()}
+
+    rows = [
+        {
+            "name": row.name,
+            "num_seeds": row.num_seeds,
+            "metrics": spreads(row.metrics),
+            "differences": spreads(row.differences),
+        }
+        for row in comparison.rows
+    ]
+    return {"baseline": comparison.baseline, "rows": rows}
+
+
+def paired_to_dict(paired) -> dict:
+    """The paired comparison as plain values under the key `paired`; None where there are no predictions."""
+    if paired is None:
+        return {"paired": None}
+    differences = [
+        {
+            "name": one.name,
+            "metric": one.metric,
+            **asdict(one.difference),
+            "p_value": one.p_value,
+            "adjusted_p": one.adjusted_p,
+            "num_seeds": one.num_seeds,
+            "real": one.real,
+        }
+        for one in paired.differences
+    ]
+    means = {
+        name: {metric: asdict(estimate) for metric, estimate in metrics.items()}
+        for name, metrics in paired.means.items()
+    }
+    return {"paired": {"num_samples": paired.num_samples, "means": means, "differences": differences}}
+
+
+def print_comparison(comparison, paired=None) -> None:
+    """Mean ± standard deviation over seeds, the differences to the baseline, and which of them are real.
+
+    Args:
+        comparison: Of the evaluations.
+        paired: Of the predictions; without it the sentences are of the seeds alone.
+    """
+    shown = [metric for metric in comparison.metrics if metric in SHOWN or metric.endswith("/auroc")]
+    rows = []
+    for row in comparison.rows:
+        rows.append([f"{row.name} ({row.num_seeds})", *(_cell(row.metrics[metric]) for metric in shown)])
+    several = any(row.num_seeds > 1 for row in comparison.rows)
+    title = "mean ± standard deviation over seeds (number of seeds)" if several else "one seed each"
+    print_table(title, ["loss", *shown], rows)
+    differences = [row for row in comparison.rows if row.differences]
+    if differences:
+        rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in shown)] for row in differences]
+        print_table(f"paired difference to {comparison.baseline}", ["loss", *shown], rows)
+    if paired is None:
+        for row in differences:
+            print(verdict(row, comparison.baseline))
+        return
+    for row in differences:
+        print("\n".join(sentences(row, paired)))
+
+
+def sentences(row, paired) -> list[str]:
+    """A method against the baseline in words, metric by metric."""
+    found = [one for one in paired.differences if one.name == row.name]
+    title = f"{row.name} against {paired.baseline}"
+    if not found:
+        return [f"{title}: no common seed, too few to tell a difference from chance."]
+    seeds = found[0].num_seeds
+    note = f"{seeds} seeds" if seeds > 1 else "one seed, which says nothing of others"
+    count = sum(not math.isnan(one.p_value) for one in found)
+    return [f"{title}, {paired.num_samples:,} samples, {note}:", *(f"  {sentence(one, count)}" for one in found)]
+
+
+def sentence(one, num_metrics: int) -> str:
+    """One difference in words.
+
+    Args:
+        one: The `PairedDifference`.
+        num_metrics: How many metrics Holm's correction is over.
+    """
+    words = _WORDS.get(one.metric, one.metric)
+    value, low, high = one.difference.value, one.difference.low, one.difference.high
+    if math.isnan(value):
+        return f"{words} is undefined."
+    if value < 0:
+        value, low, high, direction = -value, -high, -low, "lower"
+    else:
+        direction = "higher"
+    better = "better" if (direction == "higher") == higher_is_better(one.metric) else "worse"
+    said = f"real, {better}" if one.real else "not told from chance"
+    amount = f"is {direction} by {value:.4f}" if value else "is the same"
+    return (
+        f"{words} {amount} ({low:.4f} to {high:.4f}); "
+        f"p = {one.adjusted_p:.2g} after Holm over {num_metrics} metrics: {said}."
+    )
+
+
+def ranks_of(comparisons: list) -> dict[str, dict[str, float]]:
+    """Metric, then method: the mean rank over data sets of the method's mean over seeds, 1 the best."""
+    from diffident.paired import mean_ranks
+
+    ranks = {}
+    for metric in SHOWN:
+        values = [{row.name: row.metrics[metric].mean for row in one.rows} for one in comparisons]
+        ranks[metric] = mean_ranks(values, higher_is_better=higher_is_better(metric))
+    return ranks
+
+
+def print_ranks(ranks: dict[str, dict[str, float]], num_data_sets: int) -> None:
+    """A table of mean ranks, a row a method."""
+    methods = list(next(iter(ranks.values())))
+    rows = [[name, *(f"{ranks[metric][name]:.2f}" for metric in ranks)] for name in methods]
+    print_table(f"mean rank over {num_data_sets} data sets, 1 is best", ["loss", *ranks], rows)
+
+
+def verdict(row, baseline: str) -> str:
+    """One sentence on a method's paired differences: clear where their 95 % t interval over the seeds excludes 0."""
+    from scipy.stats import t
+
+    spreads = {metric: row.differences[metric] for metric in VERDICT}
+    seeds = max(spread.num_seeds for spread in spreads.values())
+    if seeds < 2:
+        return f"{row.name} against {baseline}: {seeds or 'no'} common seed, too few to tell a difference from chance."
+    found: dict[str, list[str]] = {"better": [], "worse": [], "not clearly different": []}
+    for metric, spread in spreads.items():
+        half = t.ppf(0.975, spread.num_seeds - 1) * spread.standard_deviation / math.sqrt(spread.num_seeds)
+        clear = abs(spread.mean) > half
+        better = (spread.mean > 0) == (higher_is_better(metric))
+        key = ("better" if better else "worse") if clear else "not clearly different"
+        found[key].append(f"{metric} ({spread.mean:+.4f})")
+    parts = [f"{key} in {', '.join(metrics)}" for key, metrics in found.items() if metrics]
+    return f"{row.name} against {baseline}, {seeds} seeds: {'; '.join(parts)}."
+
+
+def _cell(spread, sign: str = "") -> str:
+    if spread.num_seeds == 0:
+        return "–"
+    mean = f"{spread.mean:{sign}.4f}"
+    return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"

@@ -1,0 +1,354 @@
+"""Which differences between two methods are real: the same samples and seeds, resampled and swapped together."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from diffident.bootstrap import MAX_ELEMENTS, percentile_interval, resampling_counts
+from diffident.errors import IdMismatchError, InputError, ShapeError, did_you_mean
+from diffident.metrics import suite as suites
+from diffident.metrics.inputs import check_labels, check_logits
+from diffident.metrics.terms import SampleTerms, concatenate_terms, sample_terms
+from diffident.records import Estimate, Predictions, positions_of
+
+DEFAULT_METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
+LEVEL = 0.05
+"""Adjusted p-value below which a difference is called real."""
+
+Draws = dict[str, Float[Tensor, " r"]]
+Run = tuple[str, int]
+"""Method and seed."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A method minus the baseline, by one metric.
+
+    Attributes:
+        name: The method.
+        metric: The metric's key.
+        difference: Mean over the common seeds, with its 95 % interval; below 0 where the method's value is lower.
+        p_value: Probability of so large a difference if the methods were the same; NaN where it is undefined.
+        adjusted_p: The same after Holm's correction over the metrics of this method.
+        num_seeds: Seeds that both have.
+    """
+
+    name: str
+    metric: str
+    difference: Estimate
+    p_value: float
+    adjusted_p: float
+    num_seeds: int
+
+    @property
+    def real(self) -> bool:
+        """Whether the difference is told from chance."""
+        return self.adjusted_p < LEVEL
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Methods on the same samples.
+
+    Attributes:
+        baseline: The method that the differences are against, or None.
+        num_samples: Number of samples.
+        metrics: The metrics that were compared.
+        means: Method, then metric: mean over its seeds with a 95 % interval over samples and seeds.
+        differences: One for every other method with a common seed and every metric.
+    """
+
+    baseline: str | None
+    num_samples: int
+    metrics: tuple[str, ...]
+    means: dict[str, dict[str, Estimate]]
+    differences: tuple[PairedDifference, ...]
+
+
+def compare_predictions(
+    runs: Sequence[tuple[str, int, Predictions]],
+    baseline: str | None = None,
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> PairedComparison:
+    """Paired differences with intervals and p-values, from the predictions of every method and seed.
+
+    Intervals: all runs are measured on the same bootstrap resamples of the samples, averaged over seeds; where there
+    are several seeds, each draw is moved by Student's t times the standard error over seeds, as few seeds ask for.
+    The draws are centred on the value, because a resample raises calibration errors (docs/metrics.md).
+
+    p-values: a permutation test swaps the two methods' outputs on random samples, in all seeds at once. With several
+    seeds a paired t-test over seeds is made too, and the larger p counts: a real difference holds on other samples and
+    with other seeds. With one seed nothing is said of other seeds.
+
+    Args:
+        runs: Method, seed and predictions with labels of every run; a pair of method and seed occurs once. The samples
+            are joined by id.
+        baseline: Method to compare the others with; None gives the means only.
+        metrics: Keys of an evaluation but those about all classes at once.
+        num_resamples: Resamples, and permutations; at least 1.
+        seed: Seed of both.
+
+    Raises:
+        InputError: no runs, a pair given twice, no labels, other classes, an unknown baseline or metric.
+        IdMismatchError: runs on other samples, or with other labels for the same ones.
+    """
+    terms = _joined_terms(runs)
+    names = list(dict.fromkeys(name for name, _ in terms))
+    if baseline is not None and baseline not in names:
+        raise InputError(f"`baseline` must be one of the methods; got {baseline!r}. {did_you_mean(baseline, names)}")
+    first = next(iter(terms.values()))
+    _check_metrics(metrics, binary=first.positive is not None)
+    if num_resamples < 1:
+        raise InputError(f"`num_resamples` must be at least 1; got {num_resamples}. Intervals and tests need some.")
+    measured = _measure(terms, metrics, num_resamples, seed)
+    seeds = {name: sorted(number for other, number in terms if other == name) for name in names}
+    noise = np.random.default_rng(seed)
+    means = {name: measured.estimates([(name, number) for number in seeds[name]], None, noise) for name in names}
+    differences = []
+    for name in names if baseline is not None else ():
+        common = [number for number in seeds[name] if number in seeds[str(baseline)]]
+        if name == baseline or not common:
+            continue
+        ours, theirs = [(name, number) for number in common], [(str(baseline), number) for number in common]
+        estimates = measured.estimates(ours, theirs, noise)
+        p_values = _permutation_p_values(
+            [(terms[one], terms[other]) for one, other in zip(ours, theirs, strict=True)], metrics, num_resamples, seed
+        )
+        for metric, estimate in estimates.items():
+            of_seeds = _seed_p_value(measured.each(metric, ours, theirs))
+            p_values[metric] = math.nan if math.isnan(estimate.value) else max(p_values[metric], of_seeds)
+        adjusted = holm(p_values)
+        differences += [
+            PairedDifference(name, metric, estimate, p_values[metric], adjusted[metric], len(common))
+            for metric, estimate in estimates.items()
+        ]
+    return PairedComparison(baseline, len(first), tuple(metrics), means, tuple(differences))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Metrics of every run.
+
+    Attributes:
+        values: On the samples.
+        draws: On the same resamples for all runs.
+        metrics: Their keys.
+    """
+
+    values: dict[Run, dict[str, float]]
+    draws: dict[Run, Draws]
+    metrics: Sequence[str]
+
+    def each(self, metric: str, ours: list[Run], theirs: list[Run] | None) -> list[float]:
+        """Value of every seed, minus the other method's."""
+        found = [self.values[run][metric] for run in ours]
+        if theirs is None:
+            return found
+        return [value - self.values[run][metric] for value, run in zip(found, theirs, strict=True)]
+
+    def estimates(self, ours: list[Run], theirs: list[Run] | None, noise: np.random.Generator) -> dict[str, Estimate]:
+        """Mean over seeds of every metric, or of the differences to the other method, with its interval."""
+        estimates = {}
+        for metric in self.metrics:
+            mean = torch.stack([self.draws[run][metric] for run in ours]).mean(dim=0)
+            if theirs is not None:
+                mean = mean - torch.stack([self.draws[run][metric] for run in theirs]).mean(dim=0)
+            estimates[metric] = _estimate(self.each(metric, ours, theirs), mean, noise)
+        return estimates
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's step-down correction; undefined (NaN) p-values stay out of the count.
+
+    Reference:
+        Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    defined = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
+    adjusted, largest = dict.fromkeys(p_values, math.nan), 0.0
+    for place, (p, name) in enumerate(defined):
+        largest = max(largest, min(1.0, p * (len(defined) - place)))
+        adjusted[name] = largest
+    return adjusted
+
+
+def _joined_terms(runs: Sequence[tuple[str, int, Predictions]]) -> dict[Run, SampleTerms]:
+    """The terms of every run, in the first run's order of samples."""
+    if not runs:
+        raise InputError("`runs` must hold at least one run; got none. Give runs or files of predictions.")
+    terms: dict[Run, SampleTerms] = {}
+    first_name, _, first = runs[0]
+    for name, seed, predictions in runs:
+        called = f"{name!r}, seed {seed}"
+        if (name, seed) in terms:
+            raise InputError(
+                f"`runs` must hold each method and seed once; got {called} twice. "
+                f"Leave one out, or give the methods different names."
+            )
+        if predictions.labels is None:
+            raise InputError(f"`runs` must have labels; got none at {called}. Predict labelled data.")
+        if predictions.logits.shape[1] != first.logits.shape[1]:
+            raise ShapeError(
+                f"`runs` must have the same classes; got {predictions.logits.shape[1]} columns at {called} and "
+                f"{first.logits.shape[1]} at {first_name!r}. Evaluate all runs on the same task."
+            )
+        rows = _rows_of(predictions, first, called, first_name)
+        scores = check_logits(predictions.logits[rows], f"logits of {called}", probs_as="Read them as probabilities.")
+        labels = check_labels(predictions.labels[rows], len(scores), scores.num_classes)
+        terms[name, seed] = sample_terms(scores, labels)[0]
+    return terms
+
+
+def _rows_of(predictions: Predictions, first: Predictions, called: str, first_name: str) -> Tensor:
+    """Rows of the predictions in the order of the first's."""
+    if len(predictions) != len(first):
+        raise IdMismatchError(
+            f"`runs` must be of the same samples; got {len(predictions)} at {called} and {len(first)} at "
+            f"{first_name!r}. Evaluate all runs on the same split."
+        )
+    rows = torch.from_numpy(positions_of(predictions.ids, first.ids, what=repr(first_name), where=called))
+    assert predictions.labels is not None  # seen to by the caller
+    if first.labels is not None and not torch.equal(predictions.labels[rows], first.labels):
+        row = int((predictions.labels[rows] != first.labels).nonzero()[0])
+        raise IdMismatchError(
+            f"`labels` must be the same in all runs; got {int(predictions.labels[rows[row]])} at {called} and "
+            f"{int(first.labels[row])} at {first_name!r} for {str(first.ids[row])!r}. Use the same data for all."
+        )
+    return rows
+
+
+def _check_metrics(metrics: Sequence[str], *, binary: bool) -> None:
+    known = suites.metric_names(binary=binary)
+    for name in metrics:
+        if name not in known:
+            raise InputError(
+                f"`metrics` must be among those that can be paired; got `{name}`. {did_you_mean(name, known)}"
+            )
+    if not metrics:
+        raise InputError("`metrics` must name at least one; got none. Leave it out for the usual ones.")
+
+
+def _measure(terms: dict[Run, SampleTerms], metrics: Sequence[str], num_resamples: int, seed: int) -> _Measured:
+    prepared = {run: suites.prepare(one) for run, one in terms.items()}
+    chunks: dict[Run, list[Draws]] = {run: [] for run in terms}
+    size = len(next(iter(terms.values())))
+    for counts in resampling_counts([size], num_resamples, torch.Generator().manual_seed(seed)):
+        for run, suite in prepared.items():
+            chunks[run].append(suites.drawn_metrics(suites.Drawn(suite, counts), metrics))
+    draws = {run: {name: torch.cat([one[name] for one in drawn]) for name in metrics} for run, drawn in chunks.items()}
+    values = {
+        run: {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), metrics).items()}
+        for run, suite in prepared.items()
+    }
+    return _Measured(values, draws, metrics)
+
+
+def _estimate(each: list[float], draws: Float[Tensor, " r"], noise: np.random.Generator) -> Estimate:
+    """Mean over seeds with an interval over samples and seeds.
+
+    Args:
+        each: Value of every seed.
+        draws: Mean over seeds on every resample.
+        noise: For the seeds' part.
+    """
+    value = math.fsum(each) / len(each)
+    if math.isnan(value) or bool(draws.isnan().all()):
+        return Estimate(value, math.nan, math.nan)
+    moved = draws - draws.nanmean() + value
+    if len(each) > 1:
+        error = float(np.std(each, ddof=1)) / math.sqrt(len(each))
+        moved = moved + torch.from_numpy(noise.standard_t(len(each) - 1, len(moved))) * error
+    low, high = percentile_interval(moved)
+    return Estimate(value, min(low, value), max(high, value))
+
+
+def _seed_p_value(differences: list[float]) -> float:
+    """Two-sided paired t-test over seeds; 0 below two of them, which say nothing."""
+    from scipy.stats import t
+
+    if len(differences) < 2:
+        return 0.0
+    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if deviation == 0:
+        return 0.0 if mean else 1.0
+    return 2 * float(t.sf(abs(mean) / deviation * math.sqrt(len(differences)), len(differences) - 1))
+
+
+def _permutation_p_values(
+    pairs: list[tuple[SampleTerms, SampleTerms]], metrics: Sequence[str], num_permutations: int, seed: int
+) -> dict[str, float]:
+    """Share of swaps, the one at hand included, that differ by at least as much.
+
+    Both methods' samples are sorted together once: a swap then is a choice of n of the 2 n.
+
+    Args:
+        pairs: Terms of the method and of the baseline for every common seed.
+        metrics: The metrics.
+        num_permutations: Number of random swaps.
+        seed: Their seed.
+    """
+    pooled = [suites.prepare(concatenate_terms(list(pair))) for pair in pairs]
+    size = len(pairs[0][0])
+    found = _difference(pooled, torch.zeros(1, size, dtype=torch.bool), metrics)
+    as_large = dict.fromkeys(metrics, 0)
+    for swapped in _swaps(size, num_permutations, torch.Generator().manual_seed(seed)):
+        drawn = _difference(pooled, swapped, metrics)
+        for name in metrics:
+            # What rounding makes of equal differences counts as equal; an undefined one counts as large.
+            smaller = drawn[name].abs() < found[name].abs() * (1 - 1e-9) - 1e-15
+            as_large[name] += int((~smaller).sum())
+    return {name: (1 + as_large[name]) / (1 + num_permutations) for name in metrics}
+
+
+def _swaps(size: int, num_permutations: int, generator: torch.Generator) -> Iterator[Bool[Tensor, "r n"]]:
+    left = num_permutations
+    while left:
+        rows = min(left, max(1, MAX_ELEMENTS // size))
+        yield torch.randint(2, (rows, size), generator=generator, dtype=torch.uint8).bool()
+        left -= rows
+
+
+def _difference(pooled: list[suites.Suite], swapped: Bool[Tensor, "r n"], metrics: Sequence[str]) -> Draws:
+    """The method minus the baseline, mean over seeds, with the swapped samples' outputs exchanged."""
+    totals: Draws = {}
+    counts = torch.cat([~swapped, swapped], dim=1).to(torch.float64)
+    for suite in pooled:
+        ours = suites.drawn_metrics(suites.Drawn(suite, counts), metrics)
+        theirs = suites.drawn_metrics(suites.Drawn(suite, 1 - counts), metrics)
+        for name in metrics:
+            totals[name] = totals.get(name, torch.zeros(())) + (ours[name] - theirs[name]) / len(pooled)
+    return totals
+
+
+def mean_ranks(values: Sequence[dict[str, float]], *, higher_is_better: bool) -> dict[str, float]:
+    """Mean rank of every method over data sets, 1 the best; tied methods share their mean rank.
+
+    Args:
+        values: Method to value, one mapping per data set; all hold the same methods.
+        higher_is_better: The direction.
+
+    Raises:
+        InputError: a method that one of the data sets lacks.
+
+    Reference:
+        Demšar 2006, "Statistical comparisons of classifiers over multiple data sets".
+    """
+    from scipy.stats import rankdata
+
+    names = list(values[0])
+    for number, one in enumerate(values):
+        for name in set(names) ^ set(one):
+            raise InputError(
+                f"`values` must hold the same methods for every data set; got {name!r} only in some (data set "
+                f"{number}). Leave it out, or run it on all."
+            )
+    sign = -1 if higher_is_better else 1
+    ranks = [rankdata([sign * one[name] for name in names], nan_policy="propagate") for one in values]
+    return dict(zip(names, np.mean(ranks, axis=0).tolist(), strict=True))
