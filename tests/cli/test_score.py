@@ -16,12 +16,12 @@ from diffident.storage.features import save_features
 from diffident.storage.label_features import write_label_features
 
 
-def save(path, seed=0, order=None, names=None):
+def save(path, seed=0, order=None, names=None, encoder="encoder"):
     """A feature store of 120 samples of 4 classes."""
     values, labels = make_data(seed=seed, dtype=torch.float32)
     ids = np.array([f"s{row}" for row in range(120)], dtype=object)
     order = np.arange(120) if order is None else order
-    save_features(Features(ids[order], values[order], labels[order], names, f"encoder-{seed}"), path)
+    save_features(Features(ids[order], values[order], labels[order], names, f"{encoder}-{seed}"), path)
     return str(path)
 
 
@@ -86,6 +86,21 @@ def test_zero_shot_with_the_text_tower_of_an_encoder(tmp_path, out, monkeypatch)
     spec = "open_clip:ViT-B-32/tag"
     assert main(["score", features, "--out", out, "--method", "zero-shot", "--label-features", spec]) == 0
     assert seen == [(spec, ("a", "b", "c", "d"))]
+    assert main(["score", features, "--out", out, "--method", "zero-shot"]) == 2  # `encoder-0` has no text tower
+
+
+def test_zero_shot_with_the_text_tower_of_the_features_own_encoder(tmp_path, out, monkeypatch):
+    features = save(tmp_path / "named", names=("a", "b", "c", "d"), encoder="open_clip:ViT-B-32/tag")
+    seen = []
+
+    def encode(spec, names):
+        seen.append(spec)
+        return torch.eye(4, 6)
+
+    monkeypatch.setattr("diffident.encoders.label_text.encode_label_names", encode)
+    for _ in range(2):  # the second time they are there
+        assert main(["score", features, "--out", out, "--method", "zero-shot"]) == 0
+    assert seen == ["open_clip:ViT-B-32/tag-0"]
 
 
 def test_training_dynamics_of_a_run(tmp_path, out, capsys):

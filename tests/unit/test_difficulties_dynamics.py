@@ -9,7 +9,7 @@ from tests import oracles_difficulty as oracle
 from diffident.difficulties import open_method
 from diffident.difficulties.training_dynamics import TrainingDynamics, measure_epoch
 from diffident.errors import IdMismatchError, InputError
-from diffident.storage.dynamics import DYNAMICS, is_dynamics, read_dynamics, write_epoch
+from diffident.storage.dynamics import DYNAMICS, read_dynamics, write_epoch
 
 IDS = np.array(["a", "b", "c"], dtype=object)
 LABELS = np.array([0, 1, 2])
@@ -91,9 +91,6 @@ def test_the_file_has_the_columns_that_it_should(folder):
         False,
         True,
     ]
-    assert is_dynamics(folder)
-    assert is_dynamics(folder / DYNAMICS)
-    assert not is_dynamics(folder.parent)
 
 
 def test_one_file_of_all_epochs_reads_the_same(folder, tmp_path):

@@ -56,7 +56,8 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         "--label-features",
         metavar="FILE|ENC",
         help="of zero-shot: .npz or .safetensors with label_features [K, d], or open_clip:ARCH/TAG or "
-        "transformers:NAME to encode the class names (default: label_features.safetensors in FEATURES)",
+        "transformers:NAME to encode the class names (default: label_features.safetensors in FEATURES, made by their "
+        "encoder where it has a text tower)",
     )
     group.add_argument(
         "--set",
@@ -212,11 +213,15 @@ def score_run(paths: list[str], *, label_column: str | None = None, **options: A
 
 
 def _label_features(source, given: str | None):
+    """Text features that were named, or lie with the features; else from the features' own encoder, kept with them."""
     from diffident.encoders.label_text import FAMILIES, encode_label_names
-    from diffident.storage.label_features import read_label_features
+    from diffident.storage.label_features import LABEL_FEATURES, read_label_features, write_label_features
 
     if given is not None and given.startswith(FAMILIES):
         return encode_label_names(given, source.label_names or ())
+    is_missing = source.path.is_dir() and not (source.path / LABEL_FEATURES).exists()
+    if given is None and is_missing and source.encoder.startswith(FAMILIES):
+        write_label_features(encode_label_names(source.encoder, source.label_names or ()), source.path)
     return read_label_features(source.path if given is None else given)
 
 

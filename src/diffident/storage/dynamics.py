@@ -72,12 +72,6 @@ def _epoch_file(epoch: int) -> str:
     return f"epoch-{epoch:05d}.parquet"
 
 
-def is_dynamics(path: str | Path) -> bool:
-    """Whether this is a run with training dynamics, or the dynamics themselves."""
-    path = Path(path)
-    return (path / DYNAMICS).exists() or (path.name == DYNAMICS and path.exists())
-
-
 def read_dynamics(path: str | Path) -> TrainingDynamics:
     """Training dynamics of a run, from its folder or from `dynamics.parquet` itself.
 
