@@ -1,7 +1,11 @@
+import json
 import math
+import re
 
+import numpy as np
 import pytest
 
+from diffident.cli import main
 from diffident.cli.compare import print_comparison, verdict
 from diffident.comparison import ComparisonRow, Spread, compare
 from diffident.records import Estimate, Evaluation
@@ -46,3 +50,76 @@ def test_no_common_seed_prints_no_nan(capsys):
     printed = capsys.readouterr().out
     assert "nan" not in printed
     assert "new against old: no common seed" in printed
+
+
+def write_files(folder, **scales):
+    """The same samples predicted more and less surely; labels follow the plain logits."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(400, 3)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([generator.choice(3, p=row) for row in shares])
+    for name, scale in scales.items():
+        np.savez(folder / f"{name}.npz", logits=logits * scale, labels=labels)
+
+
+def test_files_are_compared_in_words(tmp_path, capsys):
+    write_files(tmp_path, plain=1.0, sharp=3.0)
+    assert main(["compare", str(tmp_path / "plain.npz"), f"sure={tmp_path / 'sharp.npz'}", "--resamples", "100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("sure against plain, 400 samples, one seed, which says nothing of others:")
+    assert len(lines) == start + 7
+    assert lines[start + 1] == (
+        "  accuracy is the same (0.0000 to 0.0000); p = 1 after Holm over 6 metrics: not told from chance."
+    )
+    assert re.fullmatch(
+        r"  NLL is higher by 0\.\d{4} \(0\.\d{4} to 0\.\d{4}\); p = 0\.059 after Holm over 6 metrics: not .*",
+        lines[start + 2],
+    )
+
+
+def test_files_of_one_name_are_seeds_and_metrics_are_chosen(tmp_path, capsys):
+    write_files(tmp_path, a=1.0, b=1.01, c=3.0, d=3.1)
+    sources = [f"old={tmp_path / 'a.npz'}", f"old={tmp_path / 'b.npz'}", f"new={tmp_path / 'c.npz'}"]
+    sources += [f"new={tmp_path / 'd.npz'}", "--baseline", "old", "--metrics", "nll", "ks_error"]
+    assert main(["compare", *sources, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [row["num_seeds"] for row in content["rows"]] == [2, 2]
+    differences = content["paired"]["differences"]
+    assert [(one["name"], one["metric"], one["num_seeds"]) for one in differences] == [
+        ("new", "nll", 2),
+        ("new", "ks_error", 2),
+    ]
+    assert differences[0]["real"]
+    assert differences[0]["adjusted_p"] == pytest.approx(2 * differences[0]["p_value"])
+    assert content["paired"]["means"]["new"]["nll"]["low"] < content["paired"]["means"]["new"]["nll"]["value"]
+
+
+def test_several_data_sets_give_mean_ranks(tmp_path, capsys):
+    write_files(tmp_path, a=1.0, b=3.0)
+    a, b = tmp_path / "a.npz", tmp_path / "b.npz"
+    sources = [f"x/plain={a}", f"x/sharp={b}", f"y/plain={b}", f"y/sharp={a}", f"z/plain={a}", f"z/sharp={b}"]
+    assert main(["compare", *sources, "--baseline", "plain", "--resamples", "20", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert list(content["datasets"]) == ["x", "y", "z"]
+    assert content["mean_ranks"]["nll"] == {"plain": pytest.approx(4 / 3), "sharp": pytest.approx(5 / 3)}
+    assert content["mean_ranks"]["accuracy"] == {"plain": 1.5, "sharp": 1.5}
+    assert main(["compare", *sources, "--resamples", "20"]) == 0
+    assert "mean rank over 3 data sets, 1 is best" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (["x/a=a.npz", "b.npz"], "`SOURCE` must name its data set where others do; got b.npz"),
+        (["x/=a.npz"], "`SOURCE` must be PATH, NAME=PATH or DATASET/NAME=PATH; got `x/=a.npz`"),
+        (["a=a.npz", "a=other.npz"], "`evaluations` must be of one test set"),
+        (["a.npz", "b.npz", "--metrics", "classwise_ece"], "`metrics` must be among those that can be paired"),
+        (["a.npz", "b.npz", "--resamples", "0"], "`num_resamples` must be at least 1"),
+    ],
+)
+def test_wrong_sources(sources, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, a=1.0, b=3.0)
+    np.savez("other.npz", logits=np.zeros((2, 3)), labels=np.zeros(2, dtype=int))
+    assert main(["compare", *sources]) == 2
+    assert message in capsys.readouterr().err

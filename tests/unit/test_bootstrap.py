@@ -3,8 +3,16 @@ import math
 import pytest
 import torch
 
-from diffident.bootstrap import bootstrap, percentile_interval, resampling_counts
+from diffident.bootstrap import (
+    Deviations,
+    bootstrap,
+    estimate_of,
+    join_draws,
+    percentile_interval,
+    resampling_counts,
+)
 from diffident.errors import InputError
+from diffident.records import Estimate
 
 
 def generator(seed=0):
@@ -27,11 +35,27 @@ def test_chunks_bound_the_memory_and_change_nothing():
 
 def test_interval_of_a_mean_is_the_normal_one():
     terms = torch.randn(2000, generator=generator(), dtype=torch.float64)
-    estimate = bootstrap(lambda c: {"mean": c @ terms / 2000}, [2000], num_resamples=2000, generator=generator(1))[
-        "mean"
-    ]
-    assert estimate.value == pytest.approx(terms.mean().item())
-    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * terms.std().item() / 2000**0.5, rel=0.08)
+    value = terms.mean().item()
+    found = bootstrap(
+        {"m": value}, lambda c: {"m": c @ terms / 2000}, [2000], num_resamples=2000, generator=generator(1)
+    )
+    assert (found["m"].high - found["m"].low) / 2 == pytest.approx(1.96 * terms.std().item() / 2000**0.5, rel=0.08)
+
+
+def test_deviations_are_subtracted_cut_and_hold_the_value():
+    deviations = Deviations(torch.tensor([0.1, 0.3]), torch.tensor([-0.2, 0.1]))
+    assert estimate_of(0.5, deviations, level=1.0) == Estimate(0.5, pytest.approx(0.2), pytest.approx(0.7))
+    assert estimate_of(0.25, deviations, level=1.0).low == 0
+    assert estimate_of(0.95, deviations, level=1.0).high == 1
+    assert estimate_of(0.5, torch.tensor([0.6, 0.7])) == Estimate(0.5, 0.5, pytest.approx(0.6975))
+    assert math.isnan(estimate_of(math.nan, deviations).low)
+
+
+def test_draws_of_chunks_are_joined():
+    first, second = Deviations(torch.zeros(2), torch.ones(2), ceiling=2.0), Deviations(torch.ones(1), torch.zeros(1))
+    joined = join_draws([first, second])
+    assert (joined.fall.tolist(), joined.rise.tolist(), joined.ceiling) == ([0, 0, 1], [1, 1, 0], 2.0)
+    assert join_draws([torch.zeros(1), torch.ones(1)]).tolist() == [0, 1]
 
 
 def test_percentiles_leave_out_undefined_resamples():
@@ -40,7 +64,7 @@ def test_percentiles_leave_out_undefined_resamples():
 
 
 def test_no_resamples_no_interval():
-    estimate = bootstrap(lambda c: {"n": c.sum(1)}, [4], num_resamples=0, generator=generator())["n"]
+    estimate = bootstrap({"n": 4.0}, lambda c: {"n": c.sum(1)}, [4], num_resamples=0, generator=generator())["n"]
     assert estimate.value == 4
     assert math.isnan(estimate.low)
     assert math.isnan(estimate.high)

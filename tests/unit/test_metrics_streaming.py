@@ -54,7 +54,7 @@ def test_wrong_input():
     accumulator = MetricAccumulator()
     with pytest.raises(InputError, match="`compute` must follow at least one sample"):
         accumulator.compute()
-    with pytest.raises(InputError, match="`update` must get `labels` and either .*; got `logits`"):
+    with pytest.raises(InputError, match=r"`update` must get `labels` and either .*; got `logits`"):
         accumulator.update(torch.zeros(1, 2))
     accumulator.update(torch.zeros(1, 2), torch.tensor([0]))
     with pytest.raises(ShapeError, match="`logits` must have 2 columns like those before; got 3"):

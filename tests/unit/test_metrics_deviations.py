@@ -1,0 +1,96 @@
+"""Intervals of calibration errors: they hold the value and the truth, which percentiles do not."""
+
+import pytest
+import torch
+
+from diffident.bootstrap import bootstrap, percentile_interval, resampling_blocks, resampling_counts
+from diffident.evaluation import evaluate
+from diffident.metrics.calibration import ece
+from diffident.metrics.classwise import classwise_ece
+from diffident.metrics.deviations import calibration_deviations
+from diffident.metrics.suite import CALIBRATION, DrawnCalibration, prepare_calibration
+
+GAP = 0.05
+NUM_TRIALS = 60
+
+
+def trial(seed, gap, n=2000):
+    """Confidences in the upper bins, of which a share below by `gap` is right: the error is `gap` by any measure."""
+    generator = torch.Generator().manual_seed(1000 + seed)  # not the resamples' stream
+    confidence = 0.6 + 0.4 * torch.rand(n, generator=generator, dtype=torch.float64)
+    return confidence, torch.rand(n, generator=generator, dtype=torch.float64) > confidence - gap
+
+
+def intervals(confidence, errors, seed):
+    suite = prepare_calibration(confidence, errors)
+    values = {name: metric(DrawnCalibration(suite, None)).item() for name, metric in CALIBRATION.items()}
+    deviations = calibration_deviations(suite, values)
+    return bootstrap(
+        values,
+        lambda counts: deviations(DrawnCalibration(suite, counts)),
+        [len(errors)],
+        num_resamples=100,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+@pytest.mark.parametrize("gap", [0.0, GAP])
+def test_intervals_cover_the_truth(gap):
+    names = ("ece", "ece_equal_mass", "ece_debiased", "ks_error") + (() if gap else ("ece_smooth",))
+    hits = dict.fromkeys(names, 0)
+    percentile_hits = 0
+    for seed in range(NUM_TRIALS):
+        confidence, errors = trial(seed, gap)
+        found = intervals(confidence, errors, seed)
+        for name in CALIBRATION:
+            assert found[name].low <= found[name].value <= found[name].high, name
+        for name in names:
+            hits[name] += found[name].low <= gap <= found[name].high
+        counts = next(resampling_counts([2000], 100, torch.Generator().manual_seed(seed)))
+        low, high = percentile_interval(ece(confidence, errors, counts=counts))
+        percentile_hits += low <= gap <= high
+    assert min(hits.values()) >= 0.95 * NUM_TRIALS - 5, hits  # three standard errors
+    if gap == 0:
+        assert percentile_hits == 0  # what is mended
+
+
+def test_classwise_intervals_cover_the_truth():
+    hits = 0
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(1000 + seed)
+        logits = torch.randn(300, 4, generator=generator, dtype=torch.float64) * 2
+        labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+        metrics = evaluate(logits, labels, num_resamples=100, seed=seed).metrics
+        for name in ("classwise_ece", "brier_reliability", "brier_resolution", "brier_uncertainty"):
+            assert metrics[name].low <= metrics[name].value <= metrics[name].high
+        hits += metrics["classwise_ece"].low == 0  # the truth
+        assert metrics["brier_reliability"].low < 0.005  # close to it: p is not constant within a bin
+    assert hits >= 25
+
+
+def test_a_clear_error_has_the_normal_interval():
+    confidence = torch.full((1000,), 0.95, dtype=torch.float64)
+    errors = torch.arange(1000) < 300
+    found = intervals(confidence, errors, 0)["ece"]
+    half = 1.96 * (0.7 * 0.3 / 1000) ** 0.5
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((half, half), rel=0.25)
+
+
+def test_blocks_of_counts_are_multinomial_together():
+    blocks = list(resampling_blocks([3, 5, 2], 4000, torch.Generator().manual_seed(0)))
+    assert [block.shape for block in blocks] == [(4000, 3), (4000, 5), (4000, 2)]
+    counts = torch.cat(blocks, dim=1)
+    assert (counts.sum(dim=1) == 10).all()
+    assert counts.mean(dim=0) == pytest.approx(torch.ones(10).numpy(), abs=0.08)
+    assert counts.var(dim=0) == pytest.approx(torch.full((10,), 0.9).numpy(), abs=0.15)
+
+
+def test_classwise_counts_are_copies():
+    generator = torch.Generator().manual_seed(0)
+    probs, labels = torch.rand(30, 3, generator=generator).softmax(1), torch.randint(3, (30,), generator=generator)
+    counts = next(resampling_counts([30], 4, generator))
+    for row, drawn in enumerate(counts):
+        rows = torch.arange(30).repeat_interleave(drawn.long())
+        assert classwise_ece(probs, labels, counts=counts)[row].item() == pytest.approx(
+            classwise_ece(probs[rows], labels[rows]).item()
+        )
