@@ -1,6 +1,7 @@
-"""The hardest and the probably mislabelled samples of a data set."""
+"""The hardest and the probably mislabelled samples of a data set, and the folder that `diffident audit` makes."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,31 @@ import torch
 
 from diffident.difficulties import posterior
 from diffident.difficulties.protocol import Blocks
+from diffident.errors import InputError
+from diffident.files import first_line, read_parquet
 from diffident.label_noise import estimate_wrong_share, probability_wrong
-from diffident.records import DifficultyTable, Suspects
-from diffident.storage.atomic import atomic_path
+from diffident.records import DifficultyTable, Estimate, Suspects, positions_of
+from diffident.storage.atomic import atomic_path, write_text
+from diffident.storage.difficulty_table import read_difficulty_table
+
+DIFFICULTY = "difficulty.parquet"
+SUMMARY = "audit.json"
+_HOW = "Make it with: diffident audit."
+
+
+@dataclass(frozen=True)
+class AuditSource:
+    """Where an audit's samples and features are, so that a later command can show them.
+
+    Attributes:
+        data: DATA as `open_dataset` takes it, or None; a path is absolute.
+        columns: Options of `open_dataset` that were given: label_column, text_column, image_column, id_column.
+        features: Folder or file of the features, absolute, or None.
+    """
+
+    data: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    features: str | None = None
 
 
 def audit(table: DifficultyTable, blocks: Blocks | None = None) -> Suspects:
@@ -88,3 +111,59 @@ def write_audit_table(table: pa.Table, folder: Path, stem: str) -> None:
         pq.write_table(table, temporary)
     with atomic_path(folder / f"{stem}.csv") as temporary:
         pa_csv.write_csv(table, temporary)
+
+
+def write_audit_summary(suspects: Suspects, source: AuditSource, folder: Path) -> None:
+    """Write `audit.json`: where samples and features are, and how many labels are estimated to be wrong."""
+    share = None if suspects.wrong_share is None else asdict(suspects.wrong_share)
+    content = {"source": asdict(source), "wrong_share": share}
+    write_text(folder / SUMMARY, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def open_audit(path: str | Path) -> tuple[Suspects, AuditSource]:
+    """What `diffident audit` found, from its folder.
+
+    Returns:
+        The suspects, their probabilities NaN for rows of which `suspects.parquet` says nothing; and the source, empty
+        for a folder without `audit.json`. Features in the folder itself win over a path that has moved.
+
+    Raises:
+        InputError: no `difficulty.parquet`, or a damaged file; ids of `suspects.parquet` that it does not have.
+    """
+    folder = Path(path)
+    if not (folder / DIFFICULTY).is_file():
+        raise InputError(f"`AUDIT` must be a folder of `diffident audit`; {folder} has no {DIFFICULTY}. {_HOW}")
+    suspects = audit(read_difficulty_table(folder / DIFFICULTY))
+    source, share = _read_summary(folder / SUMMARY)
+    if (folder / "features").is_dir():
+        source = replace(source, features=str(folder / "features"))
+    probability = _read_probability(folder / "suspects.parquet", suspects.table.ids)
+    return replace(suspects, probability_wrong=probability, wrong_share=share), source
+
+
+def _read_summary(path: Path) -> tuple[AuditSource, Estimate | None]:
+    if not path.is_file():
+        return AuditSource(), None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        share = content["wrong_share"]
+        source = AuditSource(**content["source"])
+        return source, None if share is None else Estimate(**{key: float(value) for key, value in share.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"`AUDIT` must have a whole {SUMMARY}; {path}: {first_line(error)}. {_HOW}") from None
+
+
+def _read_probability(path: Path, ids: np.ndarray) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    table = read_parquet(path, "suspects", _HOW)
+    if not {"id", "probability_wrong"} <= set(table.column_names):
+        return None
+    probability = np.full(len(ids), np.nan)
+    found = np.array(table["id"].to_pylist(), dtype=object)
+    rows = positions_of(ids, found, what=str(path), where=str(path.with_name(DIFFICULTY)))
+    try:
+        probability[rows] = table["probability_wrong"].to_numpy().astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"`probability_wrong` must hold numbers; {path}: {first_line(error)}. {_HOW}") from None
+    return probability

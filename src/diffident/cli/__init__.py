@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a classifier, with or without difficulty",
     "predict": "logits of a trained classifier for a data set",
     "evaluate": "accuracy, calibration, selective classification and out-of-distribution detection, with intervals",
+    "report": "one self-contained page of runs, evaluations and audits, and figures and tables for papers",
     "compare": "runs side by side: mean and standard deviation over seeds",
 }
 

@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score, write the tables and draw the sheets."""
-    from diffident.auditing import audit
+    from diffident.auditing import audit, write_audit_summary
     from diffident.integrations import write_formats
 
     if arguments.top < 1:
@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     write(table, str(out / "difficulty.parquet"))
     suspects = audit(table, source.blocks)
     files = write_audit(suspects, dataset, out, arguments.top)
+    write_audit_summary(suspects, _origin(arguments, source, dataset), out)
     files += write_formats(arguments.export, suspects, dataset, out)
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
@@ -89,6 +90,28 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     with progress_bar("extract") as progress:
         source = extract(dataset, encoder, out=out / "features", progress=progress, **reading_options(arguments))
     return source, dataset
+
+
+def _origin(arguments: argparse.Namespace, source, dataset):
+    """Where the report will find the samples and their features again."""
+    from diffident.auditing import AuditSource
+
+    options = data_options(arguments)
+    if dataset is not None and arguments.samples:
+        options["label_column"] = None
+    columns = {name: value for name, value in options.items() if value is not None}
+    data = None if dataset is None else absolute_data(arguments.samples or arguments.data)
+    return AuditSource(data, columns, str(Path(source.path).resolve()))
+
+
+def absolute_data(spec: str) -> str:
+    """DATA with its path, if it is one, made absolute."""
+    folder, _, split = spec.rpartition(":")
+    if spec.partition(":")[0] in ("hf", "torchvision", "digits"):
+        return spec
+    if not Path(spec).exists() and folder and Path(folder).is_dir():
+        return f"{Path(folder).resolve()}:{split}"
+    return str(Path(spec).resolve())
 
 
 def write_audit(suspects, dataset, out: Path, top: int) -> list[str]:

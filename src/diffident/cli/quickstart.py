@@ -58,9 +58,18 @@ def run(arguments: argparse.Namespace) -> None:
     runs = _train(train_set, test_set, table, out, arguments.seeds)
     comparison = compare_runs(runs, "cross-entropy")
     _draw(out, arguments.seeds)
+    page = _write_page(out, runs)
     seconds = time.monotonic() - started
     if arguments.json:
-        print_json({"out": str(out), "seconds": round(seconds, 1), **found, **comparison_to_dict(comparison)})
+        print_json(
+            {
+                "out": str(out),
+                "report": str(page),
+                "seconds": round(seconds, 1),
+                **found,
+                **comparison_to_dict(comparison),
+            }
+        )
         return
     print_comparison(comparison)
     print(verdict(compare_runs(runs, _CONTROL).rows[-1], _CONTROL))
@@ -72,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"Trained on {len(train_set)} digits, tested on {len(test_set)}, {arguments.seeds} seeds each; {seconds:.0f} s."
     )
     log(f"Pictures in {out}: {', '.join(name for name in files if name.endswith('.png'))}, reliability.png.")
+    log(f"The report is {page}: open it in a browser.")
 
 
 def _fresh_folder(out: Path) -> Path:
@@ -133,10 +143,25 @@ def _score(train_set, out: Path):
 
 
 def _show_hardest(table, train_set, out: Path) -> list[str]:
-    from diffident.auditing import audit
+    from diffident.auditing import AuditSource, audit, write_audit_summary
     from diffident.cli.audit import write_audit
+    from diffident.storage.features import open_features
 
-    return write_audit(audit(table), train_set, out, top=30)
+    suspects = audit(table, open_features(out / "features").blocks)
+    write_audit_summary(suspects, AuditSource(data="digits:train"), out)
+    return write_audit(suspects, train_set, out, top=30)
+
+
+def _write_page(out: Path, runs: list[Path]) -> Path:
+    """What `diffident report` makes of the folder and its runs."""
+    from diffident.cli import build_parser
+    from diffident.cli.report import gather
+    from diffident.report.page import write_page
+
+    page = out / "report.html"
+    given = ["report", str(out), *map(str, runs), "--out", str(page), "--title", "diffident quickstart: digits"]
+    write_page(gather(build_parser("report").parse_args(given)), page)
+    return page.resolve()
 
 
 def _train(train_set, test_set, table, out: Path, num_seeds: int) -> list[Path]:
@@ -172,15 +197,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def _draw(out: Path, num_seeds: int) -> None:
-    import torch
-
-    from diffident.report.figures import reliability_and_risk_figure, save_figure
+    from diffident.report.figures import draw_charts, save_figure
+    from diffident.report.prediction_charts import reliability_chart, risk_coverage_chart, stack_predictions
     from diffident.storage.predictions import read_predictions
 
-    stacked = {}
+    methods = []
     for loss in LOSSES:
         files = [out / "runs" / f"{loss}-{seed}" / "predictions" / "test.parquet" for seed in range(num_seeds)]
-        predictions = [read_predictions(file) for file in files]
-        labels = [one.labels for one in predictions if one.labels is not None]
-        stacked[loss] = (torch.cat([one.logits for one in predictions]), torch.cat(labels))
-    save_figure(reliability_and_risk_figure(stacked), out / "reliability.png")
+        methods.append(stack_predictions(loss, [read_predictions(file) for file in files], []))
+    save_figure(draw_charts([reliability_chart(methods), risk_coverage_chart(methods)]), out / "reliability", ["png"])

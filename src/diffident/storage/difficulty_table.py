@@ -70,7 +70,7 @@ def _column(values: pa.ChunkedArray, name: str, kind: pa.DataType, path: str | P
     if cast.null_count:
         row = int(cast.is_null().to_numpy().argmax())
         raise InputError(f"`{name}` must be there in every row; got null at row {row} of {path}. {_HOW}")
-    return np.array(cast.to_pylist(), dtype=object) if kind == pa.string() else cast.to_numpy()
+    return np.array(cast.to_pylist(), dtype=object) if kind == pa.string() else cast.to_numpy().copy()
 
 
 def _note(table: pa.Table, path: str | Path) -> tuple[dict, tuple[str, ...] | None]:

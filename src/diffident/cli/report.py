@@ -1,0 +1,155 @@
+"""`diffident report`: one page of everything, and the figures and tables for papers."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from diffident.cli.common import add_data_options, data_options, log, print_json, progress_bar
+from diffident.errors import InputError
+
+EXAMPLE = "diffident report audit/ runs/* --out report.html"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_inputs(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the page to write, an .html file")
+    parser.add_argument(
+        "--figures", metavar="DIR", help="also write every plot as PNG, SVG and PDF, every table as .md and .tex"
+    )
+    parser.add_argument("--rows", type=int, default=50_000, metavar="N", help="samples listed at most (default: 50000)")
+    parser.add_argument("--thumbnails", type=int, default=6_000, metavar="N", help="thumbnails at most (default: 6000)")
+    parser.add_argument("--megabytes", type=float, default=15.0, metavar="N", help="size to keep to (default: 15)")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is reported on; `serve` takes the same."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="RUN|EVALUATION|AUDIT",
+        help="a run, evaluation.json, predictions (.parquet, .npz), an audit's folder; files also as NAME=FILE",
+    )
+    parser.add_argument("--data", metavar="DATA", help="samples to show (default: what the audit was made from)")
+    parser.add_argument("--features", metavar="FEATURES", help="for neighbours (default: what the audit was made from)")
+    parser.add_argument(
+        "--ood", nargs="+", action="extend", default=[], metavar="NAME=FILE", help="out-of-distribution predictions"
+    )
+    parser.add_argument(
+        "--corrupted",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KIND-SEVERITY=FILE",
+        help="predictions or evaluations of corrupted test data, for example fog-3=fog3.parquet",
+    )
+    parser.add_argument("--baseline", metavar="NAME", help="what to compare with (default: cross-entropy if there)")
+    parser.add_argument("--title", metavar="TEXT", help="of the page")
+    parser.add_argument("--resamples", type=int, default=500, metavar="N", help="bootstrap resamples (default: 500)")
+    add_data_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Gather, write the page, and the figures where asked."""
+    from diffident.report.page import write_page
+
+    out = Path(arguments.out)
+    if out.is_dir():
+        raise InputError(f"`--out` must be a file; got the folder {out}. For example: --out {out / 'report.html'}.")
+    with progress_bar("thumbnails") as progress:
+        report = gather(arguments, progress)
+    size = write_page(report, out)
+    files = []
+    if arguments.figures:
+        from diffident.report.figures import write_figures
+
+        files = write_figures(report, Path(arguments.figures))
+    if arguments.json:
+        print_json({"out": str(out), "bytes": size, "figures": files, "notes": list(report.notes)})
+        return
+    for note in report.notes:
+        log(note)
+    if files:
+        log(f"Figures and tables in {arguments.figures}: {len(files)} files.")
+    log(f"The report is in {out} ({size / 1e6:.1f} MB): open it in a browser.")
+
+
+def gather(arguments: argparse.Namespace, progress: Any = None):
+    """The `Report` that the arguments ask for."""
+    from diffident.cli.compare import names_of_runs
+    from diffident.report import building, inputs
+    from diffident.report.evaluation_charts import corruption_charts, evaluation_charts
+    from diffident.storage.predictions import read_predictions
+
+    sources = inputs.sort_inputs(arguments.inputs)
+    limits = building.Limits(
+        **{
+            key: value
+            for key in ("rows", "thumbnails", "megabytes")
+            if (value := getattr(arguments, key, None)) is not None
+        }
+    )
+    outside = {name: read_predictions(file) for name, file in _named(arguments.ood, "--ood").items()}
+    corrupted = _named(arguments.corrupted, "--corrupted")
+    audit, notes = None, []
+    if sources.audit is not None:
+        audit, notes = inputs.read_audit(
+            sources.audit, data=arguments.data, features=arguments.features, options=data_options(arguments)
+        )
+    names = names_of_runs(list(sources.runs))
+    evaluations = inputs.read_evaluations(sources, names, outside, arguments.resamples)
+    sentences, tables = verdict_of(evaluations, arguments.baseline)
+    charts = evaluation_charts(evaluations)
+    charts += corruption_charts(inputs.read_corrupted(corrupted, arguments.resamples))
+    report = building.build_report(
+        title=arguments.title or _title(sources),
+        audit=audit,
+        methods=inputs.read_methods(sources, names, outside),
+        logs=inputs.read_logs(sources.runs, names),
+        sentences=sentences,
+        tables=tables,
+        charts=charts,
+        facts=[("runs", str(len(sources.runs)))] if sources.runs else [],
+        limits=limits,
+        progress=progress,
+    )
+    return replace(report, notes=(*notes, *report.notes))
+
+
+def verdict_of(evaluations: list, baseline: str | None) -> tuple[list[str], list]:
+    """The comparison in words and as tables: of several methods, differences; of a few, every metric too."""
+    from diffident.cli.compare import verdict
+    from diffident.comparison import compare
+    from diffident.report.evaluation_charts import comparison_table, evaluation_table
+
+    if not evaluations:
+        if baseline is not None:
+            raise InputError(f"`--baseline` must be one of the methods; got {baseline!r} and no runs. Leave it out.")
+        return [], []
+    names = list(dict.fromkeys(name for name, _, _ in evaluations))
+    if baseline is None and "cross-entropy" in names and len(names) > 1:
+        baseline = "cross-entropy"
+    comparison = compare(evaluations, baseline)
+    sentences = [verdict(row, str(baseline)) for row in comparison.rows if row.differences]
+    tables = [comparison_table(comparison)] if len(evaluations) > 1 else []
+    if len(evaluations) <= 3:
+        tables += [evaluation_table(name, evaluation) for name, _, evaluation in evaluations]
+    return sentences, tables
+
+
+def _named(texts: list[str], option: str) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for text in texts:
+        name, separator, file = text.partition("=")
+        if not (separator and name and file) or name in named:
+            raise InputError(f"`{option}` must be NAME=FILE with a name of its own; got `{text}`. Give each a name.")
+        named[name] = file
+    return named
+
+
+def _title(sources) -> str:
+    if sources.audit is not None:
+        return f"diffident: {sources.audit.resolve().name}"
+    folders = {run.path.resolve().parent.name for run in sources.runs}
+    return f"diffident: {folders.pop()}" if len(folders) == 1 else "diffident report"

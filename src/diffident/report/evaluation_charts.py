@@ -1,0 +1,146 @@
+"""Plots and tables of evaluations: metrics by decile of difficulty, by class, by corruption, and the comparison."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from diffident.comparison import Comparison, Spread
+from diffident.records import Estimate, Evaluation
+from diffident.report.charts import Chart, Line, LineChart, Matrix, Table, cell, numbers, plain_name, slug
+
+# Metrics that are drawn against difficulty, where an evaluation has them.
+_BY_DIFFICULTY = ("accuracy", "nll", "ece", "aurc")
+_CORRUPTION = re.compile(r"(?P<kind>.+)[-/:](?P<severity>[1-9])")
+_SHOWN = ("accuracy", "nll", "brier", "ece", "classwise_ece", "aurc", "auroc_errors")
+
+
+def evaluation_charts(evaluations: Sequence[tuple[str, int, Evaluation]]) -> list[Chart]:
+    """Every metric by decile of difficulty, one line a method; heat maps of the corruptions of each method."""
+    methods = _by_method(evaluations)
+    charts: list[Chart] = []
+    for key in _BY_DIFFICULTY:
+        chart = difficulty_chart(methods, key)
+        if chart is not None:
+            charts.append(chart)
+    return charts
+
+
+def difficulty_chart(methods: Mapping[str, Sequence[Evaluation]], key: str) -> LineChart | None:
+    """A metric by group of difficulty: of one seed with its interval, of several their mean and their range."""
+    lines, places = [], 0
+    for name, seeds in methods.items():
+        groups = [evaluation.by_difficulty for evaluation in seeds if evaluation.by_difficulty]
+        if not groups or any(key not in group.metrics for one in groups for group in one):
+            continue
+        length = min(map(len, groups))
+        places = max(places, length)
+        columns = [[one[place].metrics[key] for one in groups] for place in range(length)]
+        lines.append(_spread_line(plain_name(name), columns, [groups[0][place].num_samples for place in range(length)]))
+    if not lines:
+        return None
+    return LineChart(
+        key=f"{key.replace('_', '-')}-by-difficulty",
+        title=f"{key} by difficulty",
+        note="Test samples in equal groups, easiest left; the range is a 95 % interval, or that of the seeds.",
+        x_label="difficulty",
+        y_label=key,
+        lines=tuple(lines),
+        categories=_deciles(places),
+    )
+
+
+def _deciles(count: int) -> tuple[str, ...]:
+    return tuple("easiest" if n == 0 else "hardest" if n == count - 1 else str(n + 1) for n in range(count))
+
+
+def _spread_line(name: str, columns: Sequence[Sequence[Estimate]], counts: Sequence[int]) -> Line:
+    values = [[estimate.value for estimate in column] for column in columns]
+    if len(columns[0]) == 1:
+        low, high = [column[0].low for column in columns], [column[0].high for column in columns]
+    else:
+        low, high = [min(column) for column in values], [max(column) for column in values]
+    means = [math.fsum(column) / len(column) for column in values]
+    return Line(name, numbers(range(len(columns))), numbers(means), numbers(low), numbers(high), numbers(counts))
+
+
+def _by_method(evaluations: Sequence[tuple[str, int, Evaluation]]) -> dict[str, list[Evaluation]]:
+    methods: dict[str, list[Evaluation]] = {}
+    for name, _, evaluation in evaluations:
+        methods.setdefault(name, []).append(evaluation)
+    return methods
+
+
+def corruption_charts(evaluations: Sequence[tuple[str, Evaluation]]) -> list[Matrix]:
+    """Accuracy and calibration error by corruption and severity.
+
+    Args:
+        evaluations: Those of corrupted test sets, named `KIND-SEVERITY`, as `fog-3`.
+    """
+    found = {}
+    for name, evaluation in evaluations:
+        match = _CORRUPTION.fullmatch(name)
+        if match:
+            found[match["kind"], int(match["severity"])] = evaluation
+    if not found:
+        return []
+    kinds = tuple(dict.fromkeys(kind for kind, _ in found))
+    severities = tuple(sorted({severity for _, severity in found}))
+    return [_corruption_chart(found, kinds, severities, key) for key in ("accuracy", "ece")]
+
+
+def _corruption_chart(
+    found: Mapping[tuple[str, int], Evaluation], kinds: tuple[str, ...], severities: tuple[int, ...], key: str
+) -> Matrix:
+    def value(kind: str, severity: int) -> float:
+        evaluation = found.get((kind, severity))
+        return math.nan if evaluation is None or key not in evaluation.metrics else evaluation.metrics[key].value
+
+    def size(kind: str, severity: int) -> float:
+        return float(found[kind, severity].num_samples) if (kind, severity) in found else math.nan
+
+    return Matrix(
+        key=f"{key}-by-corruption",
+        title=f"{key} by corruption",
+        note="Each corruption at each severity; 1 is the mildest.",
+        x_label="severity",
+        y_label="corruption",
+        rows=tuple(map(plain_name, kinds)),
+        columns=tuple(map(str, severities)),
+        values=tuple(numbers([value(kind, severity) for severity in severities]) for kind in kinds),
+        counts=tuple(numbers([size(kind, severity) for severity in severities]) for kind in kinds),
+        value_label=key,
+    )
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Every method's metrics, and under it the paired differences to the baseline."""
+    shown = [key for key in _SHOWN if key in comparison.metrics]
+    shown += [key for key in comparison.metrics if key.endswith("/auroc")]
+    rows = []
+    for row in comparison.rows:
+        rows.append((f"{row.name} ({row.num_seeds})", *(_spread_cell(row.metrics[key]) for key in shown)))
+        if row.differences:
+            differences = (_spread_cell(row.differences[key], sign="+") for key in shown)
+            rows.append((f"{row.name} minus {comparison.baseline}", *differences))
+    several = any(row.num_seeds > 1 for row in comparison.rows)
+    what = "Mean ± standard deviation over seeds; in brackets the number of seeds." if several else "One seed each."
+    return Table("comparison", "Methods", ("method", *shown), tuple(rows), what)
+
+
+def _spread_cell(spread: Spread, sign: str = "") -> str:
+    if spread.num_seeds == 0:
+        return "–"
+    mean = f"{spread.mean:{sign}.4f}"
+    return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"
+
+
+def evaluation_table(name: str, evaluation: Evaluation) -> Table:
+    """Every metric with its 95 % interval."""
+    estimates = dict(evaluation.metrics)
+    for outside, metrics in evaluation.ood.items():
+        estimates.update({f"{plain_name(outside)}: {key}": estimate for key, estimate in metrics.items()})
+    rows = tuple((key, cell(e.value), cell(e.low), cell(e.high)) for key, e in estimates.items())
+    note = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes; 95 % bootstrap intervals."
+    return Table(
+        f"metrics-{slug(name)}", f"Metrics: {plain_name(name)}", ("metric", "value", "low", "high"), rows, note
+    )

@@ -1,0 +1,236 @@
+"""What a report is made from, read from paths: runs, evaluations, predictions and audits."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffident.auditing import DIFFICULTY, AuditSource, open_audit
+from diffident.data import open_dataset
+from diffident.data.dataset import Dataset
+from diffident.errors import DiffidentError, InputError
+from diffident.evaluation import evaluate
+from diffident.records import Evaluation, Predictions
+from diffident.report.building import AuditInput
+from diffident.report.prediction_charts import Method, stack_predictions
+from diffident.storage.evaluation_file import read_evaluation
+from diffident.storage.features import FeatureSource, open_features
+from diffident.storage.predictions import read_predictions
+from diffident.storage.runs import RunFolder, open_run
+
+_TEST = "test"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The paths, sorted by what they are; each in the order in which they were given.
+
+    Attributes:
+        runs: Folders of `diffident train`.
+        evaluations: Name and `evaluation.json`.
+        predictions: Name and file of labelled predictions.
+        audit: Folder of `diffident audit`, or None.
+    """
+
+    runs: tuple[RunFolder, ...] = ()
+    evaluations: tuple[tuple[str, Path], ...] = ()
+    predictions: tuple[tuple[str, Path], ...] = ()
+    audit: Path | None = None
+
+
+def sort_inputs(paths: list[str]) -> Inputs:
+    """What each RUN|EVALUATION|AUDIT is; a file may be given as NAME=FILE.
+
+    Raises:
+        InputError: nothing, something that is none of them, two audits, or two of one name.
+    """
+    if not paths:
+        raise InputError("`INPUT` must be at least one run, evaluation or audit; got none. Name what to report on.")
+    runs: list[RunFolder] = []
+    evaluations: list[tuple[str, Path]] = []
+    predictions: list[tuple[str, Path]] = []
+    audits: list[Path] = []
+    for text in paths:
+        name, path = _named(text)
+        if (path / "config.toml").is_file():
+            runs.append(open_run(path))
+        elif path.is_dir() and (path / DIFFICULTY).is_file():
+            audits.append(path)
+        elif path.suffix == ".json" and path.is_file():
+            evaluations.append((name, path))
+        elif path.suffix in (".parquet", ".npz") and path.is_file():
+            predictions.append((name, path))
+        else:
+            raise _unknown(text, path)
+    if len(audits) > 1:
+        raise InputError(f"`AUDIT` must be one; got {audits[0]} and {audits[1]}. Make a page for each.")
+    names = [name for name, _ in (*evaluations, *predictions)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"`INPUT` must have a name of its own; got {twice!r} twice. Give one as NAME=FILE.")
+    return Inputs(tuple(runs), tuple(evaluations), tuple(predictions), audits[0] if audits else None)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """NAME=FILE, or a path, whose name is the file's, or the folder's for an `evaluation.json`."""
+    head, separator, tail = text.partition("=")
+    if separator and head and tail and not Path(text).exists():
+        return head, Path(tail)
+    path = Path(text)
+    return (path.resolve().parent.name if path.name == "evaluation.json" else path.stem), path
+
+
+def _unknown(text: str, path: Path) -> InputError:
+    if not path.exists():
+        return InputError(f"`INPUT` must be there; got {text}, which is not. Check the path.")
+    if path.is_dir() and (path / "runs").is_dir():
+        hint = f"For all its runs: {path / 'runs'}/*."
+    else:
+        hint = "Make one with diffident train, evaluate or audit."
+    what = f"a run, an evaluation.json, predictions (.parquet, .npz) or an audit ({DIFFICULTY} in a folder)"
+    return InputError(f"`INPUT` must be {what}; got {text}. {hint}")
+
+
+def read_evaluations(
+    inputs: Inputs, names: list[str], outside: dict[str, Predictions], num_resamples: int
+) -> list[tuple[str, int, Evaluation]]:
+    """Name, seed and evaluation of every input; those of predictions are computed here.
+
+    Args:
+        inputs: From `sort_inputs`.
+        names: Of the runs, in their order.
+        outside: Out-of-distribution predictions by name, for inputs that are predictions.
+        num_resamples: Of the bootstrap.
+    """
+    found = []
+    for run, name in zip(inputs.runs, names, strict=True):
+        if run.evaluation is not None:
+            found.append((name, run.settings.seed, read_evaluation(run.evaluation)))
+    found += [(name, 0, read_evaluation(path)) for name, path in inputs.evaluations]
+    ood = {name: predictions.logits for name, predictions in outside.items()}
+    for name, path in inputs.predictions:
+        predictions = _labelled(path)
+        assert predictions.labels is not None
+        evaluation = evaluate(predictions.logits, predictions.labels, ood=ood, num_resamples=num_resamples)
+        found.append((name, 0, evaluation))
+    return found
+
+
+def read_methods(inputs: Inputs, names: list[str], outside: dict[str, Predictions]) -> list[Method]:
+    """The predictions of every method; those of the runs of one name are put together.
+
+    In a run, predictions without labels beside `predictions/test.parquet` are out-of-distribution sets.
+    """
+    seeds: dict[str, list[tuple[Predictions, dict[str, Predictions]]]] = {}
+    for run, name in zip(inputs.runs, names, strict=True):
+        file = run.predictions(_TEST)
+        if file.is_file():
+            predictions = read_predictions(file)
+            if predictions.labels is not None:
+                seeds.setdefault(name, []).append((predictions, _outside_of(run)))
+    for name, path in inputs.predictions:
+        seeds.setdefault(name, []).append((_labelled(path), outside))
+    return [stack_predictions(name, *map(list, zip(*parts, strict=True))) for name, parts in seeds.items()]
+
+
+def _outside_of(run: RunFolder) -> dict[str, Predictions]:
+    found = {}
+    for file in sorted((run.path / "predictions").glob("*.parquet")):
+        if file.stem not in (_TEST, "train", "validation", "calibration"):
+            predictions = read_predictions(file)
+            if predictions.labels is None:
+                found[file.stem] = predictions
+    return found
+
+
+def _labelled(path: Path) -> Predictions:
+    predictions = read_predictions(path)
+    if predictions.labels is None:
+        raise InputError(
+            f"`INPUT` must have labels; got none at {path}. Give out-of-distribution predictions as --ood NAME=FILE."
+        )
+    return predictions
+
+
+def read_corrupted(named: dict[str, str], num_resamples: int) -> list[tuple[str, Evaluation]]:
+    """Evaluations of corrupted test sets by `KIND-SEVERITY`, from evaluations or predictions."""
+    found = []
+    for name, file in named.items():
+        if file.endswith(".json"):
+            found.append((name, read_evaluation(file)))
+            continue
+        predictions = _labelled(Path(file))
+        assert predictions.labels is not None
+        found.append((name, evaluate(predictions.logits, predictions.labels, num_resamples=num_resamples)))
+    return found
+
+
+def read_logs(runs: tuple[RunFolder, ...], names: list[str]) -> dict[str, list[list[dict[str, Any]]]]:
+    """The lines of every run's `metrics.jsonl`, by method and seed."""
+    logs: dict[str, list[list[dict[str, Any]]]] = {}
+    for run, name in zip(runs, names, strict=True):
+        if run.metrics.is_file():
+            logs.setdefault(name, []).append(_read_lines(run.metrics))
+    return logs
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            raise InputError(f"`metrics.jsonl` must hold JSON lines; got none at line {number} of {path}.") from None
+        if not isinstance(line, dict):
+            raise InputError(f"`metrics.jsonl` must hold objects; got another at line {number} of {path}.")
+        lines.append({key: value for key, value in line.items() if isinstance(value, int | float)})
+    return lines
+
+
+def read_audit(
+    path: Path, *, data: str | None, features: str | None, options: dict[str, Any]
+) -> tuple[AuditInput, list[str]]:
+    """An audit with its features and samples, where they are to be found.
+
+    Args:
+        path: The audit's folder.
+        data: DATA to show samples from; None for what the audit was made from.
+        features: Features to find neighbours by; None for what the audit was made from.
+        options: Columns, as `open_dataset` takes them; those not None win over the audit's.
+
+    Returns:
+        The audit, and what could not be found and why.
+    """
+    suspects, source = open_audit(path)
+    notes: list[str] = []
+    given = {key: value for key, value in options.items() if value is not None}
+    dataset = open_dataset(data, **given) if data is not None else _recorded_data(source, given, notes)
+    found = open_features(features) if features is not None else _recorded_features(source, notes)
+    if found is not None and list(found.ids) != list(suspects.table.ids):
+        message = f"{found.path} holds other samples than {path}"
+        if features is not None:
+            raise InputError(f"`--features` must be those of the audit; {message}. Leave it out.")
+        notes.append(f"Without neighbours and class map: {message}.")
+        found = None
+    return AuditInput(suspects, found, dataset), notes
+
+
+def _recorded_data(source: AuditSource, options: dict[str, Any], notes: list[str]) -> Dataset | None:
+    """The data set that the audit names; it may have moved since."""
+    if source.data is None:
+        return None
+    try:
+        return open_dataset(source.data, **{**source.columns, **options})
+    except DiffidentError as error:
+        notes.append(f"The data of the audit could not be opened: {' '.join(str(error).split())}")
+        return None
+
+
+def _recorded_features(source: AuditSource, notes: list[str]) -> FeatureSource | None:
+    if source.features is None:
+        return None
+    try:
+        return open_features(source.features)
+    except DiffidentError as error:
+        notes.append(f"The features of the audit could not be opened: {' '.join(str(error).split())}")
+        return None

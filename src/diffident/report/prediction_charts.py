@@ -1,0 +1,208 @@
+"""Plots of predictions and of training: every curve is what the metric of its name is computed from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from diffident.confidence import max_softmax
+from diffident.metrics.calibration import bin_edges, bin_of, ece, reliability_bins
+from diffident.metrics.selective import aurc, risk_coverage
+from diffident.records import Predictions
+from diffident.report.audit_charts import confusion
+from diffident.report.charts import Chart, Histogram, Line, LineChart, numbers, plain_name, plain_names
+
+# Points of a risk-coverage curve that are drawn: a step of 1/200 is below a pixel.
+_CURVE_POINTS = 200
+_NUM_BINS = 15
+_HISTOGRAM_BINS = 25
+
+
+@dataclass(frozen=True)
+class Method:
+    """The predictions of one method on one test set, those of several seeds one after the other.
+
+    Attributes:
+        name: The method's name.
+        logits: float (n, c).
+        labels: int64 (n,).
+        ood: Logits on out-of-distribution sets by name, float (m, c).
+        label_names: Name of each class, or None.
+    """
+
+    name: str
+    logits: Tensor
+    labels: Tensor
+    ood: dict[str, Tensor] = field(default_factory=dict)
+    label_names: tuple[str, ...] | None = None
+
+    @property
+    def errors(self) -> Tensor:
+        """Which predictions are wrong, bool (n,)."""
+        return self.logits.argmax(dim=1) != self.labels
+
+
+def stack_predictions(name: str, seeds: Sequence[Predictions], ood: Sequence[Mapping[str, Predictions]]) -> Method:
+    """The seeds of a method as one; out-of-distribution sets by name."""
+    outside: dict[str, list[Tensor]] = {}
+    for one in ood:
+        for key, predictions in one.items():
+            outside.setdefault(key, []).append(predictions.logits)
+    labels = [one.labels for one in seeds if one.labels is not None]
+    return Method(
+        name,
+        torch.cat([one.logits for one in seeds]),
+        torch.cat(labels),
+        {key: torch.cat(values) for key, values in outside.items()},
+        seeds[0].label_names,
+    )
+
+
+def prediction_charts(methods: Sequence[Method]) -> list[Chart]:
+    """Reliability and risk-coverage of all methods; confidence and confusion of each."""
+    if not methods:
+        return []
+    charts: list[Chart] = [reliability_chart(methods), risk_coverage_chart(methods)]
+    for number, method in enumerate(methods):
+        charts.append(confidence_histogram(method, number))
+    for number, method in enumerate(methods):
+        charts.append(confusion_matrix(method, number))
+    return charts
+
+
+def reliability_chart(methods: Sequence[Method]) -> LineChart:
+    """Accuracy against confidence in 15 bins, with Wilson's 95 % interval of each; the name carries the ECE."""
+    lines = []
+    for method in methods:
+        confidence, errors = max_softmax(method.logits), method.errors
+        bins = reliability_bins(confidence, errors, _NUM_BINS)
+        filled = bins.counts > 0
+        counts = bins.counts[filled].round().long().tolist()
+        right = (bins.accuracy[filled] * bins.counts[filled]).round().long().tolist()
+        pairs = zip(right, counts, strict=True)
+        intervals = [binomtest(hits, count).proportion_ci(method="wilson") for hits, count in pairs]
+        lines.append(
+            Line(
+                name=f"{plain_name(method.name)} (ECE {float(ece(confidence, errors, _NUM_BINS)):.3f})",
+                x=numbers(bins.mean_confidence[filled].numpy()),
+                y=numbers(bins.accuracy[filled].numpy()),
+                low=numbers([interval.low for interval in intervals]),
+                high=numbers([interval.high for interval in intervals]),
+                counts=numbers(counts),
+            )
+        )
+    return LineChart(
+        key="reliability",
+        title="Reliability",
+        note="On the dashed line, confidence is what it claims to be; below it, the classifier is too sure of itself.",
+        x_label="confidence",
+        y_label="accuracy",
+        lines=tuple(lines),
+        diagonal=True,
+    )
+
+
+def risk_coverage_chart(methods: Sequence[Method]) -> LineChart:
+    """The error rate among the surest share of the samples; the name carries the AURC."""
+    lines = []
+    for method in methods:
+        confidence, errors = max_softmax(method.logits), method.errors
+        coverage, risk = risk_coverage(confidence, errors)
+        count = len(coverage)
+        kept = np.unique(np.linspace(0, count - 1, min(count, _CURVE_POINTS)).round().astype(int))
+        name = f"{plain_name(method.name)} (AURC {float(aurc(confidence, errors)):.4f})"
+        lines.append(Line(name, numbers(coverage[kept].numpy()), numbers(risk[kept].numpy()), counts=numbers(kept + 1)))
+    return LineChart(
+        key="risk-coverage",
+        title="Risk against coverage",
+        note="Error rate where only the surest samples are answered: lower is better; it should rise to the right.",
+        x_label="coverage",
+        y_label="selective risk",
+        lines=tuple(lines),
+    )
+
+
+def confidence_histogram(method: Method, number: int) -> Histogram:
+    """Shares of right, wrong and out-of-distribution predictions by confidence."""
+    confidence, errors = max_softmax(method.logits), method.errors
+    groups = {"right": confidence[~errors], "wrong": confidence[errors]}
+    outside = zip(plain_names(list(method.ood)), method.ood.values(), strict=True)
+    groups.update({f"out-of-distribution: {name}": max_softmax(logits) for name, logits in outside})
+    counts = {
+        name: torch.bincount(bin_of(values, _HISTOGRAM_BINS), minlength=_HISTOGRAM_BINS)
+        for name, values in groups.items()
+    }
+    return Histogram(
+        key=f"confidence-{number}",
+        title=f"Confidence: {plain_name(method.name)}",
+        note="Share of each group by confidence; wrong and out-of-distribution ones should lie to the left.",
+        x_label="confidence",
+        y_label="share of the group",
+        edges=numbers(bin_edges(_HISTOGRAM_BINS).numpy()),
+        groups=tuple((name, numbers((count / count.sum().clamp_min(1)).numpy())) for name, count in counts.items()),
+        counts=tuple(numbers(count.numpy()) for count in counts.values()),
+    )
+
+
+def confusion_matrix(method: Method, number: int):
+    """Share of each true class that is predicted as each class."""
+    names = method.label_names or tuple(str(label) for label in range(method.logits.shape[1]))
+    return confusion(
+        method.labels.numpy(),
+        method.logits.argmax(dim=1).numpy(),
+        plain_names(names),
+        key=f"confusion-{number}",
+        title=f"Confusion: {plain_name(method.name)}",
+        note="Share of the samples of a class (row) that are predicted as a class (column).",
+        labels=("predicted class", "true class"),
+    )
+
+
+def training_charts(logs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> list[Chart]:
+    """Mean over the seeds of every measured number by epoch; the least and the most of the seeds as its range.
+
+    Args:
+        logs: For each method, for each seed, the lines of `metrics.jsonl`.
+    """
+    titles = {
+        "train_loss": "Training loss",
+        "train_accuracy": "Training accuracy",
+        "validation_loss": "Validation loss",
+        "validation_accuracy": "Validation accuracy",
+        "learning_rate": "Learning rate",
+    }
+    charts: list[Chart] = []
+    for key, title in titles.items():
+        lines = [_training_line(plain_name(name), seeds, key) for name, seeds in logs.items()]
+        lines = [line for line in lines if line is not None]
+        if lines:
+            charts.append(
+                LineChart(
+                    key=key.replace("_", "-"),
+                    title=title,
+                    note="Mean over the seeds; low and high are the least and the most of them.",
+                    x_label="epoch",
+                    y_label=title.lower(),
+                    lines=tuple(lines),
+                )
+            )
+    return charts
+
+
+def _training_line(name: str, seeds: Sequence[Sequence[Mapping[str, float]]], key: str) -> Line | None:
+    values: dict[int, list[float]] = {}
+    for log in seeds:
+        for line in log:
+            if key in line and "epoch" in line:
+                values.setdefault(int(line["epoch"]), []).append(float(line[key]))
+    if not values:
+        return None
+    epochs = sorted(values)
+    means = [float(np.mean(values[epoch])) for epoch in epochs]
+    several = len(seeds) > 1
+    low = numbers([min(values[epoch]) for epoch in epochs]) if several else ()
+    high = numbers([max(values[epoch]) for epoch in epochs]) if several else ()
+    return Line(name, numbers(epochs), numbers(means), low, high)
