@@ -87,7 +87,7 @@ def build_report(
     title: str,
     audit: AuditInput | None = None,
     methods: Sequence[Method] = (),
-    logs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]] | None = None,
+    logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]] | None = None,
     sentences: Sequence[str] = (),
     tables: Sequence[Table] = (),
     charts: Sequence[Chart] = (),

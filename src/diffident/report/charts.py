@@ -4,6 +4,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -178,7 +179,7 @@ class Table:
     note: str = ""
 
 
-def numbers(values: Sequence[float] | np.ndarray, digits: int = 5) -> Numbers:
+def numbers(values: Sequence[Any] | np.ndarray, digits: int = 5) -> Numbers:
     """Floats with so many significant digits, which is more than a plot shows and keeps the page small."""
     array = np.asarray(values, dtype=np.float64).tolist()
     return tuple(float(f"{value:.{digits}g}") if math.isfinite(value) else math.nan for value in array)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ def confusion_matrix(method: Method, number: int):
     )
 
 
-def training_charts(logs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> list[Chart]:
+def training_charts(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[Chart]:
     """Mean over the seeds of every measured number by epoch; the least and the most of the seeds as its range.
 
     Args:
@@ -192,7 +193,7 @@ def training_charts(logs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]])
     return charts
 
 
-def _training_line(name: str, seeds: Sequence[Sequence[Mapping[str, float]]], key: str) -> Line | None:
+def _training_line(name: str, seeds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Line | None:
     values: dict[int, list[float]] = {}
     for log in seeds:
         for line in log:

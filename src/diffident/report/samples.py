@@ -59,7 +59,7 @@ def importance(suspects: Suspects) -> np.ndarray:
     The most probably mislabelled and the hardest by turns, and now and then an easy one, to compare with.
     """
     place = np.full(len(suspects.order), np.inf)
-    lists = ((suspect_rows(suspects), 2, 0), (suspects.order, 2, 1), (suspects.order[::-1], 16, 15))
+    lists = ((suspect_rows(suspects), 2, 0), (suspects.order, 2, 1), (suspects.order[::-1], 16, 15.5))
     for rows, step, start in lists:
         place[rows] = np.minimum(place[rows], start + step * np.arange(len(rows)))
     return np.argsort(place, kind="stable")

@@ -70,7 +70,7 @@ const Charts = (() => {
     const title = (row) => `${row.name}\n${chart.x_label} ${number(row.x1)} to ${number(row.x2)}\n${count(row.count)} samples${row.y === row.count ? "" : ` (${percent(row.y)})`}`;
     const shown = rows.filter((row) => row.y > 0);
     const marks = [
-      vendor.rect(shown, { x1: "x1", x2: "x2", y1: 0, y2: "y", fill: (row) => colour(row.series), fillOpacity: 0.35, stroke: (row) => colour(row.series), insetLeft: 1 }),
+      vendor.rect(shown, { x1: "x1", x2: "x2", y1: 0, y2: "y", fill: (row) => colour(row.series), fillOpacity: 0.45, stroke: (row) => colour(row.series), insetLeft: 1 }),
       vendor.ruleY([0]),
       vendor.tip(shown, vendor.pointer({ x: (row) => (row.x1 + row.x2) / 2, y: "y", title })),
     ];
@@ -120,7 +120,7 @@ const Charts = (() => {
     const side = (width - left - 16) / chart.columns.length;
     const marks = [vendor.cell(known, { x: "column", y: "row", fill: "value", inset: side > 12 ? 0.5 : 0 })];
     if (side > 30) {
-      const text = (cell) => (shares ? (cell.value >= 0.0005 ? number(100 * cell.value, cell.value < 0.095 ? 1 : 0) : "") : number(cell.value, 2));
+      const text = (cell) => (shares ? (cell.value < 0.0005 ? "" : (100 * cell.value).toFixed(cell.value < 0.0995 ? 1 : 0)) : number(cell.value, 2));
       const dark = (cell) => Math.sqrt((cell.value - least) / (most - least || 1)) < 0.6;
       marks.push(vendor.text(known, { x: "column", y: "row", text, fill: (cell) => (dark(cell) ? "white" : "black"), fontSize: 10 }));
     }
@@ -218,7 +218,7 @@ const Charts = (() => {
       observer.observe(figure);
       resized.observe(figure.querySelector(".drawing"));
     }
-    window.addEventListener("beforeprint", () => figures.forEach((figure) => draw(figure, 640)));
+    window.addEventListener("beforeprint", () => figures.forEach((figure) => draw(figure, figure.matches(".lines, .histogram") ? 330 : 660)));
   }
 
   return { start };

@@ -59,7 +59,7 @@ class Detail {
       ["id", Dom.foreign(row.id, "long")],
       ["given label", Dom.foreign(row.given, "long")],
       ["nearest label", Dom.foreign(row.other, "long")],
-      ["difficulty", `${Dom.number(row.difficulty)} (harder than ${Math.floor(1000 * row.rank) / 10} % of the samples)`],
+      ["difficulty", `${Dom.number(row.difficulty)}${Detail.rank(row.rank)}`],
       ["margin", Dom.number(row.margin)],
       ["probably mislabelled", row.suspect ? "yes" : "no"],
       ["probability that the label is wrong", row.wrong === null ? null : Dom.number(row.wrong)],
@@ -69,6 +69,10 @@ class Detail {
       if (value !== null) list.append(Dom.make("div", {}, Dom.make("dt", { textContent: name }), Dom.make("dd", {}, value)));
     }
     return Dom.make("div", { class: row.content === null ? "body" : "body stacked" }, shown, list);
+  }
+
+  static rank(rank) {
+    return rank >= 1 ? ", the hardest" : `, harder than ${Math.floor(1000 * rank) / 10} % of the samples`;
   }
 
   neighbours(row) {
