@@ -1,8 +1,11 @@
 import base64
 import gzip
+import hashlib
 import json
 import math
 import re
+from importlib import resources
+from pathlib import Path
 
 import pytest
 from making import HOSTILE, hostile_suspects, make_images, make_suspects, make_table
@@ -90,3 +93,19 @@ def test_a_label_that_is_no_class_number_is_refused():
 def test_limits_that_leave_no_page_are_refused(name, value):
     with pytest.raises(InputError, match=f"^`{name}` must be at least "):
         Limits(**{name: value})
+
+
+def test_the_bundle_is_the_one_that_the_tool_made():
+    folder = resources.files("diffident.report") / "assets" / "vendor"
+    about = json.loads((folder / "vendor.json").read_text(encoding="utf-8"))
+    bundle = (folder / "vendor.min.js").read_bytes()
+    assert hashlib.sha256(bundle).hexdigest() == about["sha256"]
+    for name, version in about["packages"].items():
+        assert f"{name} {version}\n".encode() in bundle  # its licence's title
+
+
+def test_the_versions_are_those_that_the_tool_asks_for():
+    folder = Path(__file__).parents[2] / "tools" / "report"
+    wanted = json.loads((folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    about = json.loads((resources.files("diffident.report") / "assets/vendor/vendor.json").read_text(encoding="utf-8"))
+    assert wanted.items() <= about["packages"].items()

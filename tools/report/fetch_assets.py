@@ -28,13 +28,14 @@ def main() -> None:
         run(["npx", "esbuild", "vendor.js", *options, "--outfile=out.js", "--metafile=meta.json"], work)
         packages = bundled_packages(work)
         versions = {name: json.loads((work / name / "package.json").read_text())["version"] for name in packages}
-        banner = "".join(f"{Path(name).relative_to('node_modules')} {version}, " for name, version in versions.items())
-        bundle = f"/*! {banner.rstrip(', ')}: see LICENSES.txt */\n" + (work / "out.js").read_text(encoding="utf-8")
+        notices = licences(work, versions)
+        # A page holds the bundle, and their licences ask that copies hold the notices.
+        bundle = f"/*!\n{notices.replace('*/', '* /')}*/\n" + (work / "out.js").read_text(encoding="utf-8")
         if "</script" in bundle or "<!--" in bundle:
             raise SystemExit("the bundle cannot stand inside a script element")
         TARGET.mkdir(parents=True, exist_ok=True)
         (TARGET / "vendor.min.js").write_text(bundle, encoding="utf-8")
-        (TARGET / "LICENSES.txt").write_text(licences(work, versions), encoding="utf-8")
+        (TARGET / "LICENSES.txt").write_text(notices, encoding="utf-8")
         about = {
             "packages": {str(Path(name).relative_to("node_modules")): version for name, version in versions.items()},
             "sha256": hashlib.sha256(bundle.encode("utf-8")).hexdigest(),
