@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "logits of a trained classifier for a data set",
     "evaluate": "accuracy, calibration, selective classification and out-of-distribution detection, with intervals",
     "report": "one self-contained page of runs, evaluations and audits, and figures and tables for papers",
+    "serve": "the report as a live page on this machine, for data sets that are too large for one file",
     "compare": "runs side by side: mean and standard deviation over seeds",
 }
 

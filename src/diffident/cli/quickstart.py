@@ -160,7 +160,8 @@ def _write_page(out: Path, runs: list[Path]) -> Path:
 
     page = out / "report.html"
     given = ["report", str(out), *map(str, runs), "--out", str(page), "--title", "diffident quickstart: digits"]
-    write_page(gather(build_parser("report").parse_args(given)), page)
+    report, _ = gather(build_parser("report").parse_args(given))
+    write_page(report, page)
     return page.resolve()
 
 

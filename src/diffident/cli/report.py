@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     if out.is_dir():
         raise InputError(f"`--out` must be a file; got the folder {out}. For example: --out {out / 'report.html'}.")
     with progress_bar("thumbnails") as progress:
-        report = gather(arguments, progress)
+        report, _ = gather(arguments, progress)
     size = write_page(report, out)
     files = []
     if arguments.figures:
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
     log(f"The report is in {out} ({size / 1e6:.1f} MB): open it in a browser.")
 
 
-def gather(arguments: argparse.Namespace, progress: Any = None):
-    """The `Report` that the arguments ask for."""
+def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = False):
+    """The `Report` that the arguments ask for, without its samples where they are served live; and the audit."""
     from diffident.cli.compare import names_of_runs
     from diffident.report import building, inputs
     from diffident.report.evaluation_charts import corruption_charts, evaluation_charts
@@ -111,10 +111,10 @@ def gather(arguments: argparse.Namespace, progress: Any = None):
         tables=tables,
         charts=charts,
         facts=[("runs", str(len(sources.runs)))] if sources.runs else [],
-        limits=limits,
+        limits=None if live else limits,
         progress=progress,
     )
-    return replace(report, notes=(*notes, *report.notes))
+    return replace(report, notes=(*notes, *report.notes)), audit
 
 
 def verdict_of(evaluations: list, baseline: str | None) -> tuple[list[str], list]:

@@ -92,7 +92,7 @@ def build_report(
     tables: Sequence[Table] = (),
     charts: Sequence[Chart] = (),
     facts: Sequence[tuple[str, str]] = (),
-    limits: Limits | None = None,
+    limits: Limits | None = Limits(),
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Compute all plots and gather all samples.
@@ -106,20 +106,20 @@ def build_report(
         tables: The verdict's table first.
         charts: Further plots, after those of the methods.
         facts: Name and value of what else the report is made from.
-        limits: How much the page holds.
+        limits: How much the page holds; None leaves the samples out, for a page that asks for them.
         progress: Called with (thumbnails done, thumbnails).
 
     Raises:
         InputError: labels that are no class numbers, or ids of the audit that the data set does not have.
     """
-    limits = limits or Limits()
     every: list[Chart] = [*prediction_charts(methods), *charts, *training_charts(logs or {})]
     samples, notes, told = None, [], list(sentences)
     if audit is not None:
         _check_labels(audit.suspects)
         blocks = None if audit.features is None else audit.features.blocks
         every += audit_charts(audit.suspects, blocks)
-        samples, notes = _gather_samples(audit, limits, progress)
+        if limits is not None:
+            samples, notes = _gather_samples(audit, limits, progress)
         facts = [*facts, *_audit_facts(audit)]
         told += audit_sentences(audit.suspects)
     return Report(title, tuple(facts), tuple(told), tuple(tables), tuple(every), samples, tuple(notes))

@@ -28,6 +28,7 @@ _SCRIPTS = (
     "vendor/vendor.min.js",
     "dom.js",
     "local_source.js",
+    "remote_source.js",
     "virtual_list.js",
     "tiles.js",
     "filters.js",
@@ -71,6 +72,7 @@ def render_page(report: Report, *, connect: str | None = None, extra: Mapping[st
         style=Markup(style),
         settings=as_json(settings),
         samples=None if report.samples is None else pack(samples),
+        live="live" in (extra or {}),
         pictures=None if pictures is None else as_json(pictures),
         version=diffident.__version__,
     )

@@ -17,9 +17,11 @@ class Detail {
     this.place = place;
     const row = await this.source.detail(place);
     if (this.place !== place) return;
-    this.dialog.replaceChildren(this.head(row), this.body(row), ...this.neighbours(row));
+    this.dialog.replaceChildren(this.head(row), this.body(row));
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;
+    const near = await this.source.neighboursOf(place);
+    if (this.place === place) this.dialog.append(...this.neighbours(row, near));
   }
 
   key(event) {
@@ -75,7 +77,7 @@ class Detail {
     return rank >= 1 ? ", the hardest" : `, harder than ${Math.floor(1000 * rank) / 10} % of the samples`;
   }
 
-  neighbours(row) {
+  neighbours(row, near) {
     const open = (place) => this.open(place);
     const strip = (title, name, rows) =>
       Dom.make(
@@ -85,8 +87,8 @@ class Detail {
         Dom.make("div", { class: "neighbours" }, ...rows.map((other) => Tiles.neighbour(other, open))),
       );
     const strips = [];
-    if (row.likeGiven.length) strips.push(strip("Most like it of the given class: ", row.given, row.likeGiven));
-    if (row.likeNearest.length) strips.push(strip("Most like it of the nearest class: ", row.other, row.likeNearest));
+    if (near.given.length) strips.push(strip("Most like it of the given class: ", row.given, near.given));
+    if (near.nearest.length) strips.push(strip("Most like it of the nearest class: ", row.other, near.nearest));
     return strips;
   }
 }

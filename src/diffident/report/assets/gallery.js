@@ -1,25 +1,32 @@
 "use strict";
 // The samples that the filters leave, as tiles or rows; one of them is active and follows the arrow keys.
+// Positions count what was selected. Browsers draw nothing taller than some 17 million pixels, so of a longer list a
+// window is shown, which begins at `start`; positions in the list are `start` less.
 class Gallery {
+  static MOST_PIXELS = 15e6;
+
   constructor(source) {
     this.source = source;
     this.count = 0;
+    this.start = 0;
     this.active = 0;
     this.request = 0;
     const element = (id) => document.getElementById(id);
     this.scroller = element("gallery");
     this.output = element("count");
     this.download = element("download");
+    this.windows = element("windows");
     this.views = { tiles: element("as-tiles"), rows: element("as-rows") };
-    this.view = source.modality === "image" ? "tiles" : source.modality === "text" ? "tiles" : "rows";
+    this.view = source.modality === "image" || source.modality === "text" ? "tiles" : "rows";
     this.filters = new Filters(element("filters"), source, () => this.select());
     this.detail = new Detail(element("detail"), source, {
       moved: (step) => this.move(step, true),
       marked: (place) => this.mark(place),
     });
     this.showView();
-    this.list = new VirtualList(this.scroller, this.scroller.firstElementChild, (width) => this.layout(width), (position) => this.build(position));
-    if (source.onload !== undefined) source.onload = (positions) => positions.forEach((position) => this.list.update(position));
+    const canvas = this.scroller.firstElementChild;
+    this.list = new VirtualList(this.scroller, canvas, (width) => this.layout(width), (place) => this.build(this.start + place));
+    source.onload = (start, end) => this.updateWhere((position) => position >= start && position < end);
     this.listen();
   }
 
@@ -31,10 +38,11 @@ class Gallery {
       button.addEventListener("click", () => {
         this.view = view;
         this.showView();
-        this.list.reset();
-        this.list.scrollTo(this.active);
+        this.show(this.active);
       });
     }
+    document.getElementById("back").addEventListener("click", () => this.activate(this.start - this.most));
+    document.getElementById("forth").addEventListener("click", () => this.activate(this.start + this.most));
     window.addEventListener("beforeprint", () => this.list.beginPrint(60));
     window.addEventListener("afterprint", () => this.list.endPrint());
   }
@@ -68,16 +76,35 @@ class Gallery {
     if (request !== this.request) return;
     this.count = count;
     this.active = 0;
-    this.list.reset(count);
+    this.show(0);
     this.list.scrollToTop();
     this.tell();
     this.pointOut();
   }
 
+  // How many items a window holds.
+  get most() {
+    const { columns, height } = this.list.shape;
+    return Math.floor(Gallery.MOST_PIXELS / height) * columns;
+  }
+
+  // Draws the window that a position is in anew.
+  show(position) {
+    this.list.shape = this.layout(this.scroller.clientWidth);
+    this.start = Math.floor(position / this.most) * this.most;
+    this.list.reset(Math.min(this.count - this.start, this.most));
+    this.list.scrollTo(position - this.start);
+    this.windows.hidden = this.count <= this.most;
+    this.windows.firstElementChild.disabled = this.start === 0;
+    this.windows.lastElementChild.disabled = this.start + this.most >= this.count;
+    if (!this.windows.hidden) this.tell();
+  }
+
   tell() {
     const all = this.source.size < this.source.total ? `${Dom.count(this.source.size)} listed of ${Dom.count(this.source.total)}` : Dom.count(this.source.total);
     const marked = this.source.numMarked;
-    this.output.textContent = `${Dom.count(this.count)} of ${all} samples${marked ? `, ${Dom.count(marked)} marked` : ""}`;
+    const part = this.windows.hidden ? "" : `, here ${Dom.count(this.start + 1)} to ${Dom.count(Math.min(this.count, this.start + this.most))}`;
+    this.output.textContent = `${Dom.count(this.count)} of ${all} samples${part}${marked ? `, ${Dom.count(marked)} marked` : ""}`;
     this.download.disabled = marked === 0;
   }
 
@@ -87,12 +114,17 @@ class Gallery {
     else this.scroller.removeAttribute("aria-activedescendant");
   }
 
+  updateWhere(fits) {
+    for (const place of [...this.list.nodes.keys()]) if (fits(this.start + place)) this.list.update(place);
+    if (fits(this.active)) this.pointOut();
+  }
+
   activate(position) {
     const before = this.active;
     this.active = Math.max(0, Math.min(this.count - 1, position));
-    this.list.scrollTo(this.active);
-    this.list.update(before);
-    this.list.update(this.active);
+    if (this.active < this.start || this.active >= this.start + this.most) this.show(this.active);
+    else this.list.scrollTo(this.active - this.start);
+    this.updateWhere((other) => other === before || other === this.active);
     this.pointOut();
   }
 
@@ -105,10 +137,7 @@ class Gallery {
 
   async mark(place) {
     await this.source.toggleMark(place);
-    for (const position of this.list.nodes.keys()) {
-      const row = this.source.at(position);
-      if (row && row.place === place) this.list.update(position);
-    }
+    this.updateWhere((position) => this.source.at(position)?.place === place);
     this.tell();
   }
 
@@ -128,9 +157,10 @@ class Gallery {
   click(event) {
     const item = event.target.closest(".item");
     if (!item) return;
-    const row = this.source.at(Number(item.dataset.position));
+    const position = Number(item.dataset.position);
+    const row = this.source.at(position);
     if (!row) return;
-    this.activate(Number(item.dataset.position));
+    this.activate(position);
     if (event.target.closest(".star")) this.mark(row.place);
     else this.detail.open(row.place);
   }

@@ -94,10 +94,6 @@ class LocalSource {
     return this.get(this.order[position]);
   }
 
-  position(place) {
-    return this.order.indexOf(place);
-  }
-
   get(place) {
     const { row, id, label, nearest, difficulty, rank, margin, wrong } = this.columns;
     const thumbnail = this.thumbnails.get(place);
@@ -120,16 +116,18 @@ class LocalSource {
   }
 
   async detail(place) {
-    const near = this.neighbours.get(place) || { given: [], nearest: [] };
     const large = this.large[place];
     const row = this.get(place);
     return {
       ...row,
       picture: large ? `data:image/webp;base64,${large}` : row.picture,
       content: this.whole[place] || row.content,
-      likeGiven: near.given.map((other) => this.get(other)),
-      likeNearest: near.nearest.map((other) => this.get(other)),
     };
+  }
+
+  async neighboursOf(place) {
+    const near = this.neighbours.get(place) || { given: [], nearest: [] };
+    return { given: near.given.map((other) => this.get(other)), nearest: near.nearest.map((other) => this.get(other)) };
   }
 
   isMarked(place) {

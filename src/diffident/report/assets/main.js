@@ -12,6 +12,10 @@
   }
 
   async function startSamples(settings) {
+    if (settings.live) {
+      await new Gallery(new RemoteSource(settings.live)).select();
+      return;
+    }
     const rows = document.getElementById("rows");
     if (!rows) return;
     const block = document.getElementById("pictures");

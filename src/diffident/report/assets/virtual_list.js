@@ -31,6 +31,7 @@ class VirtualList {
   }
 
   resize() {
+    if (this.printed) return;
     const shape = this.layout(this.scroller.clientWidth);
     if (shape.columns !== this.shape.columns || shape.width !== this.shape.width) this.reset();
   }
