@@ -145,9 +145,8 @@ def _score(train_set, out: Path):
 def _show_hardest(table, train_set, out: Path) -> list[str]:
     from diffident.auditing import AuditSource, audit, write_audit_summary
     from diffident.cli.audit import write_audit
-    from diffident.storage.features import open_features
 
-    suspects = audit(table, open_features(out / "features").blocks)
+    suspects = audit(table)
     write_audit_summary(suspects, AuditSource(data="digits:train"), out)
     return write_audit(suspects, train_set, out, top=30)
 

@@ -94,7 +94,7 @@ const Charts = (() => {
       vendor.tip(rows, vendor.pointer({ y: "name", x: "median", title })),
     ];
     return plot(chart, width, {
-      height: 60 + 24 * rows.length,
+      height: 60 + (rows.length > 20 ? 15 : 24) * rows.length,
       marginLeft: roomFor(chart.names),
       x: { label: chart.x_label, grid: true },
       y: { type: "point", domain: chart.names, label: null },
