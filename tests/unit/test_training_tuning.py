@@ -1,0 +1,71 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.unit.test_training import SETTINGS, table_of, vectors
+
+from diffident.errors import InputError
+from diffident.storage.predictions import read_predictions
+from diffident.training import tuning
+from diffident.training.tuning import choose_alpha, hold_out
+
+SWEPT = replace(SETTINGS, loss="difficulty-aware", epochs=2)
+
+
+def test_every_fifth_of_each_class_is_held_out():
+    data = vectors(41)
+    rest, held = hold_out(data, seed=0)
+    assert sorted([*rest.ids, *held.ids]) == sorted(data.ids)
+    assert np.bincount(held.labels).tolist() == [count // 5 for count in np.bincount(data.labels)]
+    assert held.ids.tolist() != hold_out(data, seed=1)[1].ids.tolist()
+    assert held.ids.tolist() == hold_out(data, seed=0)[1].ids.tolist()
+
+
+def test_the_choice_is_the_trial_of_least_nll(tmp_path):
+    data, held, seen = vectors(60), vectors(30, first=100), []
+    options = {"difficulty": table_of(data, range(60)), "validation": held}
+    choice = choose_alpha(
+        data, SWEPT, folder=tmp_path, alphas=(0.0, 0.4, 2.0), temperatures=(0.7, 0.1), report=seen.append, **options
+    )
+    assert [(trial.alpha, trial.temperature) for trial in seen][:3] == [(0.0, 0.7), (0.4, 0.7), (2.0, 0.7)]
+    least = min(seen, key=lambda trial: trial.nll)
+    assert (choice.alpha, choice.temperature, choice.num_held_out) == (least.alpha, least.temperature, 30)
+    logits = read_predictions(tmp_path / "alpha-0.4-temperature-0.7" / "predictions" / "validation.parquet").logits
+    shifted = logits.numpy().astype(np.float64)
+    terms = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(30), held.labels]
+    assert seen[1].nll == pytest.approx(terms.mean())
+    assert seen[1].standard_error == pytest.approx(terms.std(ddof=1) / np.sqrt(30))
+    assert json.loads((tmp_path / "alpha.json").read_text())["criterion"] == "nll"
+
+
+def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_read(tmp_path, monkeypatch):
+    data = vectors(60)
+    options = {"folder": tmp_path, "difficulty": table_of(data, range(60)), "alphas": (0.0, 0.2), "temperatures": ()}
+
+    def stop(trial):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        choose_alpha(data, SWEPT, report=stop, **options)
+    written = (tmp_path / "alpha-0-temperature-0.7" / "model.safetensors").stat().st_mtime_ns
+    choice = choose_alpha(data, SWEPT, **options)
+    assert (tmp_path / "alpha-0-temperature-0.7" / "model.safetensors").stat().st_mtime_ns == written
+    assert len(choice.trials) == 2
+    monkeypatch.setattr(tuning, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert choose_alpha(data, SWEPT, **options) == choice
+    (tmp_path / "alpha.json").write_text("{}")
+    with pytest.raises(InputError, match="Delete it to sweep anew"):
+        choose_alpha(data, SWEPT, **options)
+
+
+def test_a_constant_bonus_has_no_temperature_to_try(tmp_path):
+    choice = choose_alpha(vectors(60), replace(SWEPT, loss="entropy"), folder=tmp_path, alphas=(0.1, 0.2))
+    assert [trial.alpha for trial in choice.trials] == [0.1, 0.2]
+
+
+def test_what_cannot_be_swept_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"to be `auto`; got cross-entropy\. Use entropy"):
+        choose_alpha(vectors(), SETTINGS, folder=tmp_path)
+    with pytest.raises(InputError, match="Give --validation DATA"):
+        choose_alpha(vectors(4), replace(SWEPT, loss="entropy"), folder=tmp_path)
