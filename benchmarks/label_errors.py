@@ -102,9 +102,10 @@ def compare(values, given: np.ndarray, wrong: np.ndarray, setting: dict, argumen
 
         started = time.perf_counter()
         model = make_pipeline(StandardScaler(), LogisticRegression(C=arguments.probe_c, max_iter=1000))
-        probs = cross_val_predict(model, values.float().numpy(), given, cv=5, method="predict_proba")
+        present = np.unique(given, return_inverse=True)[1]  # cleanlab refuses classes without a column of probabilities
+        probs = cross_val_predict(model, values.float().numpy(), present, cv=5, method="predict_proba")
         for method in CLEANLAB:
-            scores = get_label_quality_scores(given, probs, method=method)
+            scores = get_label_quality_scores(present, probs, method=method)
             seconds = time.perf_counter() - started
             rows.append({**setting, "method": f"cleanlab {method}", "seconds": seconds, **quality(-scores, wrong)})
     return [{key: value if isinstance(value, str) else float(value) for key, value in row.items()} for row in rows]
