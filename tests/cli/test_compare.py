@@ -90,7 +90,8 @@ def test_files_of_one_name_are_seeds_and_metrics_are_chosen(tmp_path, capsys):
         ("new", "ks_error", 2),
     ]
     assert differences[0]["real"]
-    assert differences[0]["adjusted_p"] == pytest.approx(2 * differences[0]["p_value"])
+    least = min(differences, key=lambda one: one["p_value"])
+    assert least["adjusted_p"] == pytest.approx(2 * least["p_value"])
     assert content["paired"]["means"]["new"]["nll"]["low"] < content["paired"]["means"]["new"]["nll"]["value"]
 
 

@@ -50,7 +50,7 @@ def test_ties_and_edges_agree_with_loops_in_any_order(rows):
         assert risk_at_coverage(confidence, errors, coverage).item() == pytest.approx(expected)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(tables, st.data())
 def test_counts_are_copies(rows, data):
     confidence, errors = columns(rows)

@@ -70,11 +70,11 @@ def print_comparison(comparison, paired=None) -> None:
         rows.append([f"{row.name} ({row.num_seeds})", *(_cell(row.metrics[metric]) for metric in shown)])
     several = any(row.num_seeds > 1 for row in comparison.rows)
     title = "mean ± standard deviation over seeds (number of seeds)" if several else "one seed each"
-    print_table(title, ["loss", *shown], rows)
+    print_table(title, ["method", *shown], rows)
     differences = [row for row in comparison.rows if row.differences]
     if differences:
         rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in shown)] for row in differences]
-        print_table(f"paired difference to {comparison.baseline}", ["loss", *shown], rows)
+        print_table(f"paired difference to {comparison.baseline}", ["method", *shown], rows)
     if paired is None:
         for row in differences:
             print(verdict(row, comparison.baseline))
@@ -134,7 +134,7 @@ def print_ranks(ranks: dict[str, dict[str, float]], num_data_sets: int) -> None:
     """A table of mean ranks, a row a method."""
     methods = list(next(iter(ranks.values())))
     rows = [[name, *(f"{ranks[metric][name]:.2f}" for metric in ranks)] for name in methods]
-    print_table(f"mean rank over {num_data_sets} data sets, 1 is best", ["loss", *ranks], rows)
+    print_table(f"mean rank over {num_data_sets} data sets, 1 is best", ["method", *ranks], rows)
 
 
 def verdict(row, baseline: str) -> str:
