@@ -112,24 +112,18 @@ def compare_predictions(
     seeds = {name: sorted(number for other, number in terms if other == name) for name in names}
     noise = np.random.default_rng(seed)
     means = {name: measured.estimates([(name, number) for number in seeds[name]], None, noise) for name in names}
-    differences = []
+    differences: list[PairedDifference] = []
     for name in names if baseline is not None else ():
         common = [number for number in seeds[name] if number in seeds[str(baseline)]]
-        if name == baseline or not common:
-            continue
-        ours, theirs = [(name, number) for number in common], [(str(baseline), number) for number in common]
-        estimates = measured.estimates(ours, theirs, noise)
-        p_values = _permutation_p_values(
-            [(terms[one], terms[other]) for one, other in zip(ours, theirs, strict=True)], metrics, num_resamples, seed
-        )
-        for metric, estimate in estimates.items():
-            of_seeds = _seed_p_value(measured.each(metric, ours, theirs))
-            p_values[metric] = math.nan if math.isnan(estimate.value) else max(p_values[metric], of_seeds)
-        adjusted = holm(p_values)
-        differences += [
-            PairedDifference(name, metric, estimate, p_values[metric], adjusted[metric], len(common))
-            for metric, estimate in estimates.items()
-        ]
+        if name != baseline and common:
+            ours, theirs = [(name, number) for number in common], [(str(baseline), number) for number in common]
+            p_values = _permutation_p_values(
+                [(terms[run], terms[other]) for run, other in zip(ours, theirs, strict=True)],
+                metrics,
+                num_resamples,
+                seed,
+            )
+            differences += _differences(measured, ours, theirs, p_values, noise)
     return PairedComparison(baseline, len(first), tuple(metrics), means, tuple(differences))
 
 
@@ -163,6 +157,22 @@ class _Measured:
                 mean = mean - torch.stack([self.draws[run][metric] for run in theirs]).mean(dim=0)
             estimates[metric] = _estimate(self.each(metric, ours, theirs), mean, noise)
         return estimates
+
+
+def _differences(
+    measured: _Measured, ours: list[Run], theirs: list[Run], over_samples: dict[str, float], noise: np.random.Generator
+) -> list[PairedDifference]:
+    """The differences of one method, with the p-values over samples and those over seeds made one."""
+    estimates, p_values = measured.estimates(ours, theirs, noise), {}
+    for metric, estimate in estimates.items():
+        of_seeds = _seed_p_value(measured.each(metric, ours, theirs))
+        p_values[metric] = math.nan if math.isnan(estimate.value) else max(over_samples[metric], of_seeds)
+    adjusted = holm(p_values)
+    name = ours[0][0]
+    return [
+        PairedDifference(name, metric, estimate, p_values[metric], adjusted[metric], len(ours))
+        for metric, estimate in estimates.items()
+    ]
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

@@ -76,8 +76,10 @@ def classwise_sums(
     binned_gaps[:, 0] = gaps.T @ drawn - binned_gaps[:, 1:].sum(dim=1)
     binned_sizes[:, 0] = drawn.sum(dim=0) - binned_sizes[:, 1:].sum(dim=1)
     squares[:, 0] = gaps.square().sum(dim=0) - squares[:, 1:].sum(dim=1)
-    sums = (binned_gaps, binned_sizes, _grouped(drawn, labels, (num_classes,)))
-    return ClasswiseSums(*(part.squeeze(-1) if counts is None else part for part in sums), squares)
+    label_counts = _grouped(drawn, labels, (num_classes,))
+    if counts is None:
+        return ClasswiseSums(binned_gaps[..., 0], binned_sizes[..., 0], label_counts[..., 0], squares)
+    return ClasswiseSums(binned_gaps, binned_sizes, label_counts, squares)
 
 
 def _grouped(values: Float[Tensor, "m r"], groups: Int[Tensor, " m"], shape: tuple[int, ...]) -> Float[Tensor, "..."]:

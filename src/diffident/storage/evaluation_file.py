@@ -62,13 +62,14 @@ def read_evaluation(path: str | Path) -> Evaluation:
     if not isinstance(content, dict):
         raise _wrong(path, "the whole file", "an object", content)
     counts = {key: _whole(path, key, content.pop(key, None)) for key in _COUNTS}
-    sets = {key: content.pop(key, {}) for key in ("ood", "calibrated")}
+    ood, calibrated = content.pop("ood", {}), content.pop("calibrated", {})
     detectors = _object(path, "ood_detectors", content.pop("ood_detectors", {}))
     by_difficulty = _list(path, "by_difficulty", content.pop("by_difficulty", []))
     by_class = _list(path, "by_class", content.pop("by_class", []))
     return Evaluation(
         metrics=_read_estimates(path, "", content),
-        **{key: _read_sets(path, key, value) for key, value in sets.items()},
+        ood=_read_sets(path, "ood", ood),
+        calibrated=_read_sets(path, "calibrated", calibrated),
         ood_detectors={name: _read_sets(path, f"ood_detectors.{name}", found) for name, found in detectors.items()},
         by_difficulty=tuple(
             _read_difficulty_group(path, f"by_difficulty.{number}", group) for number, group in enumerate(by_difficulty)
