@@ -35,13 +35,13 @@ from diffident.difficulties.protocol import (
     Scores,
     check_present,
     check_range,
-    check_whole,
     checked_blocks,
     choose_nearest,
     join_scores,
     make_options,
 )
 from diffident.gaussian import choose_shrinkage
+from diffident.options import check_whole
 
 _MAX_ROUNDS = 50
 _TOLERANCE = 1e-6

@@ -25,12 +25,12 @@ from diffident.difficulties.protocol import (
     Scores,
     check_present,
     check_range,
-    check_whole,
     checked_blocks,
     choose_nearest,
     join_scores,
     make_options,
 )
+from diffident.options import check_whole
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ difficulty = 1 - share of the label, margin = largest share - share of the label
 its own neighbour. A sample without neighbours (n = 1) has difficulty 1 and margin 0. Among neighbours that are exactly
 as near as the k-th, the index chooses.
 
-The index is faiss's (optional extra `knn`): exact search as blocked matrix products with a heap, and an inverted file
-for what is too large for that; both from one library that is maintained by its authors. scikit-learn's search has no
-approximate index, and pynndescent compiles for a minute and is never exact. Exact up to 50,000 rows, then an inverted
-file of sqrt(N) lists of which a sixteenth is visited.
+The index is that of `diffident.neighbours`.
 
 Cost: N x d float32 in memory, N^2 x d operations (exact), about a sixteenth of it beyond.
 
@@ -30,20 +27,15 @@ from diffident.difficulties import rmd
 from diffident.difficulties.protocol import (
     Blocks,
     Scores,
-    check_above_zero,
-    check_choice,
     check_fitted,
-    check_whole,
     checked_blocks,
     choose_nearest,
     join_scores,
     make_options,
 )
-from diffident.errors import MissingDependencyError
 from diffident.gaussian.blocks import centred, working_type
-
-_EXACT_ROWS = 50_000
-_TRAINING_ROWS_PER_LIST = 64
+from diffident.neighbours import INDEXES, build_index, load_faiss
+from diffident.options import check_above_zero, check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class KnnOptions:
         check_whole("neighbours", self.neighbours, 1)
         check_above_zero("temperature", self.temperature)
         check_choice("space", self.space, ("cosine", "whitened"))
-        check_choice("index", self.index, ("auto", "exact", "approximate"))
+        check_choice("index", self.index, INDEXES)
 
 
 @dataclass(frozen=True)
@@ -95,22 +87,14 @@ class Neighbours:
 def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) -> Neighbours:
     """Index the samples: a pass for the mean (and the covariance), then one or two for the index."""
     chosen = make_options(KnnOptions, "knn", options)
-    faiss = _faiss()
+    load_faiss()  # before the work
     gaussians = rmd.gaussians_of(blocks, labels, num_classes, "auto") if chosen.space == "whitened" else None
     mean = _mean(blocks, labels, num_classes) if gaussians is None else gaussians.overall_mean
     whitening = None if gaussians is None else gaussians.whitening
     width = len(mean) if whitening is None else whitening.shape[1]
-    exact = chosen.index == "exact" or (chosen.index == "auto" and len(labels) <= _EXACT_ROWS)
-    index = faiss.IndexFlatIP(max(width, 1))
-    if not exact:
-        num_lists = max(1, round(len(labels) ** 0.5))
-        index = faiss.IndexIVFFlat(index, max(width, 1), num_lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = max(1, num_lists // 16)
-        stride = max(1, len(labels) // (num_lists * _TRAINING_ROWS_PER_LIST))
-        index.cp.min_points_per_centroid = 1  # otherwise faiss warns on standard output
-        index.train(np.concatenate([_unit(block, mean, whitening)[::stride] for block in blocks()]))
-    for block in blocks():
-        index.add(_unit(block, mean, whitening))
+    index, exact = build_index(
+        lambda: (_unit(block, mean, whitening) for block in blocks()), max(width, 1), len(labels), chosen.index
+    )
     return Neighbours(index, labels.copy(), num_classes, mean, whitening, chosen, exact)
 
 
@@ -175,13 +159,3 @@ def _mean(blocks: Blocks, labels: np.ndarray, num_classes: int) -> Tensor:
         total = part if total is None else total + part
     assert total is not None
     return total / len(labels)
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise MissingDependencyError(
-            "`knn` must have the library faiss. Install it: pip install 'diffident[knn]'."
-        ) from None
-    return faiss

@@ -8,8 +8,6 @@ A method is a module with
 - `describe(state)`: plain JSON values for the metadata of `difficulty.parquet`.
 """
 
-import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffident.errors import InputError, ShapeError, did_you_mean
+from diffident.errors import InputError, ShapeError
 from diffident.gaussian.blocks import check, not_finite
+from diffident.options import options_of
 
 Blocks = Callable[[], Iterable[Tensor]]
 Options = TypeVar("Options")
@@ -43,54 +42,8 @@ class Scores:
 
 
 def make_options(kind: type[Options], method: str, values: dict[str, Any]) -> Options:
-    """The options record of a method.
-
-    Raises:
-        InputError: an option that the method does not take, one that is needed and lacks, or a wrong value.
-    """
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for name, value in values.items():
-        if name not in fields:
-            raise InputError(
-                f"`{name}` must be an option of the difficulty method {method!r}; got {name}={value!r}. "
-                f"{did_you_mean(name, fields)}"
-            )
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
-    if missing:
-        raise InputError(f"`{missing[0]}` must be given for the difficulty method {method!r}; got none. Add it.")
-    return kind(**{name: _typed(name, value, fields[name].type) for name, value in values.items()})
-
-
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    """The value as the field's type has it; a whole number is a number as well, but true is neither."""
-    words = {int: "a whole number", float: "a number", str: "text", float | str: "a number or text"}
-    if kind not in words:
-        return value
-    if kind in (float, float | str) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise InputError(f"`{name}` must be {words[kind]}; got {value!r}. Leave it out for the default.")
-    return value
-
-
-def check_whole(name: str, value: int, least: int) -> None:
-    """Refuse less than `least`."""
-    if value < least:
-        raise InputError(
-            f"`{name}` must be a whole number, at least {least}; got {value}. Leave it out for the default."
-        )
-
-
-def check_above_zero(name: str, value: float) -> None:
-    """Refuse what is not finite or not above 0."""
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"`{name}` must be a number above 0; got {value!r}. Leave it out for the default.")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not one of the names."""
-    if value not in choices:
-        raise InputError(f"`{name}` must be a known name; got {value!r}. {did_you_mean(value, choices)}")
+    """The options record of a difficulty method; raises like `diffident.options.options_of`."""
+    return options_of(kind, f"difficulty method {method!r}", values)
 
 
 def labelled_blocks(blocks: Blocks, labels: Int[np.ndarray, " n"]) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -21,23 +21,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from diffident.difficulties import rmd
 from diffident.difficulties.probe import Probe, fit_probe
 from diffident.difficulties.protocol import (
     Blocks,
     Scores,
-    check_above_zero,
-    check_choice,
     check_fitted,
-    check_whole,
     checked_blocks,
     choose_nearest,
     join_scores,
     make_options,
 )
+from diffident.folds import row_keys
+from diffident.options import check_above_zero, check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def content_folds(
     blocks: Blocks, labels: Int[np.ndarray, " n"], num_classes: int, num_folds: int, seed: int
 ) -> Int[np.ndarray, " n"]:
     """Stratified folds in [0, num_folds) that depend on what is in a row, not on its place; duplicates share one."""
-    keys = np.concatenate([_keys(block, seed) for _, block, _ in checked_blocks(blocks, labels, num_classes)])
+    keys = np.concatenate([row_keys(block, seed) for _, block, _ in checked_blocks(blocks, labels, num_classes)])
     order = np.lexsort((keys, labels))
     ordered_labels, ordered_keys = labels[order], keys[order]
     first = np.ones(len(order), dtype=bool)
@@ -151,11 +149,3 @@ def content_folds(
     folds = np.empty(len(labels), dtype=np.int64)
     folds[order] = (within + ordered_labels) % num_folds  # classes start at different folds: singletons spread
     return folds
-
-
-def _keys(block: Float[Tensor, "b d"], seed: int) -> Int[np.ndarray, " b"]:
-    """A hash of every row, the same for the same numbers in float16 and float32."""
-    generator = torch.Generator().manual_seed(seed)
-    factors = torch.randint(-(2**62), 2**62, (block.shape[1],), generator=generator).to(block.device) | 1
-    bits = (block.float() + 0.0).contiguous().view(torch.int32)  # + 0.0: minus zero is zero
-    return (bits.long() * factors).sum(dim=1).cpu().numpy()

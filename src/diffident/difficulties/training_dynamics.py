@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffident.difficulties.protocol import Blocks, Scores, check_choice, check_fitted, check_whole, make_options
+from diffident.difficulties.protocol import Blocks, Scores, check_fitted, make_options
 from diffident.errors import InputError, ShapeError
+from diffident.options import check_choice, check_whole
 from diffident.records import positions_of
 
 STATISTICS = ("aum", "forgetting", "el2n")

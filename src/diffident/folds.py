@@ -1,0 +1,14 @@
+"""Parts of a data set by what is in a row, not by its place: another order gives the same parts."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def row_keys(block: Float[Tensor, "b d"], seed: int) -> Int[np.ndarray, " b"]:
+    """A hash of every row, the same for the same numbers in float16 and float32."""
+    generator = torch.Generator().manual_seed(seed)
+    factors = torch.randint(-(2**62), 2**62, (block.shape[1],), generator=generator).to(block.device) | 1
+    bits = (block.float() + 0.0).contiguous().view(torch.int32)  # + 0.0: minus zero is zero
+    return (bits.long() * factors).sum(dim=1).cpu().numpy()
