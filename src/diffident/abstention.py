@@ -4,8 +4,8 @@ Learn-then-Test: over the draw of the calibration split, with probability at lea
 samples that the threshold accepts is at most the target, for new samples from the same distribution. For every
 threshold of a grid the hypothesis that its error rate is above the target is tested by an exact binomial tail: given
 how many samples it accepts, the number of errors among them is binomial. The grid is fixed before any data is seen, in
-the log of 1 - confidence. Tests go from strict thresholds to lax ones and stop at the first that fails, from ten places
-of the grid, each with a tenth of delta; so all that pass are certified together, and the laxest of them is taken.
+the log of 1 - confidence. Tests go from strict thresholds to lax ones and stop at the first that fails, from twenty
+places of the grid, each with a twentieth of delta; so all that pass are certified together, and the laxest is taken.
 
 A threshold taken from the calibration samples themselves, or the laxest whose measured error rate is below the target,
 has no such guarantee: it breaks the target about half of the time.
@@ -26,7 +26,7 @@ from torch import Tensor
 from diffident.errors import InputError, ShapeError
 
 _NUM_THRESHOLDS = 200
-_NUM_STARTS = 10
+_NUM_STARTS = 20
 # The strictest threshold of the grid is a confidence of 1 - 1e-6.
 _STRICTEST = 1e-6
 
@@ -65,12 +65,12 @@ class AbstentionThreshold:
         aim = f"an error rate of at most {self.target:g} with probability {1 - self.delta:g}"
         if not self.certified:
             return (
-                f"No threshold can be certified for {aim} on {self.num_samples:,} calibration samples: abstain always, "
-                f"raise the target, or calibrate on more (at least {self.least_accepted:,} without an error are needed)."
+                f"No threshold can be certified for {aim} on {self.num_samples:,} calibration samples. "
+                f"Raise the target, or calibrate on more: at least {self.least_accepted:,} without an error are needed."
             )
         return (
-            f"Accept from confidence {self.threshold:.4f} on for {aim}: {self.coverage:.1%} of the calibration samples, "
-            f"of which {self.selective_risk:.2%} are wrong."
+            f"Accept from confidence {self.threshold:.4f} on for {aim}: {self.coverage:.1%} of the calibration "
+            f"samples, of which {self.selective_risk:.2%} are wrong."
         )
 
 

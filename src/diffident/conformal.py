@@ -1,15 +1,15 @@
 """Sets of classes that hold the true one with a chosen probability: split conformal prediction.
 
-With n calibration samples and a sample to predict that are exchangeable, a set holds the true class with probability at
-least 1 - error_rate, over the draw of both, and at most 1 - error_rate + 1 / (n + 1) where scores do not tie. That is an
-average over classes and difficulties, not a promise for any one of them.
+With n calibration samples and a sample to predict that are exchangeable, a set holds the true class with probability
+at least 1 - error_rate, over the draw of both, and at most 1 - error_rate + 1 / (n + 1) where scores do not tie. That
+is an average over classes and difficulties, not a promise for any one of them.
 
 - `lac`: classes of probability at least 1 - threshold; the smallest sets on average; may be empty.
 - `aps`: classes from the most probable on, until their sum reaches the threshold; larger where the model is unsure.
 - `raps`: the same with a penalty for every class beyond the first few: smaller sets with many classes.
 
-`aps` and `raps` are randomised: with u uniform in [0, 1] a class counts the part u of its own probability, without which
-coverage would be too high. Among equal probabilities the lower class comes first.
+`aps` and `raps` are randomised: with u uniform in [0, 1] a class counts the part u of its own probability, without
+which coverage would be too high. Among equal probabilities the lower class comes first.
 
 Reference:
     Sadinle et al. 2019, arXiv 1609.00451 (lac); Romano et al. 2020, arXiv 2006.02544 (aps); Angelopoulos et al. 2021,
@@ -113,9 +113,9 @@ def fit_conformal(
         raise InputError(f"`penalty` and `free_classes` must be at least 0; got {penalty!r} and {free_classes!r}.")
     values = check_logits(logits, "logits")
     chosen = check_labels(labels, *values.shape)
-    state = ConformalThreshold(
-        method, error_rate, math.inf, *values.shape, randomized and method != "lac", penalty, free_classes
-    )
+    size, width = values.shape
+    drawn = randomized and method != "lac"
+    state = ConformalThreshold(method, error_rate, math.inf, size, width, drawn, penalty, free_classes)
     own = _scores(state, values, generator).gather(1, chosen[:, None])[:, 0]
     return ConformalThreshold(**{**vars(state), "threshold": conformal_quantile(own, error_rate)})
 

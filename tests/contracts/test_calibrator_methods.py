@@ -57,7 +57,7 @@ def test_registry_says_what_the_calibrator_takes(name):
     kind = CALIBRATORS[name]
     method = open_calibrator(name)
     shared = importlib.import_module("diffident.calibrators.affine")
-    options = [value for where in (method, shared) for key, value in vars(where).items() if key.endswith("Options")][0]
+    options = next(value for where in (method, shared) for key, value in vars(where).items() if key.endswith("Options"))
     assert {field.name for field in dataclasses.fields(options)} == set(kind.options)
     state = getattr(method, kind.state)
     assert dataclasses.is_dataclass(state)

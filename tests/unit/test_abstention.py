@@ -42,7 +42,7 @@ def test_the_target_is_broken_in_at_most_delta_of_the_draws(target, delta):
     assert broken / 500 <= delta
     assert naive / 500 > 2 * delta  # so the test can fail
     # The best possible accepts from (4 target)^(1/3) below 1 on.
-    assert np.mean(coverage) > 0.75 * (4 * target) ** (1 / 3)
+    assert np.mean(coverage) > 0.65 * (4 * target) ** (1 / 3)
 
 
 def test_with_more_samples_more_is_accepted():
@@ -60,17 +60,17 @@ def test_the_record_holds_what_was_measured():
     assert found.selective_risk == pytest.approx(float(errors[accepted].double().mean()))
     expected = binom.cdf(int(errors[accepted].sum()), int(accepted.sum()), 0.05)
     assert found.p_value == pytest.approx(expected)
-    assert found.p_value <= 0.01
+    assert found.p_value <= 0.005
     assert str(found).startswith(f"Accept from confidence {found.threshold:.4f} on for an error rate of at most 0.05 ")
 
 
-@pytest.mark.parametrize("n", [90, 91])
+@pytest.mark.parametrize("n", [104, 105])
 def test_all_right_needs_so_many_samples(n):
-    # 0.95^90 = 0.00989 <= 0.1 / 10 < 0.95^89
+    # 0.95^104 = 0.0048 <= 0.1 / 20 < 0.95^103
     found = fit_abstention(torch.full((n - 1,), 0.9).double(), torch.zeros(n - 1).bool(), target=0.05)
-    assert found.least_accepted == 90
-    assert found.certified is (n == 91)
-    assert found.coverage == (1.0 if n == 91 else 0.0)
+    assert found.least_accepted == 104
+    assert found.certified is (n == 105)
+    assert found.coverage == (1.0 if n == 105 else 0.0)
 
 
 def test_all_wrong_is_never_certified():
@@ -78,7 +78,7 @@ def test_all_wrong_is_never_certified():
     assert (found.threshold, found.coverage, found.p_value) == (math.inf, 0.0, 1.0)
     assert math.isnan(found.selective_risk)
     assert str(found).startswith("No threshold can be certified for an error rate of at most 0.1 with probability 0.9 ")
-    assert "at least 44 without an error are needed" in str(found)
+    assert "at least 51 without an error are needed" in str(found)
 
 
 def test_ties_are_accepted_together():

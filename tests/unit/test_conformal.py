@@ -102,7 +102,7 @@ def test_empty_sets_can_be_filled():
 
 
 @every_method
-@pytest.mark.parametrize("logits", [torch.zeros(12, 4), torch.eye(4).repeat(3, 1) * 1e300, torch.ones(12, 1)])
+@pytest.mark.parametrize("logits", [torch.zeros(12, 4), torch.eye(4).repeat(3, 1).double() * 1e300, torch.ones(12, 1)])
 def test_degenerate_logits(method, logits):
     labels = torch.arange(12) % logits.shape[1]
     state = fit_conformal(logits, labels, method=method, randomized=False)

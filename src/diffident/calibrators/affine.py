@@ -1,9 +1,9 @@
-"""Log softmax(W x + b) with the off-diagonal and the offsets regularised (ODIR): the solver of `matrix` and `dirichlet`.
+"""Log softmax(W x + b), off-diagonal and offsets regularised (ODIR): the solver of `matrix` and `dirichlet`.
 
 The objective is the mean negative log-likelihood plus lambda times (the mean of the squared off-diagonal entries of W
-plus the mean of the squared offsets) plus ridge / 2n sum((W_kk - 1)^2). It is convex, and 0 is added at W = I, b = 0, so
-the fit is never worse than none. lambda `auto` is the one of six from strong to weak that makes a held-out third of
-the calibration split most likely; the parts depend on what is in a row, not on its place.
+plus the mean of the squared offsets) plus ridge / 2n sum((W_kk - 1)^2). It is convex, and nothing is added at W = I,
+b = 0, so the fit is never worse than none. lambda `auto` is the one of six from strong to weak that makes a held-out
+third of the calibration split most likely; the parts depend on what is in a row, not on its place.
 
 Cost: L-BFGS, some 50 to 300 passes with two products of n x c x c; `auto` about five times that. With c = 1,000 there
 are a million parameters: give lambda, or take `vector`.

@@ -1,9 +1,9 @@
 """A temperature that depends on the predicted difficulty: log softmax(logits * v(u)), u the difficulty's rank.
 
-u in [0, 1] is the rank of a sample's difficulty among the calibration samples, and v = 1 / T is linear between values at
-`knots` equally spaced ranks (two by default: at the easiest and the hardest). In these values the negative
-log-likelihood is convex, which it is not in T or log T; equal values are one temperature for all, so the fit starts from
-that of `temperature` and is never worse on its own split.
+u in [0, 1] is the rank of a sample's difficulty among the calibration samples, and v = 1 / T is linear between values
+at `knots` equally spaced ranks (two by default: at the easiest and the hardest). In these values the negative
+log-likelihood is convex, which it is not in T or log T; equal values are one temperature for all, so the fit starts
+from that of `temperature` and is never worse on its own split.
 
 The difficulty must be one that needs no label, since the samples to be calibrated have none: for example the least
 relative squared distance over classes, min_k D2_k - D2_0, of the features of an encoder.

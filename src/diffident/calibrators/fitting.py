@@ -134,8 +134,8 @@ def calibrator_from_dict(values: dict[str, Any]) -> Calibrator:
         return Calibrator(kind_name, state, **rest)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"`calibrator` must hold the state of {kind_name!r}; {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. "
-            "Fit it again."
+            f"`calibrator` must hold the state of {kind_name!r}; {type(error).__name__}: "
+            f"{' '.join(str(error).split())}. Fit it again."
         ) from None
 
 

@@ -10,6 +10,7 @@ Reference:
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def calibrate(state: IsotonicMaps, logits: Float[Tensor, "n c"]) -> Float[Tensor
     check_width(logits, len(state.starts) - 1)
     inputs, outputs, starts = (values.numpy() for values in (state.inputs, state.outputs, state.starts))
     probs = class_probs(logits).numpy()
-    for number, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for number, (start, stop) in enumerate(pairwise(starts)):
         probs[number] = np.interp(probs[number], inputs[start:stop], outputs[start:stop])
     return joined(torch.from_numpy(probs), state.num_fitted)
 

@@ -8,7 +8,7 @@ from diffident.confidence import TIE_DECIMALS
 
 
 def class_probs(logits: Float[Tensor, "n c"]) -> Float[Tensor, "c n"]:
-    """Probabilities, a row a class, rounded to 12 decimals: the last bits would break ties and cross the edges of bins."""
+    """Probabilities, a row a class; rounded to 12 decimals, as the last bits would break ties and cross bins' edges."""
     return log_probs_of(logits).exp_().round_(decimals=TIE_DECIMALS).T.contiguous()
 
 

@@ -1,8 +1,8 @@
 """Generalised entropy (GEN): the sum of (p (1 - p))^gamma over the largest probabilities.
 
 Reference:
-    Liu, Lochman and Zach 2023, CVPR, eq. 5; gamma 0.1 and the 100 largest are theirs. pytorch-ood takes the mean instead
-    of the sum, which changes no order.
+    Liu, Lochman and Zach 2023, CVPR, eq. 5; gamma 0.1 and the 100 largest are theirs. pytorch-ood takes the mean
+    instead of the sum, which changes no order.
 """
 
 from dataclasses import asdict, dataclass
@@ -42,9 +42,10 @@ def fit(outputs: Outputs, **options: Any) -> GeneralizedEntropyOptions:
 def score(state: GeneralizedEntropyOptions, outputs: Outputs) -> Float[Tensor, " n"]:
     """At least 0; rounded to 12 decimals, so that the order of the classes breaks no tie."""
     log_probs = torch.log_softmax(outputs.given("logits"), dim=1)
-    largest = log_probs.topk(min(state.largest, log_probs.shape[1]), dim=1).values
-    # In logarithms: p may be too small for a float, but not p^gamma.
-    rest = torch.log(-torch.expm1(largest))
+    largest, order = log_probs.topk(min(state.largest, log_probs.shape[1]), dim=1)
+    # In logarithms, as p may be too small for a float, but not p^gamma; 1 - p of the largest is the sum of the others.
+    rest = torch.log1p(-largest.exp())
+    rest[:, 0] = log_probs.scatter(1, order[:, :1], -torch.inf).logsumexp(dim=1)
     return torch.exp(state.gamma * (largest + rest)).sum(dim=1).round(decimals=TIE_DECIMALS)
 
 

@@ -70,7 +70,8 @@ def score(state: Neighbours, outputs: Outputs) -> Float[Tensor, " n"]:
     features = outputs.given("features")
     if features.shape[1] != state.num_features:
         raise ShapeError(
-            f"`features` must be [n, {state.num_features}]; got {list(features.shape)}. Use features of the same encoder."
+            f"`features` must be [n, {state.num_features}]; got {list(features.shape)}. "
+            "Use features of the same encoder."
         )
     parts = []
     for block in row_blocks(features, features.shape[1]):

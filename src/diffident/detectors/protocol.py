@@ -62,6 +62,6 @@ def check_unnormalised(logits: Float[Tensor, "n c"], detector: str) -> None:
     """Refuse log-probabilities, whose logsumexp is 0 for every sample."""
     if bool((torch.logsumexp(logits, dim=1).abs() < 1e-6).all()):
         raise InputError(
-            f"`logits` must be unnormalised for {detector!r}; got log-probabilities, whose logsumexp is 0 in every row. "
+            f"`logits` must be unnormalised for {detector!r}; got log-probabilities: logsumexp is 0 in every row. "
             "Keep the model's logits, or take entropy or max-softmax."
         )

@@ -64,7 +64,7 @@ def fit(outputs: Outputs, **options: Any) -> Vim:
     features, logits = outputs.given("features"), outputs.given("logits")
     check_unnormalised(logits, "vim")
     width = features.shape[1]
-    dimensions = chosen.dimensions or (1000 if width >= 2048 else 512 if width >= 768 else width // 2)
+    dimensions = chosen.dimensions or usual_dimensions(width)
     if dimensions >= width:
         raise InputError(f"`dimensions` must be below the {width} of the features; got {dimensions}. Choose fewer.")
     origin = _origin(features, chosen)
@@ -85,7 +85,8 @@ def score(state: Vim, outputs: Outputs) -> Float[Tensor, " n"]:
     features, logits = outputs.given("features"), outputs.given("logits")
     if features.shape[1] != len(state.origin):
         raise ShapeError(
-            f"`features` must be [n, {len(state.origin)}]; got {list(features.shape)}. Use features of the same encoder."
+            f"`features` must be [n, {len(state.origin)}]; got {list(features.shape)}. "
+            "Use features of the same encoder."
         )
     return state.scale * _distances(state.origin, state.rest, features) - torch.logsumexp(logits.double(), dim=1)
 
@@ -93,6 +94,11 @@ def score(state: Vim, outputs: Outputs) -> Float[Tensor, " n"]:
 def describe(state: Vim) -> dict[str, Any]:
     """Dimensions of the subspace, and alpha."""
     return {"dimensions": state.rest.shape[0] - state.rest.shape[1], "scale": state.scale}
+
+
+def usual_dimensions(num_features: int) -> int:
+    """The dimensions that the paper takes for features of this width."""
+    return 1000 if num_features >= 2048 else 512 if num_features >= 768 else num_features // 2
 
 
 def _origin(features: Tensor, options: VimOptions) -> Tensor:

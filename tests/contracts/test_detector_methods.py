@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from tests.outliers import blobs, fitted, score
 
 from diffident.detectors import DETECTORS, fit_detector, ood_score, open_detector
 from diffident.errors import InputError, ShapeError
@@ -17,28 +18,6 @@ pytest.importorskip("faiss")
 every_detector = pytest.mark.parametrize("name", DETECTORS)
 on_logits = pytest.mark.parametrize("name", [name for name in DETECTORS if "logits" in DETECTORS[name].scores])
 on_features = pytest.mark.parametrize("name", [name for name in DETECTORS if "features" in DETECTORS[name].scores])
-
-
-def blobs(n=240, d=8, k=3, seed=0, dtype=torch.float64):
-    """Features around k means, logits by distance to them, labels; the outliers lie elsewhere and are unsure."""
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.zeros(k, d, dtype=torch.float64)
-    means[torch.arange(k), torch.arange(k)] = 8.0
-    labels = torch.arange(n) % k
-    inside = means[labels] + torch.randn(n, d, generator=generator, dtype=torch.float64)
-    outside = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    outside[:, -2:] += 5.0
-    logits = [-torch.cdist(values, means).square() / 2 + 40 for values in (inside, outside)]
-    return (inside.to(dtype), logits[0], labels), (outside.to(dtype), logits[1])
-
-
-def fitted(name, known, **options):
-    features, logits, labels = known
-    return fit_detector(name, features=features, logits=logits, labels=labels, **options)
-
-
-def score(detector, features, logits):
-    return ood_score(detector, features=features, logits=logits)
 
 
 @every_detector
@@ -112,7 +91,9 @@ def test_order_of_the_classes_does_not_matter(name):
         pytest.param([[1.0, 2.0], [1.5, 2.0], [4.0, 1.0]], [[2.0]] * 3, [0, 0, 0], id="one class"),
         pytest.param([[1.0, 2.0]] * 6, [[1.0, 1.0]] * 6, [0, 1] * 3, id="ties"),
         pytest.param(torch.zeros(6, 3), torch.ones(6, 2), [0, 1] * 3, id="zeros"),
-        pytest.param(torch.eye(4).repeat(3, 1), torch.eye(4).repeat(3, 1) * 1e300, [0, 1, 2, 3] * 3, id="huge logits"),
+        pytest.param(
+            torch.eye(4).repeat(3, 1), torch.eye(4).repeat(3, 1).double() * 1e300, [0, 1, 2, 3] * 3, id="huge logits"
+        ),
         pytest.param(torch.eye(4).repeat(3, 1) * 1e6, torch.eye(4).repeat(3, 1), [0, 1, 2, 3] * 3, id="far apart"),
         pytest.param(torch.eye(4).repeat(3, 1), torch.eye(4).repeat(3, 1), [0, 1, 3, 3] * 3, id="absent class"),
     ],
