@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diffident.losses.entropy import EntropyBonus
     from diffident.losses.label_smoothing import LabelSmoothing
     from diffident.training import predict, train
+    from diffident.training.by_id import with_ids, with_weights
 
 _HOME = {
     "audit": "auditing",
@@ -45,6 +46,8 @@ _HOME = {
     "LabelSmoothing": "losses.label_smoothing",
     "predict": "training",
     "train": "training",
+    "with_ids": "training.by_id",
+    "with_weights": "training.by_id",
 }
 
 __all__ = [
@@ -66,6 +69,8 @@ __all__ = [
     "score_combined",
     "score_features",
     "train",
+    "with_ids",
+    "with_weights",
 ]
 
 

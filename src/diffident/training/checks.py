@@ -3,18 +3,15 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffident.data.dataset import Dataset
-from diffident.difficulties.weights import difficulty_weights
-from diffident.errors import IdMismatchError, InputError
+from diffident.errors import InputError
 from diffident.losses import LOSSES
-from diffident.records import DifficultyTable, positions_of
+from diffident.records import DifficultyTable
 from diffident.settings import TrainingSettings
-from diffident.storage.difficulty_table import read_difficulty_table
+from diffident.training.by_id import check_unique, weights_by_id
 
 
 def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | None) -> None:
@@ -69,20 +66,13 @@ def weights_for(
             f"`difficulty` must be given for the loss {settings.loss!r}; got None. Make it with "
             f"`diffident score FEATURES --out difficulty.parquet`, then add --difficulty difficulty.parquet."
         )
-    if not isinstance(difficulty, DifficultyTable):
-        difficulty = read_difficulty_table(difficulty)
-    rows = positions_of(difficulty.ids, dataset.ids, what=dataset.name, where="the difficulty table")
-    if len(set(rows.tolist())) != len(rows):
-        raise IdMismatchError(
-            f"`ids` of {dataset.name} must be unique; some occur twice. Give every sample its own id."
-        )
-    differ = (difficulty.labels[rows] != dataset.labels).nonzero()[0]
-    if len(differ):
-        first = ", ".join(repr(str(dataset.ids[row])) for row in differ[:3])
-        raise InputError(
-            f"`difficulty` must be scored on the labels of {dataset.name}; {len(differ)} of {len(rows)} differ: first "
-            f"{first}. Score it again on these labels."
-        )
-    values = torch.from_numpy(np.array(difficulty.difficulty[rows], dtype=np.float64))
-    weights = difficulty_weights(values, normalizer=settings.normalizer, temperature=settings.temperature).float()
+    check_unique(dataset.ids, dataset.name)
+    weights = weights_by_id(
+        difficulty,
+        dataset.ids,
+        dataset.labels,
+        name=dataset.name,
+        normalizer=settings.normalizer,
+        temperature=settings.temperature,
+    )
     return weights, hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
