@@ -137,6 +137,7 @@ def test_images_in_class_folders_are_known_by_their_paths(tmp_path):
             diffident.with_weights(data, wrong)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves image files open
 def test_the_reader_of_timm(tmp_path):
     from timm.data import create_dataset, create_loader
 

@@ -1,0 +1,126 @@
+"""Weights of samples in the `Trainer` of transformers: a column that it keeps, and a loss that reads it.
+
+`Trainer` drops every column that the model's `forward` does not name, collators know labels only, and
+`compute_loss_func` sees nothing but outputs and labels. So the weight travels inside the label: an int64 of which the
+upper half is the class and the lower the 32 bits of the weight. It is exact, survives every collator and cast, and is
+counted as one label by gradient accumulation.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffident.errors import InputError, did_you_mean
+from diffident.losses import LOSSES, CrossEntropy, make_loss
+from diffident.records import DifficultyTable
+from diffident.training.by_id import weights_by_id
+
+_LABEL_COLUMNS = ("label", "labels", "label_ids")
+# Bits of the smallest normal float32: weights are never smaller, class numbers never as large.
+_LEAST_BITS = 1 << 23
+
+
+def add_weights(
+    dataset: Any,
+    difficulty: DifficultyTable | str | Path,
+    *,
+    id_column: str = "id",
+    label_column: str | None = None,
+    normalizer: str = "rank",
+    temperature: float = 0.7,
+) -> Any:
+    """A Hugging Face data set whose label column carries the weight of its sample, for `TrainerLoss`.
+
+    Args:
+        dataset: With a column of ids and one of labels.
+        difficulty: Table of `score`, or its file; joined by id, may hold more ids.
+        id_column: The ids that the difficulty was scored with.
+        label_column: Default: label, labels or label_ids, whichever is there.
+        normalizer: Of `difficulty_weights`.
+        temperature: Of `difficulty_weights`.
+
+    Raises:
+        InputError: a column is missing, or the difficulty was scored on other labels.
+        IdMismatchError: an id is not in the table.
+    """
+    columns = dataset.column_names
+    label = label_column or next((name for name in _LABEL_COLUMNS if name in columns), "label")
+    for name, option in ((id_column, "id_column"), (label, "label_column")):
+        if name not in columns:
+            raise InputError(
+                f"`{option}` must be a column of the data set; got {name!r}. {did_you_mean(name, columns)}"
+            )
+    labels = np.asarray(dataset[label], dtype=np.int64)
+    ids = np.array([str(sample) for sample in dataset[id_column]], dtype=object)
+    weights = weights_by_id(
+        difficulty, ids, labels, name="the data set", normalizer=normalizer, temperature=temperature
+    )
+    packed = pack_weights(torch.from_numpy(labels), weights).tolist()
+    return dataset.remove_columns(label).add_column(label, packed)
+
+
+def pack_weights(labels: Int[Tensor, " n"], weights: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Label and weight of every sample in one int64; `unpack_weights` gives both back exactly.
+
+    Args:
+        labels: Classes, at least 0.
+        weights: In (0, 1], as `difficulty_weights` makes them.
+    """
+    wrong = (labels < 0) | (labels >= _LEAST_BITS)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise InputError(f"`labels` must be in [0, {_LEAST_BITS}); got {int(labels[row])} at row {row}. Re-index them.")
+    return (labels.long() << 32) | weights.float().view(torch.int32).long()
+
+
+def unpack_weights(labels: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"] | None]:
+    """Classes and weights of packed labels; plain labels come back as they are, without weights."""
+    bits = labels & 0xFFFFFFFF
+    packed = bits >= _LEAST_BITS
+    if not bool(packed.any()):
+        return labels, None
+    if not bool(packed.all()):
+        raise InputError(
+            "`labels` must all have weights, or none; got both in one batch. Call add_weights on all data."
+        )
+    return labels >> 32, bits.to(torch.int32).view(torch.float32)
+
+
+class TrainerLoss:
+    """What `Trainer(compute_loss_func=...)` takes: a loss of diffident's, with the weights of `add_weights`.
+
+    Evaluation data have no weights and get plain cross-entropy, so that `eval_loss` is the negative log-likelihood.
+    Averages are over all samples of a step, however many batches gradient accumulation makes of it.
+
+    Args:
+        loss: A key of `diffident.losses.LOSSES`.
+        options: Of the loss.
+
+    Example:
+        >>> TrainerLoss("difficulty-aware", alpha=0.3)
+        TrainerLoss(DifficultyAwareLoss(alpha=0.3, reduction='none'))
+    """
+
+    def __init__(self, loss: str = "difficulty-aware", **options: Any):
+        self._losses: Callable[..., Tensor] = make_loss(loss, reduction="none", **options)
+        self._needs_weights = LOSSES[loss].needs_weights
+
+    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """The loss of a batch."""
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        classes, weights = unpack_weights(labels)
+        if weights is not None or not self._needs_weights:
+            losses = self._losses(logits, classes, weights)
+        elif torch.is_grad_enabled():
+            raise InputError("`train_dataset` must have weights; got plain labels. Call add_weights on it.")
+        else:
+            losses = CrossEntropy(reduction="none")(logits, classes)
+        return losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
+
+    def __repr__(self) -> str:
+        return f"TrainerLoss({self._losses!r})"
