@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import tomllib
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,27 @@ from typing import Any
 from diffident.errors import InputError, did_you_mean
 from diffident.losses import LOSSES
 
-MODELS = ("cnn-small", "mlp", "ngrams", "resnet18-32px")
+MODELS = (
+    "cnn-small",
+    "densenet-bc",
+    "mlp",
+    "ngrams",
+    "resnet18-32px",
+    "resnet34-32px",
+    "resnet50-32px",
+    "wrn-28-10",
+)
 MODEL_PREFIXES = ("python:", "timm:", "torchvision:", "transformers:")
 # By model, or its prefix. Those of `ngrams` were chosen on validation data: benchmarks/clinc150_selection.py.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "cnn-small": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.01},
     "mlp": {"epochs": 30, "learning_rate": 1e-3, "weight_decay": 0.01, "dropout": 0.3},
     "ngrams": {"epochs": 20, "learning_rate": 8e-3, "weight_decay": 0.01, "dropout": 0.5},
+    "densenet-bc": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
     "resnet18-32px": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "resnet34-32px": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "resnet50-32px": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "wrn-28-10": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
     "timm:": {"epochs": 10, "learning_rate": 3e-4, "weight_decay": 0.05},
     "torchvision:": {"epochs": 10, "learning_rate": 3e-4, "weight_decay": 0.05},
     "transformers:": {"epochs": 3, "learning_rate": 3e-5, "weight_decay": 0.01},
@@ -34,8 +48,10 @@ _CHOICES = {
     "loss": tuple(LOSSES),
     "normalizer": ("rank", "minmax", "standard", "none"),
     "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "constant"),
+    "schedule": ("cosine", "constant", "one-cycle", "step"),
     "augment": ("none", "crop-flip", "auto"),
+    "loading": ("auto", "memory", "workers"),
+    "loggers": ("csv", "tensorboard", "wandb", "mlflow"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
 }
@@ -49,6 +65,14 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "learning_rate": (0, math.inf, True),
     "weight_decay": (0, math.inf, False),
     "warmup": (0, 1, False),
+    "milestones": (0, 1, False),
+    "step_factor": (0, 1, True),
+    "accumulation": (1, math.inf, False),
+    "clip_norm": (0, math.inf, False),
+    "ema": (0, 0.999999, False),
+    "patience": (0, math.inf, False),
+    "num_workers": (0, 1024, False),
+    "devices": (1, 1024, False),
     "seed": (0, 2**31 - 1, False),
     "image_size": (0, 4096, False),
     "width": (0, 4096, False),
@@ -74,16 +98,31 @@ class TrainingSettings:
         learning_rate: Peak rate; 0 takes the model's default.
         weight_decay: Decoupled for adamw; -1 takes the model's default.
         optimizer: adamw or sgd (Nesterov momentum 0.9).
-        schedule: cosine (to zero) or constant.
-        warmup: Fraction of all steps with a linearly rising rate.
+        schedule: cosine (to zero), constant, step, or one-cycle (from a 25th up to the peak, then down to nearly zero).
+        warmup: Fraction of all steps with a rising rate; -1 takes the schedule's own: 0.3 of one-cycle, else 0.05.
+        milestones: Fractions of all steps after which the rate is multiplied (schedule `step`).
+        step_factor: What the rate is multiplied with there.
+        accumulation: Parts of a batch that go through the model one after another, to save memory; its gradient is
+            that of the whole, but for batch norm and dropout.
+        clip_norm: Largest norm of all gradients together; 0 is none.
+        ema: Decay of the moving average of the weights, which is validated and kept in their stead; 0 is none.
+        patience: Epochs without a lower validation loss after which training ends and the best weights are kept; 0 is
+            none.
         augment: none, crop-flip (images), or auto (crop-flip for RGB images of 16 px and more).
         seed: Of initial weights, order, dropout and augmentation.
         device: auto, cpu, cuda or mps.
+        devices: Processes that share every batch: GPUs, or processes on the CPU. Batch norm counts all of a batch.
         precision: As Lightning Fabric names it.
+        compile: Whether torch.compile makes the model faster.
+        channels_last: Whether images lie in memory with their channels last, which convolutions may like better.
+        loading: memory (everything is prepared first), workers (images are read for every batch), or auto: memory where
+            images take at most half of it. The result is the same.
+        num_workers: Processes that read images for batches.
+        loggers: Beside metrics.jsonl: csv, tensorboard, wandb, mlflow.
         image_size: Side in pixels to which images are resized; 0 takes the size that a model of timm or torchvision was
             made for, else the data's, at most 64.
-        width: Channels or hidden units; 0 takes the model's default.
-        dropout: Before the linear layers (ngrams, mlp); -1 takes the model's default.
+        width: Channels of the first stage, hidden units, or the growth of densenet-bc; 0 takes the model's default.
+        dropout: Before the linear layers (ngrams, mlp) or in the blocks (wrn-28-10); -1 takes the model's default.
         min_count: Texts that a 1-2-gram must occur in (ngrams).
         max_length: Largest number of grams or tokens kept of a text.
         pretrained: Whether timm, torchvision and transformers models start from downloaded weights.
@@ -103,11 +142,23 @@ class TrainingSettings:
     weight_decay: float = -1.0
     optimizer: str = "adamw"
     schedule: str = "cosine"
-    warmup: float = 0.05
+    warmup: float = -1.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    step_factor: float = 0.1
+    accumulation: int = 1
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    patience: int = 0
     augment: str = "none"
     seed: int = 0
     device: str = "auto"
+    devices: int = 1
     precision: str = "32-true"
+    compile: bool = False
+    channels_last: bool = False
+    loading: str = "auto"
+    num_workers: int = 2
+    loggers: tuple[str, ...] = ()
     image_size: int = 0
     width: int = 0
     dropout: float = -1.0
@@ -117,7 +168,8 @@ class TrainingSettings:
     dynamics: bool = False
 
     def __post_init__(self):
-        defaults = {"dropout": 0.0, **_defaults_of(self.model)}
+        warmup = 0.3 if self.schedule == "one-cycle" else 0.05
+        defaults = {"dropout": 0.0, "warmup": warmup, **_defaults_of(self.model)}
         for field in dataclasses.fields(self):
             if field.name in defaults and getattr(self, field.name) == field.default:
                 object.__setattr__(self, field.name, defaults[field.name])
@@ -161,8 +213,7 @@ def load_settings(
         if key not in fields:
             faults.append(f"`{key}` must be a known setting; got {key}={value!r}. {did_you_mean(key, fields)}")
             continue
-        if fields[key].type is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        value = _converted(value, fields[key].type)
         if not (value == fields[key].default and type(value) is fields[key].type):  # may lie outside: "the model's own"
             faults.extend(_value_faults(key, value))
         clean[key] = value
@@ -215,9 +266,25 @@ def _defaults_of(model: str) -> dict[str, Any]:
     return _DEFAULTS.get(prefix, _DEFAULTS["python:"])
 
 
+def _converted(value: Any, kind: Any) -> Any:
+    """Whole numbers where any number is wanted, lists and texts such as `csv,wandb` where several values are."""
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, str):
+            value = [parse_value(part.strip()) for part in value.split(",") if part.strip()]
+        several = value if isinstance(value, list | tuple) else [value]
+        return tuple(_converted(one, typing.get_args(kind)[0]) for one in several)
+    return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _value_faults(key: str, value: Any) -> list[str]:
     field = next(field for field in dataclasses.fields(TrainingSettings) if field.name == key)
     kind: Any = field.type
+    if typing.get_origin(kind) is tuple:
+        return [fault for one in value for fault in _single_faults(key, one, typing.get_args(kind)[0])]
+    return _single_faults(key, value, kind)
+
+
+def _single_faults(key: str, value: Any, kind: Any) -> list[str]:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         return [f"`{key}` must be {words[kind]}; got {value!r}."]

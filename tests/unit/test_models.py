@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +7,8 @@ from PIL import Image
 
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
-from diffident.models import build_model, fit_preprocessor, load_preprocessor
-from diffident.models.images import images_tensor, memory_bytes
+from diffident.models import Preprocessor, build_model, fit_preprocessor, load_preprocessor
+from diffident.models.images import held_in_memory, images_tensor, memory_bytes
 from diffident.settings import load_settings
 
 
@@ -30,6 +32,41 @@ def test_logits_have_one_column_a_class_after_a_round_trip(model, data, tmp_path
     assert loaded == fitted
     assert torch.equal(loaded.transform(data), inputs)
     assert build_model(settings, loaded, 3).eval()(inputs).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("resnet18-32px", 11_173_962),
+        ("resnet34-32px", 21_282_122),
+        ("resnet50-32px", 23_520_842),
+        ("wrn-28-10", 36_479_194),
+        ("densenet-bc", 769_162),
+    ],
+)
+def test_networks_for_32_pixels_have_the_published_sizes(model, parameters):
+    with torch.device("meta"):
+        network = build_model(
+            load_settings(model=model), Preprocessor("image", (3, 32, 32), (), (0.5,) * 3, (0.5,) * 3), 10
+        )
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("model", ["resnet34-32px", "resnet50-32px", "wrn-28-10", "densenet-bc"])
+def test_networks_for_32_pixels_learn(model):
+    settings = load_settings(model=model, width=4)
+    fitted, _ = fit_preprocessor(IMAGES, settings)
+    torch.manual_seed(0)
+    network = build_model(settings, replace(fitted, shape=(1, 16, 16)), 2)
+    inputs = torch.tensor([0, 255] * 4, dtype=torch.uint8)[:, None, None, None].expand(8, 1, 16, 16)
+    labels = torch.arange(8) % 2
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(6):
+        loss = torch.nn.functional.cross_entropy(network(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.25
 
 
 def test_vocabulary_and_indices():
@@ -56,10 +93,20 @@ def test_images_of_another_shape_are_cropped_at_the_centre():
     assert (pixels > 200).all()  # the middle third, not the whole squeezed
 
 
-@pytest.mark.parametrize(("memory", "lines"), [(255, 1), (256, 0)])
-def test_images_that_take_half_of_the_memory_are_announced(memory, lines, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("memory", "loading", "held", "lines"),
+    [
+        (255, "memory", True, 1),
+        (256, "memory", True, 0),
+        (255, "auto", False, 0),
+        (256, "auto", True, 0),
+        (256, "workers", False, 0),
+        (None, "auto", True, 0),
+    ],
+)
+def test_images_are_held_where_they_take_half_of_the_memory(memory, loading, held, lines, monkeypatch, caplog):
     monkeypatch.setattr("diffident.models.images.memory_bytes", lambda: memory)
-    images_tensor(dataset("image", [Image.new("L", (8, 8))] * 2), (1, 8, 8), "bilinear")
+    assert held_in_memory(2, (1, 8, 8), loading) == held
     assert len(caplog.messages) == lines
 
 

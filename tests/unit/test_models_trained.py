@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from diffident.data import open_dataset
 from diffident.data.dataset import Dataset
@@ -134,6 +135,31 @@ def test_transformers_text_model(tmp_path):
     model = f"transformers:{tmp_path / 'bert'}"
     stored = run_through(texts(), tmp_path / "run", model=model, epochs=30, learning_rate=0.01)
     assert (stored.logits.argmax(1) == stored.labels).all()
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_transformers_image_model(channels, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = ViTConfig(image_size=8, patch_size=4, num_channels=channels, num_labels=5, **sizes)
+    moments = {"image_mean": [0.4] * channels, "image_std": [0.3] * channels}
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 8, "width": 8}, **moments).save_pretrained(tmp_path / "vit")
+    model = f"transformers:{tmp_path / 'vit'}"
+    data = bright_and_dark()
+    stored = run_through(data, tmp_path / "run", model=model, epochs=20, learning_rate=0.01)
+    assert (stored.logits.argmax(1) == stored.labels).all()
+    prepared = load_preprocessor(tmp_path / "run")
+    assert (prepared.shape, prepared.interpolation) == ((channels, 8, 8), "bilinear")
+    assert (prepared.mean, prepared.std) == ((0.4,) * channels, (0.3,) * channels)
+    run_through(data, tmp_path / "large", model=model, pretrained=False, image_size=16)
+    with pytest.raises(InputError, match=r"`image_size` must be 8, which .* was made for; got 16"):
+        train(data, load_settings(model=model, device="cpu", image_size=16), out=tmp_path / "other")
+
+
+def bright_and_dark():
+    images = [Image.new("RGB", (12, 12), ((row % 2) * 200 + 10,) * 3) for row in range(8)]
+    ids = np.array([str(row) for row in range(8)], dtype=object)
+    return Dataset("tones", "image", ids, np.arange(8) % 2, images.__getitem__, "f")
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])

@@ -16,7 +16,7 @@ from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
 from diffident.training import NonFiniteLossError, predict, train
-from diffident.training.augmentation import crop_and_flip
+from diffident.training.augmentation import CropAndFlip
 
 SETTINGS = load_settings(model="mlp", epochs=4, batch_size=8, width=16, device="cpu", learning_rate=0.01)
 
@@ -80,8 +80,8 @@ def test_train_learns_and_predict_agrees_with_the_test_file(tmp_path):
 
 
 def test_resume_ends_in_the_same_bytes_and_leaves_the_seed_alone(tmp_path):
-    def stop(done, total):
-        if done == 2:
+    def stop(progress):
+        if progress.epoch_done and progress.epoch == 2:
             raise KeyboardInterrupt
 
     before = torch.get_rng_state()
@@ -90,8 +90,8 @@ def test_resume_ends_in_the_same_bytes_and_leaves_the_seed_alone(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(vectors(), SETTINGS, out=tmp_path / "parts", progress=stop, checkpoint_seconds=0.0)
     seen = []
-    train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=lambda done, total: seen.append(done))
-    assert seen == [3, 4]
+    train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=seen.append)
+    assert [progress.epoch for progress in seen if progress.epoch_done] == [3, 4]
     assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
     train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=lambda *_: pytest.fail("trained again"))
 
@@ -135,13 +135,13 @@ def test_non_finite_loss_names_the_step(tmp_path):
 
 
 def test_crop_and_flip_keeps_shape_and_pixels():
-    images = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(50, 1, 8, 8)
-    out = crop_and_flip(images, torch.Generator().manual_seed(0))
+    images = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(200, 1, 8, 8)
+    out = CropAndFlip.draw(200, torch.Generator().manual_seed(0)).apply(images)
     assert out.shape == images.shape
     plain = sum(torch.equal(a, images[0]) for a in out)
     flipped = sum(torch.equal(a, images[0].flip(-1)) for a in out)
-    assert 0 < plain < 25
-    assert 0 < flipped < 25
+    assert 0 < plain < 30
+    assert 0 < flipped < 30
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, pytest.param(3600.0, marks=pytest.mark.slow)])
@@ -177,7 +177,7 @@ def test_a_failed_run_leaves_its_folder_to_the_next_try(tmp_path):
 
 
 def test_failing_late_keeps_the_checkpoint(tmp_path):
-    def fail(done, total):
+    def fail(progress):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):

@@ -83,11 +83,11 @@ def test_weights_and_metrics_are_the_same_without(tmp_path):
 
 
 def stop_after(epochs):
-    def progress(done, total):
-        if done == epochs:
+    def stop(progress):
+        if progress.epoch_done and progress.epoch == epochs:
             raise KeyboardInterrupt
 
-    return progress
+    return stop
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 3600.0])

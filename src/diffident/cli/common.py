@@ -9,7 +9,16 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -82,6 +91,40 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class TrainingBar:
+    """Draws the progress of a training run on standard error, in whichever process it is first called.
+
+    It holds no more than its bar, so that it can be sent to the process that trains.
+    """
+
+    def __init__(self):
+        self._bar: Progress | None = None
+
+    def __call__(self, progress: Any) -> None:
+        """Show where a run is; `progress` is a `diffident.training.Progress`."""
+        if self._bar is None:
+            console = Console(stderr=True)
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+            self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            self._bar.start()
+            self._bar.add_task("train")
+        done = (progress.epoch - 1) * progress.steps + progress.step
+        text = (
+            f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.4f}  "
+            f"rate {progress.learning_rate:.1e}  {progress.samples_per_second:,.0f} samples/s"
+        )
+        total = progress.epochs * progress.steps
+        self._bar.update(TaskID(0), completed=done, total=total, description=text, refresh=True)
+        if progress.finished:
+            self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 def print_json(value: Any) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from diffident.cli.common import add_data_options, data_options, log, print_json, progress_bar
+from diffident.cli.common import TrainingBar, add_data_options, data_options, log, print_json
 from diffident.cli.evaluate import print_evaluation
 from diffident.errors import InputError
 
@@ -16,14 +16,18 @@ EXAMPLE = (
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("data", metavar="DATA", help="the labelled training data")
-    parser.add_argument("--model", metavar="MODEL", help="cnn-small, resnet18-32px, ngrams, mlp, timm:NAME, ...")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="cnn-small, resnet18-32px, wrn-28-10, ngrams, mlp, timm:NAME, ..."
+    )
     parser.add_argument(
         "--loss",
         metavar="LOSS",
         help="cross-entropy, label-smoothing, entropy, difficulty-aware (default: cross-entropy)",
     )
     parser.add_argument("--difficulty", metavar="FILE", help="from `diffident score`; joined by id")
-    parser.add_argument("--validation", metavar="DATA", help="evaluated after each epoch")
+    parser.add_argument(
+        "--validation", metavar="DATA", help="evaluated after each epoch; decides about --set patience=N"
+    )
     parser.add_argument("--test", metavar="DATA", help="predicted and evaluated at the end")
     parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the model's own)")
@@ -49,7 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
     held_out = {**options, "label_column": None}
     validation = open_dataset(arguments.validation, **held_out) if arguments.validation else None
     test = open_dataset(arguments.test, **held_out) if arguments.test else None
-    with progress_bar("train") as progress:
+    bar = TrainingBar()
+    try:
         train(
             open_dataset(arguments.data, **options),
             settings,
@@ -58,8 +63,10 @@ def run(arguments: argparse.Namespace) -> None:
             validation=validation,
             test=test,
             resume=arguments.resume,
-            progress=progress,
+            progress=bar,
         )
+    finally:
+        bar.stop()
     evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
     _report(arguments, evaluation)
 

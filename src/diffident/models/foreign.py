@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
+from PIL import Image
 from torch import Tensor, nn
 
 from diffident.encoders.callables import import_function
@@ -26,16 +27,18 @@ class ImageInput:
         mean: Of each channel of the pixels in [0, 1], subtracted first.
         std: Of each channel, divided by.
         interpolation: `bilinear`, `bicubic`, ..., by which images were resized.
+        channels: 3, or 1 for models of grey images.
     """
 
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
+    channels: int = 3
 
 
 def image_input(model: str) -> ImageInput:
-    """The input that a model of timm or torchvision was made for; no weights are fetched.
+    """The input that a model of timm, torchvision or transformers was made for; no weights are fetched.
 
     Raises:
         InputError: no such model.
@@ -47,6 +50,8 @@ def image_input(model: str) -> ImageInput:
         config = _timm_config(name)
         _, height, width = config["input_size"]
         return ImageInput((height, width), tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+    if kind == "transformers":
+        return _transformers_input(name)
     from torchvision import models
 
     _check_torchvision(name)
@@ -104,25 +109,90 @@ class TransformersClassifier(nn.Module):
 
 def transformers_model(name: str, num_classes: int, pretrained: bool, run: Path | None) -> nn.Module:
     """A sequence classifier with a new head; with `run`, the architecture that is kept there."""
-    try:
-        from transformers import AutoConfig, AutoModelForSequenceClassification
-    except ImportError:
-        raise MissingDependencyError("`transformers` must be installed. Run: pip install 'diffident[text]'.") from None
+    transformers = _transformers()
     with loading(f"transformers:{name}", _OFFLINE):
-        config = AutoConfig.from_pretrained(name if run is None else str(run / "tokenizer"), num_labels=num_classes)
-        if pretrained:
-            return TransformersClassifier(AutoModelForSequenceClassification.from_pretrained(name, config=config))
-        return TransformersClassifier(AutoModelForSequenceClassification.from_config(config))
+        source = name if run is None else str(run / "tokenizer")
+        config = transformers.AutoConfig.from_pretrained(source, num_labels=num_classes)
+        kind = transformers.AutoModelForSequenceClassification
+        model = kind.from_pretrained(name, config=config) if pretrained else kind.from_config(config)
+    return TransformersClassifier(model)
+
+
+class TransformersImageClassifier(nn.Module):
+    """An image classifier of transformers, called with standardised pixels."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Logits of images."""
+        return self.model(pixel_values=inputs).logits
+
+
+def transformers_image_model(
+    name: str, num_classes: int, size: tuple[int, int], pretrained: bool, run: Path | None
+) -> nn.Module:
+    """An image classifier with a new head; with `run`, the architecture that is kept there.
+
+    Raises:
+        InputError: images of a size that a pretrained model with learnt positions was not made for.
+    """
+    transformers = _transformers()
+    with loading(f"transformers:{name}", _OFFLINE):
+        source = name if run is None else str(run / "tokenizer")
+        config = transformers.AutoConfig.from_pretrained(source, num_labels=num_classes)
+        made_for = getattr(config, "image_size", None)
+        if made_for is not None and _pair(made_for) != size:
+            if pretrained:
+                raise InputError(
+                    f"`image_size` must be {_pair(made_for)[0]}, which {name} was made for; got {size[0]}. "
+                    f"Leave it out, or set pretrained=false."
+                )
+            config.image_size = size[0] if isinstance(made_for, int) else size
+        kind = transformers.AutoModelForImageClassification
+        if not pretrained:
+            return TransformersImageClassifier(kind.from_config(config))
+        # A head for another number of classes is left out, and made anew.
+        return TransformersImageClassifier(kind.from_pretrained(name, config=config, ignore_mismatched_sizes=True))
 
 
 def transformers_tokenizer(name: str) -> Any:
     """The tokenizer that belongs to a model of transformers."""
+    transformers = _transformers()
+    with loading(f"transformers:{name}", "Name a local folder or a filled cache."):
+        return transformers.AutoTokenizer.from_pretrained(name)
+
+
+def _transformers() -> Any:
     try:
-        from transformers import AutoTokenizer
+        import transformers
     except ImportError:
         raise MissingDependencyError("`transformers` must be installed. Run: pip install 'diffident[text]'.") from None
-    with loading(f"transformers:{name}", "Name a local folder or a filled cache."):
-        return AutoTokenizer.from_pretrained(name)
+    return transformers
+
+
+def _transformers_input(name: str) -> ImageInput:
+    transformers = _transformers()
+    with loading(f"transformers:{name}", _OFFLINE):
+        config = transformers.AutoConfig.from_pretrained(name)
+        values = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+    crop = (values.get("crop_size") if values.get("do_center_crop") else None) or values.get("size") or 224
+    size = getattr(config, "image_size", None) or crop
+    resample = Image.Resampling(values.get("resample") or Image.Resampling.BILINEAR).name.lower()
+    mean, std = values.get("image_mean") or (0.5,), values.get("image_std") or (0.5,)
+    channels = getattr(config, "num_channels", 3)
+    mean, std = ((tuple(moment) * channels)[:channels] for moment in (mean, std))
+    return ImageInput(_pair(size), mean, std, resample, channels)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """(height, width) of a side, a pair, or what processors of transformers call a size."""
+    if isinstance(size, int):
+        return size, size
+    values = dict(size) if hasattr(size, "keys") else {"height": size[0], "width": size[1]}
+    edge = values.get("shortest_edge") or values.get("longest_edge")
+    return int(values.get("height") or edge), int(values.get("width") or edge)
 
 
 def _timm() -> Any:

@@ -1,6 +1,7 @@
 """Images of any size to one uint8 tensor in memory."""
 
 import logging
+import math
 import os
 from pathlib import Path
 
@@ -39,7 +40,6 @@ def images_tensor(dataset: Dataset, shape: tuple[int, ...], interpolation: str) 
         interpolation: `bilinear`, `bicubic`, ...: how images of another size are resized.
     """
     channels, height, width = shape
-    _note_memory(dataset, len(dataset) * channels * height * width)
     pixels = np.empty((len(dataset), height, width, channels), dtype=np.uint8)
     method = Image.Resampling[interpolation.upper()]
     for row in range(len(dataset)):
@@ -50,16 +50,26 @@ def images_tensor(dataset: Dataset, shape: tuple[int, ...], interpolation: str) 
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
-def _note_memory(dataset: Dataset, needed: int) -> None:
-    memory = memory_bytes()
-    if memory is not None and needed > memory / 2:
+def held_in_memory(count: int, shape: tuple[int, ...], loading: str) -> bool:
+    """Whether so many images of this shape are prepared beforehand: `auto` does where they take half of the memory.
+
+    Args:
+        count: How many.
+        shape: (channels, height, width), a byte each.
+        loading: As in the settings: memory, workers or auto. `memory` warns where auto would not.
+    """
+    needed, memory = count * math.prod(shape), memory_bytes()
+    if loading == "workers" or memory is None or needed <= memory / 2:
+        return loading != "workers"
+    if loading == "memory":
         _log.warning(
-            "diffident: %s needs %.1f GiB as images in memory, more than half of this machine's %.1f GiB. "
-            "Set a smaller image_size if it does not fit.",
-            dataset.name,
+            "diffident: %d images need %.1f GiB of memory, more than half of this machine's %.1f GiB. "
+            "Set a smaller image_size, or loading=workers, if they do not fit.",
+            count,
             needed / 2**30,
             memory / 2**30,
         )
+    return loading == "memory"
 
 
 def memory_bytes() -> int | None:

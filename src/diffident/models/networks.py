@@ -7,7 +7,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from diffident.errors import InputError, did_you_mean
-from diffident.models.foreign import python_model, timm_model, torchvision_model, transformers_model
+from diffident.models.convnets import cnn_small, densenet_bc, resnet_32px, wide_resnet
+from diffident.models.foreign import (
+    python_model,
+    timm_model,
+    torchvision_model,
+    transformers_image_model,
+    transformers_model,
+)
 from diffident.models.preprocessing import Preprocessor
 from diffident.settings import MODEL_PREFIXES, MODELS, TrainingSettings
 
@@ -32,28 +39,39 @@ def build_model(
         MissingDependencyError: its library is not installed.
         UnavailableError: its weights could not be fetched.
     """
-    name, width = settings.model, settings.width
+    name, width, shape = settings.model, settings.width, preprocessor.shape
     pretrained = settings.pretrained and run is None
     kind, _, rest = name.partition(":")
     if name == "ngrams":
         return Ngrams(len(preprocessor.vocabulary), num_classes, width or 192, settings.dropout)
-    if kind == "transformers":
+    if kind == "transformers" and preprocessor.kind == "tokens":
         return transformers_model(rest, num_classes, pretrained, run)
-    if name == "cnn-small":
-        network = cnn_small(preprocessor.shape[0], num_classes, width or 24)
-    elif name == "resnet18-32px":
-        network = resnet18_32px(preprocessor.shape[0], num_classes, width or 64)
-    elif name == "mlp":
-        network = mlp(torch.Size(preprocessor.shape).numel(), num_classes, width or 256, settings.dropout)
+    if kind == "transformers":
+        network = transformers_image_model(rest, num_classes, (shape[1], shape[2]), pretrained, run)
     elif kind == "timm":
-        network = timm_model(rest, num_classes, (preprocessor.shape[1], preprocessor.shape[2]), pretrained)
+        network = timm_model(rest, num_classes, (shape[1], shape[2]), pretrained)
     elif kind == "torchvision":
         network = torchvision_model(rest, num_classes, pretrained)
     elif kind == "python":
         network = python_model(rest, num_classes)
     else:
-        raise InputError(f"`model` must be a known name; got {name!r}. {did_you_mean(name, MODELS + MODEL_PREFIXES)}")
+        network = _own_network(settings, shape, num_classes)
     return nn.Sequential(Standardize(preprocessor), network)
+
+
+def _own_network(settings: TrainingSettings, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    name, width, channels = settings.model, settings.width, shape[0]
+    if name == "mlp":
+        return mlp(torch.Size(shape).numel(), num_classes, width or 256, settings.dropout)
+    if name == "cnn-small":
+        return cnn_small(channels, num_classes, width or 24)
+    if name == "wrn-28-10":
+        return wide_resnet(channels, num_classes, width or 160, settings.dropout)
+    if name == "densenet-bc":
+        return densenet_bc(channels, num_classes, width or 12)
+    if name in ("resnet18-32px", "resnet34-32px", "resnet50-32px"):
+        return resnet_32px(int(name[6:8]), channels, num_classes, width or 64)
+    raise InputError(f"`model` must be a known name; got {name!r}. {did_you_mean(name, MODELS + MODEL_PREFIXES)}")
 
 
 class Standardize(nn.Module):
@@ -101,37 +119,7 @@ class Ngrams(nn.Module):
         return self.head(self.bag(inputs.int()))
 
 
-def cnn_small(channels: int, num_classes: int, width: int) -> nn.Module:
-    """Three 3x3 convolutions (width, 2 width, 4 width), pooled to one pixel; images of 4 px and more."""
-
-    def block(before: int, after: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-
-    layers = [*block(channels, width), *block(width, 2 * width), nn.MaxPool2d(2), *block(2 * width, 4 * width)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))
-
-
 def mlp(num_inputs: int, num_classes: int, width: int, dropout: float) -> nn.Module:
     """Two hidden layers; images are flattened."""
     hidden = [nn.Linear(num_inputs, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width), nn.ReLU()]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Dropout(dropout), nn.Linear(width, num_classes))
-
-
-def resnet18_32px(channels: int, num_classes: int, width: int) -> nn.Module:
-    """ResNet-18 with a 3x3 stem and no max-pool, stages of width 1, 2, 4 and 8 times `width`."""
-    from torchvision.models.resnet import BasicBlock
-
-    def stage(before: int, after: int, stride: int) -> list[nn.Module]:
-        skip = None
-        if stride != 1 or before != after:
-            skip = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-        return [BasicBlock(before, after, stride, skip), BasicBlock(after, after)]
-
-    stem = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-    widths = [width, width, 2 * width, 4 * width, 8 * width]
-    stages = [m for number in range(4) for m in stage(widths[number], widths[number + 1], 1 if number == 0 else 2)]
-    network = nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, num_classes))
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return network

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.models.foreign import image_input, transformers_tokenizer
-from diffident.models.images import images_tensor, own_shape
+from diffident.models.images import held_in_memory, images_tensor, own_shape
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
 
@@ -25,14 +25,20 @@ from diffident.storage.atomic import write_text
 _TAKES = {
     "cnn-small": ("image",),
     "resnet18-32px": ("image",),
+    "resnet34-32px": ("image",),
+    "resnet50-32px": ("image",),
+    "wrn-28-10": ("image",),
+    "densenet-bc": ("image",),
     "timm:": ("image",),
     "torchvision:": ("image",),
     "ngrams": ("text",),
-    "transformers:": ("text",),
+    "transformers:": ("text", "image"),
     "mlp": ("vector", "image"),
     "python:": ("image", "vector"),
 }
 _SHAPE_LENGTHS = {"image": 3, "vector": 1, "grams": 1, "tokens": 1}
+# Images whose moments stand for all: the mean of so many is right to a thousandth.
+_MOMENT_IMAGES = 10_000
 _WORD = re.compile(r"(?u)\b\w+\b")
 
 
@@ -58,17 +64,28 @@ class Preprocessor:
     interpolation: str = "bilinear"
     tokenizer: Any = field(default=None, compare=False)
 
+    @property
+    def modality(self) -> str:
+        """Of the data that it takes."""
+        return {"grams": "text", "tokens": "text"}.get(self.kind, self.kind)
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise `InputError` unless the data is of the modality in training, and not empty."""
+        if not len(dataset):
+            raise InputError(f"`data` must hold samples; got none at {dataset.name}. Check the path.")
+        if dataset.modality != self.modality:
+            raise InputError(
+                f"`data` must be {self.modality}, as in training; got {dataset.modality} at {dataset.name}. "
+                f"Give other data."
+            )
+
     def transform(self, dataset: Dataset) -> Shaped[Tensor, "n ..."]:
         """The samples as one tensor: uint8 images, float32 vectors or int32 indices padded with 0 (tokens: -1).
 
         Raises:
             InputError: the data is of another modality or shape than in training.
         """
-        modality = {"grams": "text", "tokens": "text"}.get(self.kind, self.kind)
-        if dataset.modality != modality:
-            raise InputError(
-                f"`data` must be {modality}, as in training; got {dataset.modality} at {dataset.name}. Give other data."
-            )
+        self.check(dataset)
         if self.kind == "image":
             return images_tensor(dataset, self.shape, self.interpolation)
         if self.kind == "vector":
@@ -88,8 +105,10 @@ class Preprocessor:
             self.tokenizer.save_pretrained(str(folder / "tokenizer"))
 
 
-def fit_preprocessor(dataset: Dataset, settings: TrainingSettings) -> tuple[Preprocessor, Shaped[Tensor, "n ..."]]:
-    """The preprocessor fitted on the training data, and the training data prepared.
+def fit_preprocessor(
+    dataset: Dataset, settings: TrainingSettings
+) -> tuple[Preprocessor, Shaped[Tensor, "n ..."] | None]:
+    """The preprocessor fitted on the training data, and the training data prepared; None where workers prepare it.
 
     Raises:
         InputError: the model does not take data of this modality.
@@ -101,21 +120,37 @@ def fit_preprocessor(dataset: Dataset, settings: TrainingSettings) -> tuple[Prep
             f"`model` must take {dataset.modality} data; got {settings.model!r} for {dataset.name}. "
             f"Take one of {', '.join(fitting)}."
         )
-    if model == "ngrams":
-        vocabulary = _fit_vocabulary(dataset, settings.min_count)
-        prepared = Preprocessor("grams", (settings.max_length,), vocabulary)
-        return prepared, prepared.transform(dataset)
-    if model == "transformers:":
-        prepared = Preprocessor(
-            "tokens", (settings.max_length,), tokenizer=transformers_tokenizer(settings.model.partition(":")[2])
-        )
-        return prepared, prepared.transform(dataset)
-    prepared = _image_preprocessor(dataset, settings) if dataset.modality == "image" else _vector_preprocessor(dataset)
-    inputs = prepared.transform(dataset)
-    if not prepared.mean:
-        mean, std = _moments(inputs)
+    prepared = _unfitted(model, dataset, settings)
+    inputs = prepared.transform(dataset) if fits_in_memory(prepared, len(dataset), settings) else None
+    if prepared.kind in ("image", "vector") and not prepared.mean:
+        mean, std = _moments(_moment_samples(prepared, dataset, inputs))
         prepared = replace(prepared, mean=mean, std=std)
     return prepared, inputs
+
+
+def fits_in_memory(preprocessor: Preprocessor, count: int, settings: TrainingSettings) -> bool:
+    """Whether the samples are prepared beforehand; only images may be too many."""
+    return preprocessor.kind != "image" or held_in_memory(count, preprocessor.shape, settings.loading)
+
+
+def _unfitted(model: str, dataset: Dataset, settings: TrainingSettings) -> Preprocessor:
+    """The preprocessor for a model or its prefix, as yet without the moments of the data."""
+    if model == "ngrams":
+        return Preprocessor("grams", (settings.max_length,), _fit_vocabulary(dataset, settings.min_count))
+    if model == "transformers:" and dataset.modality == "text":
+        tokenizer = transformers_tokenizer(settings.model.partition(":")[2])
+        return Preprocessor("tokens", (settings.max_length,), tokenizer=tokenizer)
+    return _image_preprocessor(dataset, settings) if dataset.modality == "image" else _vector_preprocessor(dataset)
+
+
+def _moment_samples(
+    prepared: Preprocessor, dataset: Dataset, inputs: Shaped[Tensor, "n ..."] | None
+) -> Shaped[Tensor, "n ..."]:
+    """What the moments are taken of: all vectors, or at most `_MOMENT_IMAGES` images evenly spaced over the data."""
+    if prepared.kind != "image" or len(dataset) <= _MOMENT_IMAGES:
+        return prepared.transform(dataset) if inputs is None else inputs
+    rows = np.arange(_MOMENT_IMAGES) * len(dataset) // _MOMENT_IMAGES
+    return prepared.transform(dataset.select(rows)) if inputs is None else inputs[torch.from_numpy(rows)]
 
 
 def _vector_preprocessor(dataset: Dataset) -> Preprocessor:
@@ -123,12 +158,12 @@ def _vector_preprocessor(dataset: Dataset) -> Preprocessor:
 
 
 def _image_preprocessor(dataset: Dataset, settings: TrainingSettings) -> Preprocessor:
-    """Models of timm and torchvision get the size they were made for, pretrained ones also their own moments."""
-    if not settings.model.startswith(("timm:", "torchvision:")):
+    """Models of other libraries get the size they were made for, pretrained ones also their own moments."""
+    if not settings.model.startswith(("timm:", "torchvision:", "transformers:")):
         return Preprocessor("image", own_shape(dataset, settings.image_size))
     native = image_input(settings.model)
     height, width = (settings.image_size, settings.image_size) if settings.image_size else native.size
-    prepared = Preprocessor("image", (3, height, width), interpolation=native.interpolation)
+    prepared = Preprocessor("image", (native.channels, height, width), interpolation=native.interpolation)
     return replace(prepared, mean=native.mean, std=native.std) if settings.pretrained else prepared
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from diffident.errors import InputError
 from diffident.settings import TrainingSettings, load_settings
 
+# Settings that a resumed run may have otherwise.
+_WITHOUT_EFFECT = ("device", "loading", "num_workers", "loggers")
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -85,4 +88,4 @@ def open_run(path: str | Path, *, unfinished: bool = False) -> RunFolder:
 def differing_settings(old: TrainingSettings, new: TrainingSettings) -> list[str]:
     """`key: old, now new` of every setting that changes the result."""
     pairs = [(field.name, getattr(old, field.name), getattr(new, field.name)) for field in dataclasses.fields(old)]
-    return [f"{key} was {before!r}, now {now!r}" for key, before, now in pairs if before != now and key != "device"]
+    return [f"{key} was {was!r}, now {now!r}" for key, was, now in pairs if was != now and key not in _WITHOUT_EFFECT]

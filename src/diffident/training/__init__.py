@@ -1,6 +1,6 @@
 """Training: a data set and settings in, a run folder out; and predictions from a run folder."""
 
-from diffident.training.loop import NonFiniteLossError
+from diffident.training.progress import NonFiniteLossError, Progress
 from diffident.training.workflow import predict, train
 
-__all__ = ["NonFiniteLossError", "predict", "train"]
+__all__ = ["NonFiniteLossError", "Progress", "predict", "train"]

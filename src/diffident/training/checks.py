@@ -12,6 +12,7 @@ from diffident.losses import LOSSES
 from diffident.records import DifficultyTable
 from diffident.settings import TrainingSettings
 from diffident.training.by_id import check_unique, weights_by_id
+from diffident.training.logs import check_loggers
 
 
 def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | None) -> None:
@@ -31,6 +32,26 @@ def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | Non
     for part in (dataset, validation, test):
         if part is not None:
             check_labels(part, dataset.num_classes, dataset.label_names, "the training data")
+
+
+def check_settings(settings: TrainingSettings, count: int, validation: Dataset | None) -> None:
+    """Raise unless the settings can be followed: with this data, and with what is installed.
+
+    Raises:
+        InputError: early stopping without validation data, or batches too small for the processes.
+        MissingDependencyError: a log's library is missing.
+    """
+    if settings.patience and validation is None:
+        raise InputError(
+            f"`validation` must be given with patience={settings.patience}; got None. Add --validation DATA."
+        )
+    least = 2 * settings.devices
+    if settings.devices > 1 and min(settings.batch_size, count) < least:
+        raise InputError(
+            f"`batch_size` must be at least {least} for {settings.devices} devices, as must the data; got "
+            f"{settings.batch_size} and {count} samples. Set fewer devices."
+        )
+    check_loggers(settings.loggers)
 
 
 def check_labels(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None, where: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from diffident.difficulties.training_dynamics import EpochDynamics, measure_epoch
@@ -31,15 +32,22 @@ class DynamicsRecorder:
             el2n=torch.zeros(count, device=device),
         )
 
-    def begin(self, epochs_done: int) -> None:
+    def begin(self, epochs_done: int, fabric: Fabric) -> None:
         """Start after this many epochs; later ones, of a run that was cut off after its checkpoint, are discarded."""
-        discard_epochs(self._run, epochs_done)
+        if fabric.is_global_zero:
+            discard_epochs(self._run, epochs_done)
 
     def batch_done(self, rows: Int[Tensor, " b"], logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> None:
         """Keep what the logits of a training step, from before its update, say of these rows."""
         for name, values in vars(measure_epoch(logits, labels)).items():
             getattr(self._seen, name)[rows] = values
 
-    def epoch_done(self, epoch: int) -> None:
-        """Write the epoch, counted from 1; every sample was in one of its batches."""
-        write_epoch(self._run, epoch, self._ids, self._labels, self._seen)
+    def epoch_done(self, epoch: int, fabric: Fabric) -> None:
+        """Write the epoch, counted from 1; every sample was in one batch of one process."""
+        if fabric.world_size > 1:
+            for values in vars(self._seen).values():
+                values.copy_(fabric.all_reduce(values, reduce_op="sum"))
+        if fabric.is_global_zero:
+            write_epoch(self._run, epoch, self._ids, self._labels, self._seen)
+        for values in vars(self._seen).values():
+            values.zero_()

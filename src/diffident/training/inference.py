@@ -2,24 +2,26 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from lightning_fabric.strategies import DDPStrategy
+from torch import nn
 
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
-from diffident.models import Preprocessor
+from diffident.models import Preprocessor, fits_in_memory
 from diffident.records import Predictions
 from diffident.settings import TrainingSettings
+from diffident.training.sources import InMemory, Samples, Source, Streamed
 
 _BATCH_SIZE = 512
 
 
 def make_fabric(settings: TrainingSettings) -> Fabric:
-    """Fabric on the one device and in the precision of the settings.
+    """Fabric on the devices and in the precision of the settings.
 
     Raises:
-        InputError: no such device here, or it lacks the precision.
+        InputError: no such device here, or not as many, or it lacks the precision.
     """
     name = settings.device
     if name == "auto":
@@ -29,30 +31,52 @@ def make_fabric(settings: TrainingSettings) -> Fabric:
         raise InputError(f"`device` must be there; got {name!r}. Set device=cpu.")
     if name == "cpu" and settings.precision == "16-mixed":
         raise InputError("`precision` must be one that the device has; got '16-mixed' on the CPU. Set bf16-mixed.")
-    return Fabric(accelerator=name, devices=1, precision=settings.precision)  # type: ignore[arg-type]
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(name, settings.devices)
+    if settings.devices > there:
+        raise InputError(f"`devices` must be at most {there}, as many as are there; got {settings.devices}. Set fewer.")
+    # Buffers need no broadcast, as batch norm is that of all processes; so one alone can predict.
+    strategy = "auto" if settings.devices == 1 else DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    return Fabric(accelerator=name, devices=settings.devices, strategy=strategy, precision=settings.precision)  # type: ignore[arg-type]
+
+
+def source_of(
+    dataset: Dataset,
+    preprocessor: Preprocessor,
+    settings: TrainingSettings,
+    device: torch.device,
+    *,
+    inputs: torch.Tensor | None = None,
+    weights: Float[torch.Tensor, " n"] | None = None,
+) -> Source:
+    """The prepared samples: in memory, or read by workers where that is wanted or they do not fit.
+
+    Args:
+        dataset: With or without labels; without, they are 0.
+        preprocessor: Prepares it.
+        settings: Of the run.
+        device: Where batches are wanted.
+        inputs: The prepared samples, where they are in memory already.
+        weights: One a sample, or None.
+    """
+    preprocessor.check(dataset)
+    given = np.zeros(len(dataset)) if dataset.labels is None else dataset.labels
+    labels = torch.from_numpy(np.array(given, dtype=np.int64))
+    if inputs is None and not fits_in_memory(preprocessor, len(dataset), settings):
+        return Streamed(dataset, preprocessor, labels, weights, device, settings.num_workers)
+    return InMemory(Samples(preprocessor.transform(dataset) if inputs is None else inputs, labels, weights), device)
 
 
 @torch.no_grad()
-def logits_of(module: nn.Module, inputs: Shaped[Tensor, "n ..."], device: torch.device) -> Float[Tensor, "n c"]:
-    """Logits of prepared inputs, float32 on the CPU; the module is left in evaluation mode."""
+def logits_of(module: nn.Module, source: Source) -> Float[torch.Tensor, "n c"]:
+    """Logits of all samples in their order, float32 on the CPU; the module is left in evaluation mode."""
     module.eval()
-    return torch.cat([module(part.to(device)).float().cpu() for part in inputs.split(_BATCH_SIZE)])
+    parts = list(torch.arange(len(source)).split(_BATCH_SIZE))
+    return torch.cat([module(batch.inputs).float().cpu() for batch in source.batches(parts)])
 
 
 def predictions_of(
-    module: nn.Module,
-    preprocessor: Preprocessor,
-    dataset: Dataset,
-    label_names: tuple[str, ...] | None,
-    device: torch.device,
+    module: nn.Module, source: Source, dataset: Dataset, label_names: tuple[str, ...] | None
 ) -> Predictions:
-    """Predictions of a module that Fabric has set up, so that they are made in the run's precision.
-
-    Raises:
-        InputError: no samples, or samples of another modality or shape than in training.
-    """
-    if not len(dataset):
-        raise InputError(f"`data` must hold samples; got none at {dataset.name}. Check the path.")
-    logits = logits_of(module, preprocessor.transform(dataset), device)
+    """Predictions of a module that Fabric has set up, so that they are made in the run's precision."""
     labels = None if dataset.labels is None else torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
-    return Predictions(dataset.ids, logits, labels, label_names)
+    return Predictions(dataset.ids, logits_of(module, source), labels, label_names)

@@ -1,138 +1,226 @@
 """The training loop on Lightning Fabric."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffident.errors import DiffidentError
 from diffident.losses import make_loss
 from diffident.settings import TrainingSettings
-from diffident.training.augmentation import augments, crop_and_flip
-from diffident.training.checkpoints import Checkpoints
+from diffident.training.augmentation import CropAndFlip, augments
+from diffident.training.averaging import BestWeights, WeightAverage
+from diffident.training.checkpoints import Checkpoints, Stateful
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
-from diffident.training.optimization import batches, epoch_seed, learning_rate, make_optimizer, steps_per_epoch
-
-
-class NonFiniteLossError(DiffidentError, ArithmeticError):
-    """The training loss became NaN or infinite."""
+from diffident.training.logs import Log, open_logs
+from diffident.training.optimization import (
+    batches,
+    epoch_seed,
+    learning_rate,
+    make_optimizer,
+    parts_of,
+    steps_per_epoch,
+)
+from diffident.training.processes import synced_batch_norm
+from diffident.training.progress import EpochMeter, Report
+from diffident.training.sources import Samples, Source
 
 
 @dataclass(frozen=True)
-class Samples:
-    """A prepared data set in memory: rows of the tensors belong together."""
+class Training:
+    """All that the loop works with.
 
-    inputs: Shaped[Tensor, "n ..."]
-    labels: Int[Tensor, " n"]
-    weights: Float[Tensor, " n"] | None = None
+    Attributes:
+        fabric: Devices, precision and processes.
+        model: As it is saved.
+        module: The model set up by Fabric: called, it computes in the run's precision.
+        optimizer: Set up by Fabric.
+        source: The training samples.
+        settings: Of the run.
+        held_out: Validation samples, or None.
+        recorder: Keeps the training dynamics, or None.
+        average: Moving average of the weights, or None.
+        best: The best epoch's weights, where training may end early.
+        report: Called with the progress, or None.
+    """
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    fabric: Fabric
+    model: nn.Module
+    module: nn.Module
+    optimizer: Any
+    source: Source
+    settings: TrainingSettings
+    held_out: Source | None = None
+    recorder: DynamicsRecorder | None = None
+    average: WeightAverage | None = None
+    best: BestWeights | None = None
+    report: Report | None = None
 
-    def rows(self, rows: Int[Tensor, " b"]) -> "Samples":
-        """Some of the samples."""
-        return Samples(self.inputs[rows], self.labels[rows], None if self.weights is None else self.weights[rows])
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint holds."""
+        every: dict[str, Any] = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "precision": self.fabric.strategy.precision,
+            "average": self.average,
+            "best": self.best,
+        }
+        return {name: part for name, part in every.items() if part is not None}
 
-    def to(self, device: torch.device) -> "Samples":
-        """The samples on a device."""
-        weights = None if self.weights is None else self.weights.to(device)
-        return Samples(self.inputs.to(device), self.labels.to(device), weights)
+    def averaged(self) -> AbstractContextManager[None]:
+        """With the weights that count: the average where there is one."""
+        return nullcontext() if self.average is None else self.average.applied(self.model)
 
 
-def fit(
+def set_up(
     fabric: Fabric,
     model: nn.Module,
-    samples: Samples,
+    source: Source,
     settings: TrainingSettings,
-    checkpoints: Checkpoints,
     *,
-    held_out: Samples | None = None,
+    held_out: Source | None = None,
     recorder: DynamicsRecorder | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> nn.Module:
+    report: Report | None = None,
+) -> Training:
+    """Model, optimizer and what the settings ask for, on the device."""
+    if fabric.world_size > 1:
+        synced_batch_norm(model, fabric.device)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiled: Any = torch.compile(model) if settings.compile else model
+    module, optimizer = fabric.setup(compiled, make_optimizer(model, settings))
+    return Training(
+        fabric,
+        model,
+        module,
+        optimizer,
+        source,
+        settings,
+        held_out=held_out,
+        recorder=recorder,
+        average=WeightAverage(model, settings.ema) if settings.ema else None,
+        best=BestWeights(settings.patience) if settings.patience else None,
+        report=report,
+    )
+
+
+def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> nn.Module:
     """Train from the last checkpoint to the last epoch.
 
+    Args:
+        training: From `set_up`.
+        checkpoints: Of the run.
+        folder: Of the run; for the logs that the settings ask for.
+
     Returns:
-        The model set up by Fabric: called, it computes in the run's precision.
+        The module, with the weights that are to be kept: the last, their average, or the best epoch's.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
     """
-    module, optimizer = fabric.setup(model, make_optimizer(model, settings))
-    samples = samples.to(fabric.device)
-    lines = checkpoints.restore(model, optimizer)
-    if recorder is not None:
-        recorder.begin(len(lines))
-    for epoch in range(len(lines), settings.epochs):
-        started = time.perf_counter()
-        line = {"epoch": epoch + 1, **_train_epoch(fabric, module, optimizer, samples, settings, epoch, recorder)}
-        if held_out is not None:
-            line.update(_validate(module, held_out, fabric.device))
-        if recorder is not None:
-            recorder.epoch_done(epoch + 1)  # before the checkpoint: a resumed run never lacks an epoch
-        lines.append({**line, "seconds": round(time.perf_counter() - started, 3)})
-        checkpoints.epoch_done(model, optimizer, lines, last=epoch + 1 == settings.epochs)
-        if progress is not None:
-            progress(epoch + 1, settings.epochs)
-    return module
+    settings, best = training.settings, training.best
+    lines = checkpoints.restore(training.parts)
+    if training.recorder is not None:
+        training.recorder.begin(len(lines), training.fabric)
+    logs = open_logs(settings, folder, lines) if training.fabric.is_global_zero else []
+    try:
+        while len(lines) < settings.epochs and not (best is not None and best.exhausted):
+            _one_epoch(training, checkpoints, logs, lines)
+    finally:
+        for log in logs:
+            log.close()
+    if best is not None:
+        best.load_into(training.model)
+    elif training.average is not None:
+        training.average.load_into(training.model)
+    return training.module
 
 
-def _train_epoch(
-    fabric: Fabric,
-    module: nn.Module,
-    optimizer: Any,
-    samples: Samples,
-    settings: TrainingSettings,
-    epoch: int,
-    recorder: DynamicsRecorder | None,
-) -> dict[str, float]:
+def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], lines: list[dict[str, Any]]) -> None:
+    """Train, validate and write everything down."""
+    settings, epoch, started = training.settings, len(lines), time.perf_counter()
+    steps = steps_per_epoch(len(training.source), settings.batch_size, 2 * settings.devices)
+    meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
+    _train_epoch(training, epoch, meter)
+    line = {"epoch": epoch + 1, **meter.totals()}
+    with training.averaged():
+        if training.held_out is not None:
+            line.update(training.fabric.broadcast(_validate(training.module, training.held_out)))
+        if training.best is not None:
+            training.best.update(line["validation_loss"], training.model)
+    if training.recorder is not None:
+        training.recorder.epoch_done(epoch + 1, training.fabric)  # before the checkpoint: none is ever missing
+    lines.append({**line, "seconds": round(time.perf_counter() - started, 3)})
+    finished = len(lines) == settings.epochs or (training.best is not None and training.best.exhausted)
+    checkpoints.epoch_done(training.parts, lines, last=finished)
+    for log in logs:
+        log.epoch_done(lines)
+    if training.report is not None:
+        training.report(meter.progress(epoch_done=True, finished=finished))
+
+
+def _train_epoch(training: Training, epoch: int, meter: EpochMeter) -> None:
     """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
-    seed = epoch_seed(settings.seed, epoch)
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed + 1)
+    settings, fabric = training.settings, training.fabric
+    torch.manual_seed(epoch_seed(settings.seed, epoch, fabric.global_rank))
+    generator = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch) + 1)
     options: dict[str, Any] = settings.loss_options
     criterion = make_loss(settings.loss, **options)
-    module.train()
-    rate, losses, hits = 0.0, [], []
-    steps = steps_per_epoch(len(samples), settings.batch_size)
-    for step, rows in enumerate(batches(len(samples), settings.batch_size, generator)):
-        rate = learning_rate(settings, epoch * steps + step, settings.epochs * steps)
-        for group in optimizer.param_groups:
+    training.module.train()
+    order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
+    parts = [parts_of(len(rows), settings, fabric.global_rank) for rows in order]
+    own = [rows[positions] for rows, split in zip(order, parts, strict=True) for positions in split]
+    samples = training.source.batches(own)
+    for step, (rows, split) in enumerate(zip(order, parts, strict=True)):
+        rate = learning_rate(settings, epoch * len(order) + step, settings.epochs * len(order))
+        for group in training.optimizer.param_groups:
             group["lr"] = rate
-        rows = rows.to(fabric.device)
-        batch = samples.rows(rows)
-        inputs = crop_and_flip(batch.inputs, generator) if augments(settings, batch.inputs) else batch.inputs
-        logits = module(inputs)
-        loss = criterion(logits, batch.labels, batch.weights)
-        _check_finite(loss, settings, epoch, step)
-        if recorder is not None:
-            recorder.batch_done(rows, logits.detach(), batch.labels)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        optimizer.step()
-        losses.append(loss.detach() * len(rows))
-        hits.append((logits.detach().argmax(1) == batch.labels).sum())
-    count = len(samples)
-    loss, accuracy = float(torch.stack(losses).sum()) / count, int(torch.stack(hits).sum()) / count
-    return {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}
+        changes = None if settings.augment == "none" else CropAndFlip.draw(len(rows), generator)
+        sums = []
+        for number, positions in enumerate(split):
+            batch = next(samples)
+            if changes is not None and augments(settings, batch.inputs):
+                batch = replace(batch, inputs=changes.rows(positions).apply(batch.inputs))
+            with fabric.no_backward_sync(training.module, enabled=number + 1 < len(split)):
+                sums.append(_part(training, criterion, batch, rows[positions], len(rows)))
+        _update(training)
+        meter.step_done(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0), len(rows), rate)
 
 
-def _check_finite(loss: Tensor, settings: TrainingSettings, epoch: int, step: int) -> None:
-    if not bool(torch.isfinite(loss)):
-        raise NonFiniteLossError(
-            f"`loss` must be finite; got {loss.item()} at epoch {epoch + 1}, step {step + 1}. Try a lower "
-            f"learning_rate (now {settings.learning_rate:g}), more warmup or precision=32-true."
+def _part(training: Training, criterion: nn.Module, batch: Samples, rows: Tensor, batch_size: int) -> Tensor:
+    """Gradients of a part of a batch; its summed loss and its number of hits."""
+    inputs = batch.inputs
+    if training.settings.channels_last and inputs.ndim == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    logits = training.module(inputs)
+    loss = criterion(logits, batch.labels, batch.weights)
+    if training.recorder is not None:
+        training.recorder.batch_done(rows.to(logits.device), logits.detach(), batch.labels)
+    # Parts add up to the mean over the whole batch; of processes, DDP takes the mean.
+    training.fabric.backward(loss * (training.fabric.world_size * len(rows) / batch_size))
+    hits = (logits.detach().argmax(1) == batch.labels).sum()
+    return torch.stack([loss.detach().float() * len(rows), hits.float()])
+
+
+def _update(training: Training) -> None:
+    if training.settings.clip_norm:
+        training.fabric.clip_gradients(
+            training.module, training.optimizer, max_norm=training.settings.clip_norm, error_if_nonfinite=False
         )
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    if training.average is not None:
+        training.average.update()
 
 
-def _validate(module: nn.Module, held_out: Samples, device: torch.device) -> dict[str, float]:
-    logits, labels = logits_of(module, held_out.inputs, device), held_out.labels
+def _validate(module: nn.Module, held_out: Source) -> dict[str, float]:
+    logits, labels = logits_of(module, held_out), held_out.labels
     accuracy = float((logits.argmax(1) == labels).double().mean())
     return {"validation_loss": float(functional.cross_entropy(logits, labels)), "validation_accuracy": accuracy}

@@ -14,6 +14,7 @@ from torch import nn
 import diffident
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError, ResumeError
+from diffident.models.foreign import TransformersClassifier, TransformersImageClassifier
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
 from diffident.storage.runs import RunFolder, differing_settings, open_run
@@ -69,9 +70,9 @@ def _data_of(config: str) -> dict[str, Any]:
 
 def save_transformers_config(model: nn.Module, out: Path) -> None:
     """Keep the architecture of a transformers model in the run, so that `predict` needs nothing else."""
-    config = getattr(getattr(model, "model", None), "config", None)
-    if config is not None and hasattr(config, "save_pretrained"):
-        config.save_pretrained(str(out / "tokenizer"))
+    for module in model.modules():
+        if isinstance(module, TransformersClassifier | TransformersImageClassifier):
+            module.model.config.save_pretrained(str(out / "tokenizer"))
 
 
 def write_environment(out: Path, device: torch.device, seconds: float) -> None:

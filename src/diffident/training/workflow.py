@@ -2,8 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,45 @@ from torch import nn
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.files import first_line
-from diffident.models import build_model, fit_preprocessor, load_preprocessor
+from diffident.models import Preprocessor, build_model, fit_preprocessor, load_preprocessor
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.storage.atomic import atomic_path
 from diffident.storage.predictions import write_predictions
 from diffident.storage.runs import RunFolder, open_run
 from diffident.training.checkpoints import Checkpoints
-from diffident.training.checks import check_data, check_labels, weights_for
+from diffident.training.checks import check_data, check_labels, check_settings, weights_for
 from diffident.training.dynamics import DynamicsRecorder
-from diffident.training.inference import make_fabric, predictions_of
-from diffident.training.loop import NonFiniteLossError, Samples, fit
+from diffident.training.inference import make_fabric, predictions_of, source_of
+from diffident.training.loop import fit, set_up
+from diffident.training.processes import launch
+from diffident.training.progress import NonFiniteLossError, Report
 from diffident.training.run_state import claim, describe, save_transformers_config, write_environment
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a process needs to train; it can be sent to another one.
+
+    Attributes:
+        dataset: The training data.
+        weights: One a sample, or None.
+        settings: Of the run.
+        run: Its folder.
+        checkpoint_seconds: Least time between two checkpoints.
+        validation: Measured after each epoch, or None.
+        test: Predicted at the end, or None.
+        progress: Called with the progress by the first process, or None.
+    """
+
+    dataset: Dataset
+    weights: torch.Tensor | None
+    settings: TrainingSettings
+    run: RunFolder
+    checkpoint_seconds: float
+    validation: Dataset | None
+    test: Dataset | None
+    progress: Report | None
 
 
 def train(
@@ -39,7 +65,7 @@ def train(
     validation: Dataset | None = None,
     test: Dataset | None = None,
     resume: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
     checkpoint_seconds: float = 5.0,
 ) -> RunFolder:
     """Train a classifier; equal settings, data and thread count give equal bytes on the CPU.
@@ -50,77 +76,80 @@ def train(
         out: Folder of the run; new, unless `resume`. A run that fails before its first checkpoint, or whose loss is
             not finite, leaves nothing there.
         difficulty: Table or its file, for the loss `difficulty-aware`; joined by id, may hold more ids.
-        validation: Measured after each epoch, predicted at the end.
+        validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set.
         test: Predicted at the end.
         resume: Go on after the last checkpoint; a finished run is returned as it is.
-        progress: Called with (epochs done, epochs) after each epoch.
+        progress: Called with a `Progress` now and then during an epoch, and after each.
         checkpoint_seconds: Least time between two checkpoints; a crash costs so much, and the epoch it falls into.
 
     Raises:
         InputError: data, settings and difficulty do not fit each other.
         IdMismatchError: training ids are not in the difficulty table.
+        MissingDependencyError: a library that the model or a log needs is not installed.
         ResumeError: the folder holds a run with other settings or data.
         NonFiniteLossError: the loss is NaN or infinite.
     """
     out = Path(out)
     check_data(dataset, validation, test)
+    check_settings(settings, len(dataset), validation)
     weights, digest = weights_for(dataset, settings, difficulty)
     fabric = make_fabric(settings)
     run, is_new = claim(out, settings, settings_toml(settings, data=describe(dataset, digest)), resume)
     if run.finished:
         return run
-    checkpoints = Checkpoints(out, checkpoint_seconds)
+    job = _Job(dataset, weights, settings, run, checkpoint_seconds, validation, test, progress)
     try:
-        model = _fit_and_predict(fabric, dataset, weights, settings, run, checkpoints, validation, test, progress)
+        launch(fabric, _fit_and_predict, job, settings.devices)
     except Exception as error:
-        if is_new and (isinstance(error, NonFiniteLossError) or not checkpoints.exist):
+        if is_new and (isinstance(error, NonFiniteLossError) or not Checkpoints(out, 0.0).exist):
             shutil.rmtree(out)
         raise
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    with atomic_path(run.weights) as temporary:
-        save_file(state, temporary)
     return open_run(out)
 
 
-def _fit_and_predict(
-    fabric: Fabric,
-    dataset: Dataset,
-    weights: torch.Tensor | None,
-    settings: TrainingSettings,
-    run: RunFolder,
-    checkpoints: Checkpoints,
-    validation: Dataset | None,
-    test: Dataset | None,
-    progress: Callable[[int, int], None] | None,
-) -> nn.Module:
-    """Prepare data and model, train, and write the predictions of the held-out splits; the trained model."""
-    preprocessor, inputs = fit_preprocessor(dataset, settings)
-    preprocessor.save(run.path)
-    samples = Samples(inputs, _labels_of(dataset), weights)
-    held_out = None if validation is None else Samples(preprocessor.transform(validation), _labels_of(validation))
-    recorder = (
-        DynamicsRecorder(run.path, dataset.ids, np.asarray(dataset.labels, dtype=np.int64), fabric.device)
-        if settings.dynamics
-        else None
-    )
-    started = time.perf_counter()
+def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
+    """Prepare data and model, train, and write the predictions of the held-out splits and the weights."""
+    settings, run, started = job.settings, job.run, time.perf_counter()
+    preprocessor, inputs = fit_preprocessor(job.dataset, settings)
+    if fabric.is_global_zero:
+        preprocessor.save(run.path)
+    source = source_of(job.dataset, preprocessor, settings, fabric.device, inputs=inputs, weights=job.weights)
+    parts = {"validation": job.validation, "test": job.test}
+    held_out = {
+        split: source_of(part, preprocessor, settings, fabric.device)
+        for split, part in parts.items()
+        if part is not None
+    }
     with torch.random.fork_rng(devices=[fabric.device.index or 0] if fabric.device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        model = build_model(settings, preprocessor, dataset.num_classes)
-        save_transformers_config(model, run.path)
-        module = fit(
-            fabric, model, samples, settings, checkpoints, held_out=held_out, recorder=recorder, progress=progress
+        model = build_model(settings, preprocessor, job.dataset.num_classes)
+        if fabric.is_global_zero:
+            save_transformers_config(model, run.path)
+        recorder = _recorder(fabric, job) if settings.dynamics else None
+        report = job.progress if fabric.is_global_zero else None
+        training = set_up(
+            fabric, model, source, settings, held_out=held_out.get("validation"), recorder=recorder, report=report
         )
-    write_environment(run.path, fabric.device, time.perf_counter() - started)
-    for split, part in (("validation", validation), ("test", test)):
-        if part is not None:
-            predictions = predictions_of(module, preprocessor, part, dataset.label_names, fabric.device)
-            write_predictions(predictions, run.predictions(split))
-    return model
+        checkpoints = Checkpoints(run.path, job.checkpoint_seconds, writes=fabric.is_global_zero)
+        module = fit(training, checkpoints, run.path)
+    if fabric.is_global_zero:
+        write_environment(run.path, fabric.device, time.perf_counter() - started)
+        for split, part in parts.items():
+            if part is not None:
+                predictions = predictions_of(module, held_out[split], part, job.dataset.label_names)
+                write_predictions(predictions, run.predictions(split))
+        _save_weights(model, run.weights)
 
 
-def _labels_of(dataset: Dataset) -> torch.Tensor:
-    return torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
+def _recorder(fabric: Fabric, job: _Job) -> DynamicsRecorder:
+    labels = np.asarray(job.dataset.labels, dtype=np.int64)
+    return DynamicsRecorder(job.run.path, job.dataset.ids, labels, fabric.device)
+
+
+def _save_weights(model: nn.Module, file: Path) -> None:
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    with atomic_path(file) as temporary:
+        save_file(state, temporary)
 
 
 def predict(run_dir: str | Path, dataset: Dataset, *, device: str | None = None) -> Predictions:
@@ -135,20 +164,30 @@ def predict(run_dir: str | Path, dataset: Dataset, *, device: str | None = None)
         InputError: not a finished run, no such device, or data with other classes, modality or shape.
     """
     run = open_run(run_dir)
-    num_classes = run.data["num_classes"]
-    check_labels(dataset, num_classes, run.label_names, "the run")
+    check_labels(dataset, run.data["num_classes"], run.label_names, "the run")
     settings = run.settings if device is None else load_settings(**{**asdict(run.settings), "device": device})
+    settings = replace(settings, devices=1)
     fabric = make_fabric(settings)
+    model, preprocessor = load_model(run)
+    source = source_of(dataset, preprocessor, settings, fabric.device)
+    return predictions_of(fabric.setup_module(model), source, dataset, run.label_names)
+
+
+def load_model(run: RunFolder) -> tuple[nn.Module, Preprocessor]:
+    """The trained model of a finished run, on the CPU, and what prepares its inputs.
+
+    Raises:
+        InputError: a file of the run is missing or damaged.
+    """
     preprocessor = load_preprocessor(run.path)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(settings, preprocessor, num_classes, run=run.path)
-    module = fabric.setup_module(model)
-    _load_weights(model, run.weights)
-    return predictions_of(module, preprocessor, dataset, run.label_names, fabric.device)
-
-
-def _load_weights(model: nn.Module, file: Path) -> None:
+        model = build_model(run.settings, preprocessor, run.data["num_classes"], run=run.path)
+    if run.settings.precision == "64-true":
+        model.double()
     try:
-        model.load_state_dict(load_file(file))
+        model.load_state_dict(load_file(run.weights))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"`run` must have whole weights; {file}: {first_line(error)}. Train it again.") from None
+        raise InputError(
+            f"`run` must have whole weights; {run.weights}: {first_line(error)}. Train it again."
+        ) from None
+    return model, preprocessor
