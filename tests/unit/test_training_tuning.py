@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from tests.unit.test_training import SETTINGS, table_of, vectors
 
+from diffident.cli import main
 from diffident.errors import InputError
 from diffident.storage.predictions import read_predictions
 from diffident.training import tuning
-from diffident.training.tuning import choose_alpha, hold_out
+from diffident.training.tuning import choose_alpha, hold_out, read_choice, train_with_chosen_alpha
 
 SWEPT = replace(SETTINGS, loss="difficulty-aware", epochs=2)
 
@@ -62,6 +63,31 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_read(tmp_path, monke
 def test_a_constant_bonus_has_no_temperature_to_try(tmp_path):
     choice = choose_alpha(vectors(60), replace(SWEPT, loss="entropy"), folder=tmp_path, alphas=(0.1, 0.2))
     assert [trial.alpha for trial in choice.trials] == [0.1, 0.2]
+
+
+def test_a_run_with_a_chosen_alpha_says_how_and_leaves_no_trials(tmp_path):
+    data, out = vectors(60), tmp_path / "run"
+    settings = replace(SWEPT, loss="entropy")
+    run = train_with_chosen_alpha(data, settings, out=out, test=vectors(20, first=100))
+    choice = read_choice(out / "alpha.json")
+    assert run.settings.alpha == choice.alpha
+    assert run.data["num_samples"] == 60
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert (out / "predictions" / "test.parquet").exists()
+    assert train_with_chosen_alpha(data, settings, out=out, test=vectors(20, first=100), resume=True).path == out
+    with pytest.raises(InputError, match="Use --resume"):
+        train_with_chosen_alpha(data, settings, out=out)
+
+
+def test_the_command_logs_the_trials(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    command = ["train", "digits:validation", "--model", "mlp", "--loss", "entropy", "--epochs", "1", "--out", out]
+    assert main([*command, "--alpha", "auto"]) == 0
+    logged = capsys.readouterr().err
+    assert logged.count("Tried alpha ") == 6
+    assert "Tried alpha 0.5, temperature 0.7: held-out NLL " in logged
+    assert main([*command, "--alpha", "lots"]) == 2
+    assert "`alpha` must be a number; got 'lots'" in capsys.readouterr().err
 
 
 def test_what_cannot_be_swept_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """`diffident train`: a classifier, from a data set and a loss."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from diffident.cli.common import TrainingBar, add_data_options, data_options, log, print_json
@@ -29,6 +30,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--validation", metavar="DATA", help="evaluated after each epoch; decides about --set patience=N"
     )
     parser.add_argument("--test", metavar="DATA", help="predicted and evaluated at the end")
+    parser.add_argument(
+        "--alpha",
+        metavar="auto|N",
+        help="strength of the entropy bonus (default: 0.2); auto chooses it and the temperature on validation data, "
+        "else on a fifth of the training data, at the cost of about seven trainings",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the model's own)")
     parser.add_argument("--config", metavar="FILE", help="TOML file with any setting")
@@ -43,19 +50,23 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train, and evaluate on the test data where there is some."""
     from diffident.data import open_dataset
-    from diffident.settings import load_settings
-    from diffident.training import train
+    from diffident.settings import load_settings, parse_value
+    from diffident.training import train, train_with_chosen_alpha
 
     explicit = {name: getattr(arguments, name) for name in ("model", "loss", "seed", "epochs")}
     given = {name: value for name, value in explicit.items() if value is not None}
+    is_auto = arguments.alpha == "auto"
+    if arguments.alpha is not None and not is_auto:
+        given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
     options = data_options(arguments)
     held_out = {**options, "label_column": None}
     validation = open_dataset(arguments.validation, **held_out) if arguments.validation else None
     test = open_dataset(arguments.test, **held_out) if arguments.test else None
     bar = TrainingBar()
+    run_one = partial(train_with_chosen_alpha, report=_log_trial) if is_auto else train
     try:
-        train(
+        run_one(
             open_dataset(arguments.data, **options),
             settings,
             out=arguments.out,
@@ -69,6 +80,11 @@ def run(arguments: argparse.Namespace) -> None:
         bar.stop()
     evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
     _report(arguments, evaluation)
+
+
+def _log_trial(trial) -> None:
+    at = f"alpha {trial.alpha:g}, temperature {trial.temperature:g}"
+    log(f"Tried {at}: held-out NLL {trial.nll:.4f} (standard error {trial.standard_error:.4f}).")
 
 
 def evaluate_run(run: Path, split: str = "test"):

@@ -36,6 +36,18 @@ def describe(dataset: Dataset, digest: str | None) -> dict[str, Any]:
     }
 
 
+def check_free(out: Path, resume: bool) -> bool:
+    """Whether there is something at `out` already.
+
+    Raises:
+        InputError: there is, and it is not to be resumed.
+    """
+    used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used and not resume:
+        raise InputError(f"`out` must be new; {out} exists. Use --resume to go on with it, or another --out.")
+    return used
+
+
 def claim(out: Path, settings: TrainingSettings, config: str, resume: bool) -> tuple[RunFolder, bool]:
     """The run at `out`, and whether it is new; otherwise it is the one to go on with.
 
@@ -43,10 +55,7 @@ def claim(out: Path, settings: TrainingSettings, config: str, resume: bool) -> t
         InputError: the folder is used already, and not to be resumed.
         ResumeError: the run there has other settings or data.
     """
-    used = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if used and not resume:
-        raise InputError(f"`out` must be new; {out} exists. Use --resume to go on with it, or another --out.")
-    if not used:
+    if not check_free(out, resume):
         write_text(out / "config.toml", config)
         return open_run(out, unfinished=True), True
     run = open_run(out, unfinished=True)

@@ -7,6 +7,7 @@ temperature at the best alpha: with the default grids eight trainings on four fi
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,10 +23,14 @@ from diffident.records import DifficultyTable
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
 from diffident.storage.predictions import read_predictions
+from diffident.storage.runs import RunFolder
+from diffident.training.progress import Report
+from diffident.training.run_state import check_free
 from diffident.training.workflow import train
 
 ALPHAS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 TEMPERATURES = (0.3, 0.7, 1.5)
+ALPHA_FILE = "alpha.json"
 _HELD_OUT_PARTS = 5
 
 
@@ -63,6 +68,37 @@ class AlphaChoice:
     trials: tuple[Trial, ...]
 
 
+def train_with_chosen_alpha(
+    dataset: Dataset,
+    settings: TrainingSettings,
+    *,
+    out: str | Path,
+    difficulty: DifficultyTable | str | Path | None = None,
+    validation: Dataset | None = None,
+    test: Dataset | None = None,
+    resume: bool = False,
+    progress: Report | None = None,
+    report: Callable[[Trial], None] | None = None,
+) -> RunFolder:
+    """Choose alpha and temperature, then train on all data; `alpha.json` in the run says how they were chosen.
+
+    The trials are in `out` with `.trials` after its name, until the run is finished. Arguments and errors as for
+    `train` and `choose_alpha`.
+    """
+    out = Path(out)
+    check_free(out, resume)
+    kept, trials = out / ALPHA_FILE, out.with_name(f"{out.name}.trials")
+    shared = {"difficulty": difficulty, "validation": validation}
+    choice = (
+        read_choice(kept) if kept.exists() else choose_alpha(dataset, settings, folder=trials, report=report, **shared)
+    )
+    chosen = replace(settings, alpha=choice.alpha, temperature=choice.temperature)
+    run = train(dataset, chosen, out=out, test=test, resume=resume, progress=progress, **shared)
+    write_choice(choice, kept)
+    shutil.rmtree(trials, ignore_errors=True)
+    return run
+
+
 def choose_alpha(
     dataset: Dataset,
     settings: TrainingSettings,
@@ -93,7 +129,7 @@ def choose_alpha(
         users = ", ".join(name for name, loss in LOSSES.items() if "alpha" in loss.options)
         raise InputError(f"`alpha` must be of a loss that has one, to be `auto`; got {settings.loss}. Use {users}.")
     folder = Path(folder)
-    file = folder / "alpha.json"
+    file = folder / ALPHA_FILE
     if file.exists():
         return read_choice(file)
     if validation is None:
