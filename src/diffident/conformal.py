@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.checks import check_labels, check_logits
 from diffident.confidence import TIE_DECIMALS
 from diffident.errors import InputError, ShapeError
+from diffident.metrics.inputs import check_labels, check_logits
 from diffident.options import check_choice
 
 METHODS = ("lac", "aps", "raps")
@@ -111,7 +111,7 @@ def fit_conformal(
         raise InputError(f"`error_rate` must be in (0, 1); got {error_rate!r}. 0.1 misses one in ten.")
     if not (math.isfinite(penalty) and penalty >= 0 and free_classes >= 0):
         raise InputError(f"`penalty` and `free_classes` must be at least 0; got {penalty!r} and {free_classes!r}.")
-    values = check_logits(logits, "logits")
+    values = check_logits(logits, "logits", probs_as="Give their logarithm.").values.double()
     chosen = check_labels(labels, *values.shape)
     size, width = values.shape
     drawn = randomized and method != "lac"
@@ -138,7 +138,7 @@ def prediction_sets(
     Raises:
         InputError: logits of another number of classes, or not finite.
     """
-    values = check_logits(logits, "logits")
+    values = check_logits(logits, "logits", probs_as="Give their logarithm.").values.double()
     if values.shape[1] != state.num_classes:
         raise ShapeError(
             f"`logits` must have {state.num_classes} columns, as fitted; got {values.shape[1]}. Use the same model."

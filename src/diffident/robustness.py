@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffident.checks import check_labels, check_logits
 from diffident.confidence import max_softmax
 from diffident.corruptions import SEVERITIES, corrupted, kinds_of
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.metrics import accuracy, ece
+from diffident.metrics.inputs import check_labels, check_logits
 from diffident.records import Predictions, positions_of
 
 Predictor = Callable[[Dataset], Predictions]
@@ -48,7 +48,7 @@ class Robustness:
     seed: int
 
     @property
-    def mce(self) -> float:
+    def mean_corruption_error(self) -> float:
         """Mean corruption error: the mean over kinds of the mean error rate over severities."""
         return float(np.mean([_mean_error(severities) for severities in self.corrupted.values()]))
 
@@ -57,7 +57,7 @@ class Robustness:
         """Mean over kinds of the mean calibration error over severities."""
         return float(np.mean([np.mean([m.ece for m in severities.values()]) for severities in self.corrupted.values()]))
 
-    def relative_mce(self, baseline: "Robustness") -> float:
+    def relative_corruption_error(self, baseline: "Robustness") -> float:
         """Mean over kinds of the error rate over severities as a part of the baseline's; below 1 is better than it.
 
         Raises:
@@ -104,7 +104,7 @@ def robustness(
 
     Example:
         >>> result = robustness(functools.partial(diffident.predict, "runs/a"), open_dataset("digits:test"))
-        >>> result.corrupted["fog"][3].accuracy, result.mce
+        >>> result.corrupted["fog"][3].accuracy, result.mean_corruption_error
         (0.78, 0.21)
     """
     if dataset.labels is None or not len(dataset):
@@ -126,11 +126,11 @@ def robustness(
 
 
 def robustness_to_dict(result: Robustness) -> dict[str, Any]:
-    """Plain JSON values: clean, mce, mean_ece, and the metrics by kind and severity."""
+    """Plain JSON values: clean, mean_corruption_error, mean_ece, and the metrics by kind and severity."""
     return {
         "num_samples": result.num_samples,
         "seed": result.seed,
-        "mce": result.mce,
+        "mean_corruption_error": result.mean_corruption_error,
         "mean_ece": result.mean_ece,
         "clean": vars(result.clean),
         "corrupted": {
@@ -144,7 +144,8 @@ def _measured(predict: Predictor, dataset: Dataset) -> CorruptionMetrics:
     """Metrics of one version, its predictions joined by id."""
     predictions = predict(dataset)
     rows = positions_of(predictions.ids, dataset.ids, what=dataset.name, where="the predictions")
-    logits = check_logits(predictions.logits, "logits")[torch.from_numpy(rows)]
+    checked = check_logits(predictions.logits, "logits", probs_as="Give their logarithm.")
+    logits = checked.values.double()[torch.from_numpy(rows)]
     assert dataset.labels is not None
     labels = check_labels(np.array(dataset.labels), *logits.shape)
     errors = logits.argmax(dim=1) != labels

@@ -94,8 +94,8 @@ def test_order_of_the_classes_does_not_matter(name):
         pytest.param(
             torch.eye(4).repeat(3, 1), torch.eye(4).repeat(3, 1).double() * 1e300, [0, 1, 2, 3] * 3, id="huge logits"
         ),
-        pytest.param(torch.eye(4).repeat(3, 1) * 1e6, torch.eye(4).repeat(3, 1), [0, 1, 2, 3] * 3, id="far apart"),
-        pytest.param(torch.eye(4).repeat(3, 1), torch.eye(4).repeat(3, 1), [0, 1, 3, 3] * 3, id="absent class"),
+        pytest.param(torch.eye(4).repeat(3, 1) * 1e6, torch.eye(4).repeat(3, 1) * 2, [0, 1, 2, 3] * 3, id="far apart"),
+        pytest.param(torch.eye(4).repeat(3, 1), torch.eye(4).repeat(3, 1) * 2, [0, 1, 3, 3] * 3, id="absent class"),
     ],
 )
 def test_degenerate_samples_have_defined_scores(name, features, logits, labels):

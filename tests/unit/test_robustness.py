@@ -30,7 +30,7 @@ def test_metrics_by_kind_and_severity():
     assert result.clean.accuracy > 0.9
     assert result.corrupted["contrast"][5].accuracy < result.corrupted["contrast"][1].accuracy <= result.clean.accuracy
     errors = [[1 - result.corrupted[kind][severity].accuracy for severity in (1, 5)] for kind in kinds]
-    assert result.mce == pytest.approx(np.mean(errors))
+    assert result.mean_corruption_error == pytest.approx(np.mean(errors))
     assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     assert robustness(nearest_mean, DIGITS, kinds=kinds, severities=(1, 5)) == result
     values = robustness_to_dict(result)
@@ -58,19 +58,19 @@ def made(**errors):
 
 def test_mean_errors_by_hand():
     one = made(fog=[0.1, 0.3], snow=[0.2, 0.6])
-    assert one.mce == pytest.approx(0.3)
+    assert one.mean_corruption_error == pytest.approx(0.3)
     assert one.mean_ece == pytest.approx(0.15)
     # A half of the baseline's errors on fog, twice them on snow.
-    assert one.relative_mce(made(fog=[0.4, 0.4], snow=[0.1, 0.3])) == pytest.approx(1.25)
-    assert one.relative_mce(one) == pytest.approx(1)
+    assert one.relative_corruption_error(made(fog=[0.4, 0.4], snow=[0.1, 0.3])) == pytest.approx(1.25)
+    assert one.relative_corruption_error(one) == pytest.approx(1)
 
 
 def test_other_baselines_are_refused():
     one = made(fog=[0.1, 0.3])
     with pytest.raises(InputError, match="`baseline` must have the same kinds and severities"):
-        one.relative_mce(made(fog=[0.1]))
+        one.relative_corruption_error(made(fog=[0.1]))
     with pytest.raises(InputError, match="`baseline` must make errors on every kind; got none on 'fog'"):
-        one.relative_mce(made(fog=[0.0, 0.0]))
+        one.relative_corruption_error(made(fog=[0.0, 0.0]))
 
 
 def test_wrong_data_and_choices_are_refused():

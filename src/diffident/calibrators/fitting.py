@@ -12,8 +12,8 @@ from torch import Tensor
 
 from diffident.calibrators import find_calibrator, open_calibrator
 from diffident.calibrators.protocol import check_width, log_probs_of, mean_nll
-from diffident.checks import check_labels, check_logits
 from diffident.errors import IdMismatchError, InputError, ShapeError
+from diffident.metrics.inputs import check_labels, check_logits
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def fit_calibrator(
         0.666667
     """
     kind = find_calibrator(name)
-    values = check_logits(logits, "logits")
+    values = _checked(logits)
     chosen = check_labels(labels, *values.shape)
     needed = _needed(name, difficulty, len(values))
     method = open_calibrator(name)
@@ -83,7 +83,7 @@ def calibrate(
     Raises:
         InputError: logits of another number of classes, not finite, or without the difficulty that is needed.
     """
-    values = check_logits(logits, "logits")
+    values = _checked(logits)
     check_width(values, calibrator.num_classes)
     return open_calibrator(calibrator.name).calibrate(
         calibrator.state, values, **_needed(calibrator.name, difficulty, len(values))
@@ -149,6 +149,10 @@ def _array(value: Any, kind: Any) -> Any:
         return kind(value)
     whole = "int" in str(getattr(kind, "dtypes", ""))
     return torch.tensor(value, dtype=torch.int64 if whole else torch.float64)
+
+
+def _checked(logits: Tensor | np.ndarray) -> Float[Tensor, "n c"]:
+    return check_logits(logits, "logits", probs_as="Give their logarithm.").values.double()
 
 
 def _needed(name: str, difficulty: Tensor | np.ndarray | None, num_samples: int) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffident.checks import check_labels, check_logits
 from diffident.detectors import PEER_PREFIX, find_detector, open_detector
 from diffident.detectors.protocol import Outputs
 from diffident.errors import InputError, ShapeError
+from diffident.metrics.inputs import check_labels, check_logits
 
 Array = Tensor | np.ndarray
 
@@ -85,7 +85,7 @@ def _outputs(name: str, needed: tuple[str, ...], given: dict[str, Array | None])
         value = given[key]
         assert value is not None
         if key == "logits":
-            values[key] = check_logits(value, key)
+            values[key] = check_logits(value, key, probs_as="Give their logarithm.").values.double()
         elif key == "features":
             values[key] = _checked_features(value)
         else:
