@@ -85,11 +85,11 @@ def test_predictions_are_evaluated_compared_and_drawn(predictions, capsys):
         "--corrupted",
         f"fog-2={predictions / 'fog-2.parquet'}",
     ]
-    figures = ["--figures", predictions / "figures", "--resamples", 20, "--baseline", "plain"]
+    figures = ["--figures", predictions / "figures", "--resamples", 20]
     result = report(capsys, *inputs, *outside, *figures, "--out", predictions / "r.html")
     stems = {name.rpartition(".")[0] for name in result["figures"]}
     assert {"reliability", "risk-coverage", "confidence-0", "confusion-1", "accuracy-by-corruption"} <= stems
-    assert {"comparison", "metrics-plain", "metrics-difficulty-aware"} <= stems
+    assert {"verdict", "methods", "metrics-plain", "metrics-difficulty-aware"} <= stems
     assert sorted(result["figures"]) == sorted(path.name for path in (predictions / "figures").iterdir())
     page = (predictions / "r.html").read_text(encoding="utf-8")
     assert "out-of-distribution: noise" in page
@@ -138,7 +138,7 @@ def test_wrong_options_are_one_line(predictions, capsys):
         "`--ood` must be NAME=FILE with a name of its own; got `noise`. Give each a name."
     )
     assert fail(capsys, plain, "--baseline", "other", *out).startswith(
-        "`baseline` must be one of the methods; got 'other'"
+        "`--baseline` must be one of the methods; got 'other'"
     )
     assert fail(capsys, predictions / "noise.parquet", *out).startswith("`INPUT` must have labels; got none at ")
     assert fail(capsys, plain, "--rows", 0, *out) == "`rows` must be at least 1; got 0. Leave it out."

@@ -129,12 +129,11 @@ def _found(table, train_set) -> dict[str, int]:
 def _score(train_set, out: Path):
     """The difficulty of the training part."""
     from diffident.cli.score import describe, score_source, write
-    from diffident.encoders import open_encoder
     from diffident.extraction import extract
     from diffident.storage.features import open_features
 
     with progress_bar("extract") as progress:
-        extract(train_set, open_encoder("glyphs", device="cpu"), out=out / "features", progress=progress)
+        extract(train_set, _encoder(), out=out / "features", progress=progress)
     source = open_features(out / "features")
     table = score_source(source, "digits:train", method="rmd", shrinkage="auto")
     write(table, str(out / "difficulty.parquet"))
@@ -166,21 +165,52 @@ def _write_page(out: Path, runs: list[Path]) -> Path:
 
 def _train(train_set, test_set, table, out: Path, num_seeds: int) -> list[Path]:
     """The folders of all runs, trained and evaluated."""
-    from diffident.cli.train import evaluate_run
     from diffident.settings import load_settings
     from diffident.training import train
 
     runs = [(loss, seed) for seed in range(num_seeds) for loss in LOSSES]
-    folders = []
+    folders, difficulty = [], _test_difficulty(out, table, test_set)
     with progress_bar("train") as progress, _one_thread():
         for number, (loss, seed) in enumerate(runs):
             progress(number, len(runs))
             folder = out / "runs" / f"{loss}-{seed}"
             settings = load_settings(None, LOSSES[loss], **TRAINING, loss=loss, seed=seed)
             train(train_set, settings, out=folder, difficulty=table, test=test_set)
-            evaluate_run(folder)
+            _evaluate(folder, difficulty)
             folders.append(folder)
     return folders
+
+
+def _test_difficulty(out: Path, table, test_set) -> np.ndarray:
+    """How hard the test digits are for the Gaussians of the training digits."""
+    from diffident.difficulties import rmd
+    from diffident.extraction import extract
+    from diffident.storage.features import open_features
+
+    train, labels = open_features(out / "features"), np.asarray(table.labels)
+    state = rmd.fit(train.blocks, labels, test_set.num_classes)
+    extract(test_set, _encoder(), out=out / "features-test")
+    test = open_features(out / "features-test")
+    return rmd.score(state, test.blocks, np.asarray(test_set.labels), fitted=False).difficulty
+
+
+def _evaluate(folder: Path, difficulty: np.ndarray) -> None:
+    """Write `evaluation.json` of a run, by tenths of difficulty too."""
+    from diffident.evaluation import evaluate
+    from diffident.storage.evaluation_file import write_evaluation
+    from diffident.storage.predictions import read_predictions
+
+    predictions = read_predictions(folder / "predictions" / "test.parquet")
+    assert predictions.labels is not None
+    # Ten groups of 60 digits: 200 resamples tell what they can.
+    evaluation = evaluate(predictions.logits, predictions.labels, difficulty=difficulty, num_resamples=200)
+    write_evaluation(evaluation, folder / "evaluation.json")
+
+
+def _encoder():
+    from diffident.encoders import open_encoder
+
+    return open_encoder("glyphs", device="cpu")
 
 
 @contextmanager

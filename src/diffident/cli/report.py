@@ -44,7 +44,11 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="KIND-SEVERITY=FILE",
         help="predictions or evaluations of corrupted test data, for example fog-3=fog3.parquet",
     )
-    parser.add_argument("--baseline", metavar="NAME", help="what to compare with (default: cross-entropy if there)")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="the only method to compare with (default: difficulty-aware with each of the others)",
+    )
     parser.add_argument("--title", metavar="TEXT", help="of the page")
     parser.add_argument("--resamples", type=int, default=500, metavar="N", help="bootstrap resamples (default: 500)")
     add_data_options(parser)
@@ -78,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
 def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = False):
     """The `Report` that the arguments ask for, without its samples where they are served live; and the audit."""
     from diffident.cli.compare import names_of_runs
+    from diffident.cli.verdict import verdict_of
     from diffident.report import building, inputs
     from diffident.report.evaluation_charts import corruption_charts, evaluation_charts
     from diffident.storage.predictions import read_predictions
@@ -99,7 +104,8 @@ def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = 
         )
     names = names_of_runs(list(sources.runs))
     evaluations = inputs.read_evaluations(sources, names, outside, arguments.resamples)
-    sentences, tables = verdict_of(evaluations, arguments.baseline)
+    predictions = inputs.read_predicted(sources, names)
+    sentences, tables = verdict_of(evaluations, predictions, arguments.baseline, arguments.resamples)
     charts = evaluation_charts(evaluations)
     charts += corruption_charts(inputs.read_corrupted(corrupted, arguments.resamples))
     report = building.build_report(
@@ -115,27 +121,6 @@ def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = 
         progress=progress,
     )
     return replace(report, notes=(*notes, *report.notes)), audit
-
-
-def verdict_of(evaluations: list, baseline: str | None) -> tuple[list[str], list]:
-    """The comparison in words and as tables: of several methods, differences; of a few, every metric too."""
-    from diffident.cli.compare import verdict
-    from diffident.comparison import compare
-    from diffident.report.evaluation_charts import comparison_table, evaluation_table
-
-    if not evaluations:
-        if baseline is not None:
-            raise InputError(f"`--baseline` must be one of the methods; got {baseline!r} and no runs. Leave it out.")
-        return [], []
-    names = list(dict.fromkeys(name for name, _, _ in evaluations))
-    if baseline is None and "cross-entropy" in names and len(names) > 1:
-        baseline = "cross-entropy"
-    comparison = compare(evaluations, baseline)
-    sentences = [verdict(row, str(baseline)) for row in comparison.rows if row.differences]
-    tables = [comparison_table(comparison)] if len(evaluations) > 1 else []
-    if len(evaluations) <= 3:
-        tables += [evaluation_table(name, evaluation) for name, _, evaluation in evaluations]
-    return sentences, tables
 
 
 def _named(texts: list[str], option: str) -> dict[str, str]:

@@ -13,7 +13,8 @@ from diffident.report.charts import Chart, Histogram, Matrix, Points, Ranges, nu
 MOST_CLASSES = 40
 _NUM_BINS = 40
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_MOST_LINKS = 60
+# Links for each class on the map, the strongest of all.
+_LINKS_A_CLASS = 2
 
 
 def audit_charts(suspects: Suspects, blocks: Blocks | None) -> list[Chart]:
@@ -160,6 +161,6 @@ def _links(table: DifficultyTable, kept: np.ndarray) -> tuple[tuple[int, int, fl
     other = table.labels != table.nearest_labels
     pairs = np.sort(np.column_stack([table.labels[other], table.nearest_labels[other]]), axis=1)
     found, counts = np.unique(pairs, axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:_MOST_LINKS]
+    order = np.argsort(-counts, kind="stable")[: _LINKS_A_CLASS * len(kept)]
     chosen = [(found[row].tolist(), float(counts[row])) for row in order]
     return tuple((place[a], place[b], count) for (a, b), count in chosen if a in place and b in place)

@@ -133,6 +133,16 @@ def read_methods(inputs: Inputs, names: list[str], outside: dict[str, Prediction
     return [stack_predictions(name, *map(list, zip(*parts, strict=True))) for name, parts in seeds.items()]
 
 
+def read_predicted(inputs: Inputs, names: list[str]) -> list[tuple[str, int, Predictions]]:
+    """Name, seed and labelled predictions of every input that has some."""
+    found = []
+    for run, name in zip(inputs.runs, names, strict=True):
+        file = run.predictions(_TEST)
+        if file.is_file() and (predictions := read_predictions(file)).labels is not None:
+            found.append((name, run.settings.seed, predictions))
+    return found + [(name, 0, _labelled(path)) for name, path in inputs.predictions]
+
+
 def _outside_of(run: RunFolder) -> dict[str, Predictions]:
     found = {}
     for file in sorted((run.path / "predictions").glob("*.parquet")):

@@ -1,0 +1,136 @@
+"""The verdict of a report: what difficulty-aware training changed against each baseline, in words and as a table."""
+
+import math
+from collections.abc import Sequence
+
+from diffident.cli.comparison_output import higher_is_better, verdict
+from diffident.comparison import compare
+from diffident.errors import InputError, did_you_mean
+from diffident.paired import DEFAULT_METRICS, PairedComparison, PairedDifference, compare_predictions
+from diffident.records import Estimate, Evaluation, Predictions
+from diffident.report.charts import Table, cell
+from diffident.report.evaluation_charts import comparison_table, evaluation_table
+
+OURS = "difficulty-aware"
+_MOST_SINGLE_TABLES = 3
+
+
+def verdict_of(
+    evaluations: Sequence[tuple[str, int, Evaluation]],
+    predictions: Sequence[tuple[str, int, Predictions]],
+    baseline: str | None,
+    num_resamples: int,
+) -> tuple[list[str], list[Table]]:
+    """Sentences, most important first, and tables, the verdict's first.
+
+    Args:
+        evaluations: Method, seed and evaluation of every input.
+        predictions: The same inputs' predictions, as far as they are there; only with all of them can differences be
+            told from chance sample by sample.
+        baseline: The only method to compare with; None compares difficulty-aware methods with each of the others, or
+            where there are none every method with cross-entropy or else the first.
+        num_resamples: Resamples and permutations.
+    """
+    names = list(dict.fromkeys(name for name, _, _ in evaluations))
+    if baseline is not None and baseline not in names:
+        raise InputError(f"`--baseline` must be one of the methods; got {baseline!r}. {did_you_mean(baseline, names)}")
+    if not names:
+        return [], []
+    pairs = comparisons_of(names, baseline)
+    single = [evaluation_table(name, one) for name, _, one in evaluations] if len(names) <= _MOST_SINGLE_TABLES else []
+    single = single if len(evaluations) == len(names) else []
+    if len(names) == 1:
+        return [], single
+    if len(predictions) < len(evaluations):
+        sentences, tables = _from_evaluations(evaluations, pairs)
+    else:
+        sentences, tables = _from_predictions(predictions, pairs, num_resamples)
+    return sentences, [*tables, *single]
+
+
+def comparisons_of(names: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
+    """Pairs of a method and what it is compared with."""
+    ours = [name for name in names if name.split()[0].rstrip(":") == OURS]
+    if baseline is None and ours:
+        return [(one, other) for one in ours for other in names if other not in ours] or [
+            (one, ours[0]) for one in ours[1:]
+        ]
+    if baseline is None:
+        baseline = "cross-entropy" if "cross-entropy" in names else names[0]
+    return [(name, baseline) for name in names if name != baseline]
+
+
+def _from_evaluations(evaluations, pairs) -> tuple[list[str], list[Table]]:
+    """What the seeds alone say."""
+    sentences = []
+    for name, baseline in pairs:
+        comparison = compare([one for one in evaluations if one[0] in (name, baseline)], baseline)
+        sentences += [verdict(row, baseline) for row in comparison.rows if row.differences]
+    baselines = {baseline for _, baseline in pairs}
+    return sentences, [comparison_table(compare(evaluations, baselines.pop() if len(baselines) == 1 else None))]
+
+
+def _from_predictions(predictions, pairs, num_resamples: int) -> tuple[list[str], list[Table]]:
+    """What the samples and the seeds say together."""
+    found = []
+    for name, baseline in pairs:
+        both = [one for one in predictions if one[0] in (name, baseline)]
+        found.append((name, compare_predictions(both, baseline, num_resamples=num_resamples)))
+    means = compare_predictions(predictions, None, num_resamples=num_resamples)
+    sentences = [summary(name, paired) for name, paired in found]
+    return sentences, [difference_table([paired for _, paired in found]), means_table(means)]
+
+
+def summary(name: str, paired: PairedComparison) -> str:
+    """A method against the baseline in one sentence, what is real first."""
+    title = f"{name} against {paired.baseline}"
+    if not paired.differences:
+        return f"{title}: no common seed, so nothing can be told."
+    groups: dict[str, list[str]] = {"really better in": [], "really worse in": [], "not told from chance in": []}
+    for one in paired.differences:
+        if math.isnan(one.difference.value):
+            continue
+        groups[f"{_judge(one)} in"].append(f"{one.metric} ({_signed(one.difference)})")
+    parts = [f"{said} {', '.join(metrics)}" for said, metrics in groups.items() if metrics]
+    seeds = paired.differences[0].num_seeds
+    note = f"{seeds} seeds" if seeds > 1 else "one seed, which says nothing of others"
+    return f"{title}, {paired.num_samples:,} samples, {note}: {'; '.join(parts)}."
+
+
+def difference_table(found: Sequence[PairedComparison]) -> Table:
+    """Every difference with its interval, its p-value and whether it is real."""
+    rows = []
+    for paired in found:
+        for one in paired.differences:
+            value = one.difference
+            interval = (f"{value.value:+.4f}", f"{value.low:+.4f}", f"{value.high:+.4f}", f"{one.adjusted_p:.2g}")
+            shown = ("–",) * 5 if math.isnan(value.value) else (*interval, _judge(one))
+            rows.append((f"{one.name} minus {paired.baseline}", one.metric, *shown))
+    return Table(
+        "verdict",
+        "What changed",
+        ("methods", "metric", "difference", "low", "high", "p", "verdict"),
+        tuple(rows),
+        "95 % intervals over samples and seeds; p after Holm's correction over the metrics; real below 0.05.",
+    )
+
+
+def means_table(paired: PairedComparison) -> Table:
+    """Every method's metrics with their intervals."""
+    rows = [(name, *(_interval(metrics[key]) for key in paired.metrics)) for name, metrics in paired.means.items()]
+    note = f"Mean over the seeds; in brackets the 95 % interval over samples and seeds; {paired.num_samples:,} samples."
+    return Table("methods", "Methods", ("method", *DEFAULT_METRICS), tuple(rows), note)
+
+
+def _judge(one: PairedDifference) -> str:
+    if not one.real:
+        return "not told from chance"
+    return "really better" if (one.difference.value > 0) == higher_is_better(one.metric) else "really worse"
+
+
+def _signed(value: Estimate) -> str:
+    return f"{value.value:+.4f}, {value.low:+.4f} to {value.high:+.4f}"
+
+
+def _interval(value: Estimate) -> str:
+    return f"{cell(value.value)} ({cell(value.low)} to {cell(value.high)})"
