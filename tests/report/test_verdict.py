@@ -49,10 +49,10 @@ def test_what_is_real_is_said_first_and_what_is_not_last():
     runs = make_runs()
     paired = compare_predictions(runs, "cross-entropy", num_resamples=200)
     said = summary("difficulty-aware", paired)
-    assert said.startswith("difficulty-aware against cross-entropy, 600 samples, 6 seeds: really better in ")
-    really, _, rest = said.partition("; ")
-    assert "ece (-" in really
-    assert "accuracy (+0.0000" in rest
+    assert said.startswith("difficulty-aware against cross-entropy, 600 samples, 6 seeds: better beyond chance in ")
+    real, _, rest = said.partition("; ")
+    assert "ece (-" in real
+    assert "accuracy (+0.0000)" in rest
     assert "not told from chance in" in rest
 
 
@@ -71,7 +71,7 @@ def test_a_worse_method_is_called_worse():
     fair = sharper(make_predictions(600), 2.0)
     runs = [("cross-entropy", 0, fair), ("difficulty-aware", 0, sharper(fair, 4.0))]
     sentences, tables = verdict_of(evaluations_of(runs), runs, None, 200)
-    assert "one seed, which says nothing of others: really worse in " in sentences[0]
+    assert "one seed, which says nothing of others: worse beyond chance in " in sentences[0]
     assert tables[0].key == "verdict"
 
 

@@ -86,11 +86,15 @@ def summary(name: str, paired: PairedComparison) -> str:
     title = f"{name} against {paired.baseline}"
     if not paired.differences:
         return f"{title}: no common seed, so nothing can be told."
-    groups: dict[str, list[str]] = {"really better in": [], "really worse in": [], "not told from chance in": []}
+    groups: dict[str, list[str]] = {
+        "better beyond chance in": [],
+        "worse beyond chance in": [],
+        "not told from chance in": [],
+    }
     for one in paired.differences:
         if math.isnan(one.difference.value):
             continue
-        groups[f"{_judge(one)} in"].append(f"{one.metric} ({_signed(one.difference)})")
+        groups[f"{_judge(one)} in"].append(f"{one.metric} ({one.difference.value:+.4f})")
     parts = [f"{said} {', '.join(metrics)}" for said, metrics in groups.items() if metrics]
     seeds = paired.differences[0].num_seeds
     note = f"{seeds} seeds" if seeds > 1 else "one seed, which says nothing of others"
@@ -111,7 +115,7 @@ def difference_table(found: Sequence[PairedComparison]) -> Table:
         "What changed",
         ("methods", "metric", "difference", "low", "high", "p", "verdict"),
         tuple(rows),
-        "95 % intervals over samples and seeds; p after Holm's correction over the metrics; real below 0.05.",
+        "95 % intervals over samples and seeds; p after Holm's correction over the metrics; beyond chance below 0.05.",
     )
 
 
@@ -125,11 +129,9 @@ def means_table(paired: PairedComparison) -> Table:
 def _judge(one: PairedDifference) -> str:
     if not one.real:
         return "not told from chance"
-    return "really better" if (one.difference.value > 0) == higher_is_better(one.metric) else "really worse"
-
-
-def _signed(value: Estimate) -> str:
-    return f"{value.value:+.4f}, {value.low:+.4f} to {value.high:+.4f}"
+    return (
+        "better beyond chance" if (one.difference.value > 0) == higher_is_better(one.metric) else "worse beyond chance"
+    )
 
 
 def _interval(value: Estimate) -> str:

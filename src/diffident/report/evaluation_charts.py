@@ -9,7 +9,7 @@ from diffident.records import Estimate, Evaluation
 from diffident.report.charts import Chart, Line, LineChart, Matrix, Table, cell, numbers, plain_name, slug
 
 # Metrics that are drawn against difficulty, where an evaluation has them.
-_BY_DIFFICULTY = ("accuracy", "nll", "ece", "aurc")
+_TITLES = {"accuracy": "Accuracy", "nll": "NLL", "ece": "ECE", "aurc": "AURC"}
 _CORRUPTION = re.compile(r"(?P<kind>.+)[-/:](?P<severity>[1-9])")
 _SHOWN = ("accuracy", "nll", "brier", "ece", "classwise_ece", "aurc", "auroc_errors")
 
@@ -18,7 +18,7 @@ def evaluation_charts(evaluations: Sequence[tuple[str, int, Evaluation]]) -> lis
     """Every metric by decile of difficulty, one line a method; heat maps of the corruptions of each method."""
     methods = _by_method(evaluations)
     charts: list[Chart] = []
-    for key in _BY_DIFFICULTY:
+    for key in _TITLES:
         chart = difficulty_chart(methods, key)
         if chart is not None:
             charts.append(chart)
@@ -40,7 +40,7 @@ def difficulty_chart(methods: Mapping[str, Sequence[Evaluation]], key: str) -> L
         return None
     return LineChart(
         key=f"{key.replace('_', '-')}-by-difficulty",
-        title=f"{key} by difficulty",
+        title=f"{_TITLES[key]} by difficulty",
         note="Test samples in equal groups, easiest left; the range is a 95 % interval, or that of the seeds.",
         x_label="difficulty",
         y_label=key,
@@ -100,7 +100,7 @@ def _corruption_chart(
 
     return Matrix(
         key=f"{key}-by-corruption",
-        title=f"{key} by corruption",
+        title=f"{_TITLES[key]} by corruption",
         note="Each corruption at each severity; 1 is the mildest.",
         x_label="severity",
         y_label="corruption",

@@ -30,9 +30,17 @@ const Dom = (() => {
     return Math.abs(value) >= 100 ? value.toFixed(1) : Math.abs(value) >= 10 ? value.toFixed(2) : value.toFixed(digits);
   }
 
+  function bytesOf(base64) {
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+    const text = atob(base64);
+    const bytes = new Uint8Array(text.length);
+    for (let place = 0; place < text.length; place += 1) bytes[place] = text.charCodeAt(place);
+    return bytes;
+  }
+
   // JSON that was compressed and written in base64.
   async function unpack(text) {
-    const bytes = Uint8Array.from(atob(text.trim()), (character) => character.charCodeAt(0));
+    const bytes = bytesOf(text.trim());
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return JSON.parse(await new Response(stream).text());
   }
