@@ -5,8 +5,9 @@
     python benchmarks/metrics.py coverage [--trials 200]
 
 `peers`: every library in a process of its own, on the same float32 probabilities; all metrics that it has, from the
-probabilities on. Ours is `MetricAccumulator` in batches of 10,000 rows: all metrics at once, in float64. Peers
-(pip install torchmetrics torch-uncertainty netcal) that are not installed are left out.
+probabilities on, on one thread; seconds are the processor's, which other work on the machine changes little. Ours is
+`MetricAccumulator` in batches of 10,000 rows: all metrics at once, in float64. Peers (pip install torchmetrics
+torch-uncertainty netcal) that are not installed are left out.
 
 `intervals`: `evaluate` with intervals, the classwise metrics (which go through all probabilities again) apart.
 
@@ -91,6 +92,7 @@ def time_library(library: str, num_rows: int, num_classes: int, repeats: int) ->
         parts = PARTS[library](num_classes)
     except ImportError:
         return None
+    torch.set_num_threads(1)
     logits, labels = make_predictions(num_rows, num_classes)
     probs = torch.softmax(logits, dim=1, out=logits)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -98,9 +100,9 @@ def time_library(library: str, num_rows: int, num_classes: int, repeats: int) ->
     for name, part in parts.items():
         times = []
         for _ in range(repeats):
-            started = time.perf_counter()
+            started = time.process_time()
             part(probs, labels)
-            times.append(time.perf_counter() - started)
+            times.append(time.process_time() - started)
         seconds[name] = round(min(times), 3)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": round(sum(seconds.values()), 3), "megabytes above the data": (after - before) // 1024, **seconds}

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from diffident.losses.difficulty_aware import DifficultyAwareLoss
     from diffident.losses.entropy import EntropyBonus
     from diffident.losses.label_smoothing import LabelSmoothing
+    from diffident.metrics.streaming import MetricAccumulator
+    from diffident.paired import compare_predictions
     from diffident.training import predict, train
     from diffident.training.by_id import with_ids, with_weights
 
 _HOME = {
     "audit": "auditing",
     "compare": "comparison",
+    "compare_predictions": "paired",
     "open_dataset": "data",
     "difficulty": "difficulties.scoring",
     "score_combined": "difficulties.combination",
@@ -44,6 +47,7 @@ _HOME = {
     "DifficultyAwareLoss": "losses.difficulty_aware",
     "EntropyBonus": "losses.entropy",
     "LabelSmoothing": "losses.label_smoothing",
+    "MetricAccumulator": "metrics.streaming",
     "predict": "training",
     "train": "training",
     "with_ids": "training.by_id",
@@ -55,8 +59,10 @@ __all__ = [
     "DifficultyAwareLoss",
     "EntropyBonus",
     "LabelSmoothing",
+    "MetricAccumulator",
     "audit",
     "compare",
+    "compare_predictions",
     "difficulty",
     "difficulty_weights",
     "evaluate",

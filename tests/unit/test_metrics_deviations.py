@@ -36,7 +36,8 @@ def intervals(confidence, errors, seed):
 
 @pytest.mark.parametrize("gap", [0.0, GAP])
 def test_intervals_cover_the_truth(gap):
-    names = ("ece", "ece_equal_mass", "ece_debiased", "ks_error") + (() if gap else ("ece_smooth",))
+    # Of no gap at all, and of the same one everywhere, the truth is known.
+    names = ("ece", "ece_equal_mass", "ece_debiased", "mce", "ks_error") + (() if gap else ("ece_smooth",))
     hits = dict.fromkeys(names, 0)
     percentile_hits = 0
     for seed in range(NUM_TRIALS):
@@ -66,6 +67,19 @@ def test_classwise_intervals_cover_the_truth():
         hits += metrics["classwise_ece"].low == 0  # the truth
         assert metrics["brier_reliability"].low < 0.005  # close to it: p is not constant within a bin
     assert hits >= 25
+
+
+def test_the_largest_gap_of_one_sample_is_no_evidence():
+    confidence = torch.cat([torch.full((1,), 0.15), torch.full((99,), 0.95)]).double()
+    errors = torch.arange(100) >= 95  # the unsure one is right: a gap of 0.85, as happens 15 times in 100
+    found = intervals(confidence, errors, 0)["mce"]
+    assert found.value == pytest.approx(0.85)
+    assert found.low == 0
+
+
+def test_the_least_largest_gap_by_hand():
+    found = intervals(torch.full((10,), 0.95, dtype=torch.float64), torch.ones(10, dtype=torch.bool), 0)["mce"]
+    assert found.low == pytest.approx(0.95 - (1 - 0.025**0.1))  # none of 10 right: an accuracy of 0.31 at most
 
 
 def test_a_clear_error_has_the_normal_interval():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffident.confidence import TIE_DECIMALS
 from diffident.metrics.calibration import NUM_BINS, bin_edges, bin_of
+from diffident.metrics.inputs import at
 
 CLASSWISE_METRICS = ("brier_reliability", "brier_resolution", "brier_uncertainty", "classwise_ece")
 """Metrics about all classes at once; sums of one term a sample do not make them."""
@@ -66,17 +67,18 @@ def classwise_sums(
     near = bin_edges(num_bins)[1].item() - 10.0**-TIE_DECIMALS  # entries that rounding may carry across the edge, too
     rows, classes = (probs > near).nonzero(as_tuple=True)
     cells = classes * num_bins + bin_of(probs[rows, classes].round(decimals=TIE_DECIMALS), num_bins)
-    gaps = probs.scatter_add(1, labels[:, None], probs.new_full((num_samples, 1), -1.0))
-    entries = gaps[rows, classes]
+    entries = probs[rows, classes] - (labels[rows] == classes).to(torch.float64)
     weights = drawn[rows]
     binned_gaps = _grouped(weights * entries[:, None], cells, (num_classes, num_bins))
     binned_sizes = _grouped(weights, cells, (num_classes, num_bins))
     squares = torch.bincount(cells, weights=entries.square(), minlength=num_classes * num_bins)
     squares = squares.view(num_classes, num_bins)
-    binned_gaps[:, 0] = gaps.T @ drawn - binned_gaps[:, 1:].sum(dim=1)
-    binned_sizes[:, 0] = drawn.sum(dim=0) - binned_sizes[:, 1:].sum(dim=1)
-    squares[:, 0] = gaps.square().sum(dim=0) - squares[:, 1:].sum(dim=1)
     label_counts = _grouped(drawn, labels, (num_classes,))
+    binned_gaps[:, 0] = probs.T @ drawn - label_counts - binned_gaps[:, 1:].sum(dim=1)
+    binned_sizes[:, 0] = drawn.sum(dim=0) - binned_sizes[:, 1:].sum(dim=1)
+    # (p - 1[label])^2 = p^2, and 1 - 2 p more where it is the label
+    of_label = torch.bincount(labels, weights=1 - 2 * at(probs, labels), minlength=num_classes)
+    squares[:, 0] = probs.square().sum(dim=0) + of_label - squares[:, 1:].sum(dim=1)
     if counts is None:
         return ClasswiseSums(binned_gaps[..., 0], binned_sizes[..., 0], label_counts[..., 0], squares)
     return ClasswiseSums(binned_gaps, binned_sizes, label_counts, squares)

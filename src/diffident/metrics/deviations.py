@@ -8,14 +8,16 @@ estimated gaps in the place of e:
 - it cannot exceed the estimate by more than the norm changes to first order: |g + e| >= |g| + sign(g) e (`rise`);
 - it cannot fall short of it by more than |e| where a gap may be 0, and by sign(g) e where it is clearly not (`fall`).
 
-A gap is clearly not 0 beyond sqrt(log n) standard errors (Andrews and Soares 2010, moment selection). The interval from
-value - quantile(fall) to value - quantile(rise) holds the value always, and the truth at least at its level.
+A gap is clearly not 0 beyond sqrt(log n) standard errors (Andrews and Soares 2010, moment selection). The largest gap
+of a bin, which may be that of a handful of samples, is bounded from below by exact binomial bounds instead. The
+interval from value - quantile(fall) to value - quantile(rise) holds the value always, and the truth at least at its level.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -61,10 +63,12 @@ def calibration_deviations(
     errors, mass_errors = _standard_errors(suite, suite.cuts), _standard_errors(suite, suite.mass_cuts)
     smoothing = _Smoothing(suite, values["ece_smooth"])
     cumulated = _share(base.sums.scores - base.sums.hits, base)[0]
+    least_mce = _least_mce(base.bins)
 
     def deviations(drawn: DrawnCalibration) -> dict[str, Deviations]:
         binned = norm_deviations(_share(drawn.bins.gaps, drawn), _share(base.bins.gaps, base)[0], errors, size)
         bias = values["ece"] - values["ece_debiased"]
+        largest = largest_deviations(_mean_gaps(drawn.bins, base.bins), _mean_gaps(base.bins, base.bins)[0])
         found = {
             "ece": binned,
             "ece_equal_mass": norm_deviations(
@@ -73,7 +77,7 @@ def calibration_deviations(
             # The same number as `ece` is meant, so it has the same interval.
             "ece_debiased": replace(binned, fall=binned.fall - bias, rise=binned.rise - bias),
             "ece_smooth": smoothing.deviations(drawn),
-            "mce": largest_deviations(_mean_gaps(drawn.bins, base.bins), _mean_gaps(base.bins, base.bins)[0]),
+            "mce": replace(largest, fall=torch.full_like(largest.fall, values["mce"] - least_mce)),
             "ks_error": largest_deviations(_share(drawn.sums.scores - drawn.sums.hits, drawn), cumulated),
         }
         return {name: found[name] for name in CALIBRATION}
@@ -89,6 +93,22 @@ def _mean_gaps(bins: BinSums, base: BinSums) -> Float[Tensor, "r b"]:
     """Mean gap of every bin; a bin that a resample leaves empty says nothing and keeps the estimate."""
     estimated = base.gaps / base.sizes.clamp_min(1)
     return torch.where(bins.sizes > 0, bins.gaps / bins.sizes.clamp_min(1), estimated)
+
+
+def _least_mce(bins: BinSums, tail: float = 0.025) -> float:
+    """The largest gap that some bin has for certain, by exact binomial bounds of its accuracy over all bins.
+
+    Resampling a bin of a handful of samples says little about it, and such bins are what the largest gap is made of.
+    """
+    from scipy.stats import beta
+
+    filled = bins.sizes[0] > 0
+    sizes, hits = bins.sizes[0][filled].numpy(), bins.hits[0][filled].numpy()
+    confidence = bins.scores[0][filled].numpy() / sizes
+    share = tail / len(sizes)
+    low = np.where(hits > 0, beta.ppf(share, np.maximum(hits, 1), sizes - hits + 1), 0)
+    high = np.where(hits < sizes, beta.ppf(1 - share, hits + 1, np.maximum(sizes - hits, 1)), 1)
+    return float(np.maximum(np.maximum(confidence - high, low - confidence), 0).max())
 
 
 def _squares(suite: CalibrationSuite, cuts: Int[Tensor, " e"]) -> Float[Tensor, " b"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffident.confidence import TIE_DECIMALS
 from diffident.metrics.accuracy import brier_terms
 from diffident.metrics.classwise import ClasswiseSums, classwise_sums
-from diffident.metrics.inputs import ClassScores
+from diffident.metrics.inputs import ClassScores, at
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def sample_terms(scores: ClassScores, labels: Int[Tensor, " n"]) -> tuple[Sample
     pieces, sums = [], None
     for rows in scores.blocks():
         probs, of_rows = scores.probs(rows), labels[rows]
-        errors = scores.values[rows].argmax(dim=1) != of_rows
-        confidence = probs.amax(dim=1).round(decimals=TIE_DECIMALS)
+        predictions = scores.values[rows].argmax(dim=1)
+        errors, confidence = predictions != of_rows, at(probs, predictions).round(decimals=TIE_DECIMALS)
         positive = probs[:, 1].round(decimals=TIE_DECIMALS) if scores.num_classes == 2 else None
-        nll = scores.nll(rows, of_rows, probs)
+        nll = scores.nll(rows, of_rows, predictions, probs)
         pieces.append(SampleTerms(confidence, errors, nll, brier_terms(probs, of_rows), of_rows, positive))
         block = classwise_sums(probs, of_rows)
         sums = block if sums is None else sums + block
