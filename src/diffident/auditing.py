@@ -45,7 +45,7 @@ def audit(table: DifficultyTable, blocks: Blocks | None = None) -> Suspects:
     Args:
         table: Difficulty of every sample, as `score_features` gives it.
         blocks: The features it was scored on, as for `score_features`: then how likely each label is wrong, and how
-            many are, is estimated too (`label_noise`).
+            many are, is estimated too (`label_noise`), with the shrinkage that was given for the table.
 
     Returns:
         Rows hardest first (ties keep the table's order), and for each row whether its margin is above 0: the label's
@@ -62,7 +62,8 @@ def audit(table: DifficultyTable, blocks: Blocks | None = None) -> Suspects:
     if blocks is None:
         return suspects
     num_classes = int(table.labels.max()) + 1 if table.label_names is None else len(table.label_names)
-    state = posterior.fit(blocks, table.labels, num_classes)
+    given = {"shrinkage": table.metadata["shrinkage"]} if table.metadata.get("shrinkage_choice") == "given" else {}
+    state = posterior.fit(blocks, table.labels, num_classes, **given)
     return replace(
         suspects,
         probability_wrong=probability_wrong(state.noise, state.candidates).numpy(),

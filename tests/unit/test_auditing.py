@@ -48,6 +48,9 @@ def test_with_features_the_flipped_labels_are_the_surest_suspects():
     assert abs(suspects.wrong_share.value - 0.05) < 0.02
     found = audit_table(suspects, suspect_rows(suspects))["probability_wrong"].to_pylist()
     assert found == sorted(found, reverse=True)
+    shrunk = audit(score_features(blocks, ids, labels.numpy(), shrinkage=1.0), blocks)
+    same = audit(score_features(blocks, ids, labels.numpy(), method="posterior", shrinkage=1.0), blocks)
+    assert shrunk.probability_wrong.tolist() == same.probability_wrong.tolist() != suspects.probability_wrong.tolist()
 
 
 def test_table_has_names_of_given_and_nearest_class():
