@@ -4,13 +4,14 @@ import dataclasses
 import json
 import math
 import tomllib
+import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffident.errors import InputError, did_you_mean
-from diffident.losses import LOSSES
+from diffident.losses import LOSSES, make_loss
 
 MODELS = (
     "cnn-small",
@@ -46,7 +47,8 @@ _EXAMPLES = {
 }
 _CHOICES = {
     "loss": tuple(LOSSES),
-    "normalizer": ("rank", "minmax", "standard", "none"),
+    "normalizer": ("auto", "rank", "minmax", "standard", "none"),
+    "preset": ("none", *sorted({name for kind in LOSSES.values() for name in kind.presets})),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "constant", "one-cycle", "step"),
     "augment": ("none", "crop-flip", "auto"),
@@ -60,6 +62,13 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "alpha": (0, math.inf, False),
     "temperature": (0, math.inf, True),
     "smoothing": (0, 1, False),
+    "gamma": (0, math.inf, False),
+    "gamma_low": (0, math.inf, False),
+    "epsilon": (-1, math.inf, False),
+    "margin": (0, math.inf, False),
+    "eta": (0, math.inf, False),
+    "num_bins": (1, 10000, False),
+    "bin_temperature": (0, math.inf, True),
     "epochs": (1, math.inf, False),
     "batch_size": (2, math.inf, False),
     "learning_rate": (0, math.inf, True),
@@ -89,10 +98,20 @@ class TrainingSettings:
     Attributes:
         model: A name of `MODELS`, or a prefix of `MODEL_PREFIXES` and a name.
         loss: A key of `LOSSES`.
-        alpha: Strength of the entropy bonus (losses `entropy` and `difficulty-aware`).
-        temperature: Of the weights (loss `difficulty-aware`).
-        normalizer: Of the difficulty (loss `difficulty-aware`).
-        smoothing: Of the labels (loss `label-smoothing`).
+        preset: Values of the loss's options by name: `paper` is alpha 0.3, temperature 0.7 and normalizer none of
+            `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
+        alpha: Strength of what the loss adds to cross-entropy; of mixup and regmixup, of the Beta distribution. None of
+            these numbers of losses means that the loss's own default is taken, or that it takes no such number.
+        temperature: Of the weights made of difficulty; of `logit-norm`, of the logits.
+        normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
+        smoothing: Of the labels.
+        gamma: Power of the focal losses.
+        gamma_low: Of `flsd`, for labels of low probability.
+        epsilon: Of `poly`.
+        margin: Between logits, of `mbls`.
+        eta: What a mixture counts beside a sample, of `regmixup`.
+        num_bins: Of `soft-ece`.
+        bin_temperature: Of `soft-ece`.
         epochs: Passes over the data; 0 takes the model's default.
         batch_size: Samples a step; a last batch of one sample joins the one before.
         learning_rate: Peak rate; 0 takes the model's default.
@@ -132,10 +151,18 @@ class TrainingSettings:
 
     model: str
     loss: str = "cross-entropy"
-    alpha: float = 0.2
-    temperature: float = 0.7
-    normalizer: str = "rank"
-    smoothing: float = 0.05
+    preset: str = "none"
+    alpha: float | None = None
+    temperature: float | None = None
+    normalizer: str = "auto"
+    smoothing: float | None = None
+    gamma: float | None = None
+    gamma_low: float | None = None
+    epsilon: float | None = None
+    margin: float | None = None
+    eta: float | None = None
+    num_bins: int | None = None
+    bin_temperature: float | None = None
     epochs: int = 0
     batch_size: int = 128
     learning_rate: float = 0.0
@@ -169,16 +196,19 @@ class TrainingSettings:
 
     def __post_init__(self):
         warmup = 0.3 if self.schedule == "one-cycle" else 0.05
-        defaults = {"dropout": 0.0, "warmup": warmup, **_defaults_of(self.model)}
+        of_loss = _defaults_of_loss(self.loss, self.preset)
+        defaults = {"dropout": 0.0, "warmup": warmup, **_defaults_of(self.model), **of_loss}
         for field in dataclasses.fields(self):
             if field.name in defaults and getattr(self, field.name) == field.default:
                 object.__setattr__(self, field.name, defaults[field.name])
-        _raise_faults([fault for key, value in dataclasses.asdict(self).items() for fault in _value_faults(key, value)])
+        values = dataclasses.asdict(self)
+        faults = [fault for key, value in values.items() for fault in _value_faults(key, value)]
+        _raise_faults(faults or _loss_faults(values))
 
     @property
     def loss_options(self) -> dict[str, float]:
         """The options that the loss takes."""
-        return {option: getattr(self, option) for option in LOSSES[self.loss].options}
+        return _options_of(self.loss, vars(self))
 
 
 def load_settings(
@@ -213,19 +243,21 @@ def load_settings(
         if key not in fields:
             faults.append(f"`{key}` must be a known setting; got {key}={value!r}. {did_you_mean(key, fields)}")
             continue
-        value = _converted(value, fields[key].type)
+        value = _converted(value, _kind(fields[key]))
         if not (value == fields[key].default and type(value) is fields[key].type):  # may lie outside: "the model's own"
             faults.extend(_value_faults(key, value))
         clean[key] = value
     if "model" not in values:
         faults.append(f"`model` must be given; got none. Choices: {', '.join(MODELS + MODEL_PREFIXES)}.")
-    _raise_faults(faults)
+    if faults:
+        _raise_faults(faults + _loss_faults(clean))
     return TrainingSettings(**clean)
 
 
 def settings_toml(settings: TrainingSettings, **tables: dict[str, Any]) -> str:
     """The settings, then the tables, as TOML; equal input gives equal text."""
-    lines = [f"{key} = {_toml_value(value)}" for key, value in dataclasses.asdict(settings).items()]
+    values = dataclasses.asdict(settings)
+    lines = [f"{key} = {_toml_value(value)}" for key, value in values.items() if value is not None]
     for name, table in tables.items():
         lines += [
             "",
@@ -276,9 +308,54 @@ def _converted(value: Any, kind: Any) -> Any:
     return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _options_of(loss: str, values: dict[str, Any]) -> dict[str, float]:
+    return {option: values[option] for option in LOSSES[loss].options if values.get(option) is not None}
+
+
+def _defaults_of_loss(loss: str, preset: str) -> dict[str, Any]:
+    """Those of weights, the loss's own, and the preset's."""
+    if loss not in LOSSES:
+        return {}
+    kind = LOSSES[loss]
+    return {"temperature": 0.7, "normalizer": "rank", **kind.defaults, **kind.presets.get(preset, {})}
+
+
+def _loss_faults(values: dict[str, Any]) -> list[str]:
+    """What does not go together with the loss; nothing where the loss itself is unknown."""
+    loss, model, preset = values.get("loss", "cross-entropy"), values.get("model", ""), values.get("preset", "none")
+    if loss not in LOSSES:
+        return []
+    kind, faults = LOSSES[loss], []
+    if preset != "none" and preset not in kind.presets:
+        having = [name for name, other in LOSSES.items() if preset in other.presets]
+        known = f"Take it with loss={having[0]}." if having else f"Choices: {', '.join(['none', *kind.presets])}."
+        faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. {known}")
+    if kind.mixes and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
+        faults.append(
+            f"`loss` must not mix inputs where these are texts; got {loss!r} with model {model!r}. Take another loss."
+        )
+    if loss == "mixup" and values.get("dynamics") is True:
+        faults.append("`dynamics` must be false with the loss 'mixup', which shows the model no sample as it is.")
+    options = {key: value for key, value in _options_of(loss, values).items() if not _value_faults(key, value)}
+    try:
+        make_loss(loss, **options)
+    except InputError as error:
+        faults.append(str(error))
+    return faults
+
+
+def _kind(field: dataclasses.Field) -> Any:
+    """The type of a setting; of `float | None` the number."""
+    if not isinstance(field.type, types.UnionType):
+        return field.type
+    return next(kind for kind in typing.get_args(field.type) if kind is not type(None))
+
+
 def _value_faults(key: str, value: Any) -> list[str]:
     field = next(field for field in dataclasses.fields(TrainingSettings) if field.name == key)
-    kind: Any = field.type
+    if value is None and field.default is None:
+        return []
+    kind = _kind(field)
     if typing.get_origin(kind) is tuple:
         return [fault for one in value for fault in _single_faults(key, one, typing.get_args(kind)[0])]
     return _single_faults(key, value, kind)

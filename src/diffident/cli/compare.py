@@ -188,10 +188,11 @@ def _check_same_test(folders: list) -> None:
 
 def name_of_run(settings) -> str:
     """The loss, with the options that are not the defaults."""
+    from diffident.losses import LOSSES
     from diffident.settings import load_settings
 
     defaults = load_settings(None, [], model=settings.model, loss=settings.loss)
-    names = ("alpha", "temperature", "normalizer", "smoothing")
+    names = dict.fromkeys((*LOSSES[settings.loss].options, "temperature", "normalizer"))
     changed = [
         f"{name}={getattr(settings, name)}" for name in names if getattr(settings, name) != getattr(defaults, name)
     ]

@@ -1,19 +1,24 @@
-"""Cross-entropy with an entropy bonus that grows with the sample's difficulty."""
+"""Cross-entropy with an entropy bonus that grows with the sample's difficulty: the method of this library."""
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from typing import Any
 
-from diffident.errors import InputError, ShapeError
-from diffident.losses.cross_entropy import check_batch, check_reduction, reduce_losses
-from diffident.losses.entropy import check_alpha, entropy_regularized_losses
+from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, check_weights
+from diffident.losses.entropy_regularized import entropy_regularized
+
+WEIGHTS_FROM_DIFFICULTY = "Make them with `difficulty_weights(difficulty)` and pass the batch's rows."
+
+# Values of alpha, and of `difficulty_weights`, by name.
+PRESETS: dict[str, dict[str, Any]] = {"paper": {"alpha": 0.3, "temperature": 0.7, "normalizer": "none"}}
 
 
-class DifficultyAwareLoss(nn.Module):
+class DifficultyAwareLoss(Loss):
     """CE(logits, y) - alpha * s * H(softmax(logits)): hard samples (weight s near 1) may stay unsure.
 
+    The weights come from `difficulty_weights(difficulty, normalizer, temperature)`. It can be differentiated once, for
+    the logits alone.
+
     Args:
-        alpha: Strength of the bonus, >= 0; 0 is cross-entropy.
+        alpha: Strength of the bonus, at least 0; 0 is cross-entropy.
         reduction: `mean` over the batch, or `none`.
 
     Example:
@@ -22,56 +27,18 @@ class DifficultyAwareLoss(nn.Module):
         torch.Size([])
 
     Reference:
-        Cui et al. 2023, arXiv 2304.10127.
+        Cui et al. 2023, arXiv 2304.10127. Its form as we know it is `PRESETS["paper"]`: alpha 0.3, and weights of the
+        difficulty as it is, at temperature 0.7; our default weights are those of its rank, see `docs/method.md`.
     """
 
+    options = ("alpha",)
+    takes_halves = True
+
     def __init__(self, alpha: float = 0.2, *, reduction: str = "mean"):
-        super().__init__()
-        self.alpha = check_alpha(alpha)
-        self.reduction = check_reduction(reduction)
+        super().__init__(reduction=reduction)
+        self.alpha = check_number("alpha", alpha, 0, hint="Take 0.1 to 0.3, or 0 for cross-entropy.")
 
-    def forward(
-        self,
-        logits: Float[Tensor, "..."],
-        labels: Int[Tensor, "..."],
-        weights: Float[Tensor, "..."] | None = None,
-    ) -> Float[Tensor, "..."]:
-        """The loss; it can be differentiated once, for the logits alone.
-
-        Args:
-            logits: Unnormalised log-probabilities [n, c].
-            labels: Classes [n] in [0, c).
-            weights: Weight s of every sample [n], in [0, 1], from `difficulty_weights`; 1 gets the whole bonus.
-
-        Returns:
-            A scalar, or [n] for `none`; float32 where the logits are float16 or bfloat16.
-
-        Raises:
-            InputError: no weights, or one that is not in [0, 1]; wrong shapes, an empty batch, a label out of range.
-        """
-        logits = check_batch(logits, labels)
-        weights = _check_weights(weights, len(logits))
-        strength = self.alpha * weights.to(device=logits.device, dtype=logits.dtype)
-        return reduce_losses(entropy_regularized_losses(logits, labels, strength), self.reduction)
-
-    def extra_repr(self) -> str:
-        """The options."""
-        return f"alpha={self.alpha}, reduction={self.reduction!r}"
-
-
-def _check_weights(weights: Float[Tensor, "..."] | None, num_samples: int) -> Float[Tensor, " n"]:
-    if weights is None:
-        raise InputError(
-            f"`weights` must have shape [{num_samples}]; got None. "
-            f"Make them with `difficulty_weights(difficulty)` and pass the batch's rows."
-        )
-    if weights.shape != (num_samples,):
-        raise ShapeError(f"`weights` must have shape [{num_samples}], one per sample; got {list(weights.shape)}.")
-    wrong = ~((weights >= 0) & (weights <= 1))  # also true for NaN
-    if bool(torch.any(wrong)):
-        row = int(wrong.nonzero()[0])
-        raise InputError(
-            f"`weights` must be in [0, 1]; got {float(weights[row]):g} at row {row}. "
-            f"Make them with `difficulty_weights(difficulty)`."
-        )
-    return weights
+    def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
+        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole bonus."""
+        weights = check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY)
+        return entropy_regularized(logits, labels, self.alpha, weights, self.reduction)

@@ -1,0 +1,174 @@
+"""CE(logits, y) - alpha * s * H(softmax(logits)), made together with its gradient.
+
+With p = softmax(logits) the gradient for the logits is p - onehot(y) + alpha * s * p * (log p + H). On the CPU the
+forward pass leaves it behind, block by block of rows that fit the cache: that buffer is all that is as large as the
+logits, and takes one exponential per logit (two where classes are few), where `F.cross_entropy` takes two and three
+buffers. On a GPU memory is what counts, not exponentials: there `triton_kernels` reads the logits twice, and all it
+keeps is a number or two per row.
+"""
+
+import functools
+import importlib.util
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffident.losses.base import Labels, Logits, Reduced, at_labels
+
+# Logits in a block: what is made of them stays in the cache.
+_BLOCK = 1 << 18
+# From so many classes on, rows are long enough for the softmax kernel, and passes over memory count more than calls.
+_WIDE = 32
+
+
+def entropy_regularized(
+    logits: Logits, labels: Labels, alpha: float, weights: Float[Tensor, " n"] | None, reduction: str
+) -> Reduced:
+    """CE(logits, labels) - alpha * weights * H(softmax(logits)).
+
+    Differentiable once, for the logits alone; `create_graph=True` is refused with a RuntimeError. Soft targets,
+    `torch.compile` and calls that record no gradient take plain operations, with the same results.
+
+    Args:
+        logits: Of any floating type.
+        labels: Classes in [0, c), or probabilities [n, c].
+        alpha: Strength of the entropy.
+        weights: One per sample, in the type of the result; None is 1 throughout.
+        reduction: `mean` or `none`.
+    """
+    if weights is None:
+        weights = logits.new_ones(1, dtype=_type_of_losses(logits))
+    plain = labels.is_floating_point() or torch.compiler.is_compiling()
+    if plain or not (logits.requires_grad and torch.is_grad_enabled()):
+        losses = _plain(logits.to(_type_of_losses(logits)), labels, alpha * weights)
+    elif logits.is_cuda and has_triton():
+        from diffident.losses.triton_kernels import TritonEntropyRegularized
+
+        losses = TritonEntropyRegularized.apply(logits, labels, alpha, weights)
+    else:
+        return Blockwise.apply(logits.to(_type_of_losses(logits)), labels, alpha, weights, reduction)  # type: ignore
+    return losses.mean() if reduction == "mean" else losses  # type: ignore[union-attr]
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed; it comes with torch for GPUs on Linux."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def refuse_second_derivative() -> None:
+    """Raise in a backward pass that is recorded itself.
+
+    `once_differentiable` hands on a constant, silently, where the outer gradient is one: so any graph is refused.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "A loss with an entropy bonus can be differentiated once; got backward with create_graph=True. "
+            "Leave create_graph out, or write the loss with torch.log_softmax."
+        )
+
+
+def _type_of_losses(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _plain(logits: Logits, labels: Labels, strength: Float[Tensor, "..."]) -> Float[Tensor, " n"]:
+    log_probs = torch.log_softmax(logits, dim=1)
+    # exp(-1e4) is 0: the bound only keeps 0 times -inf from being NaN.
+    negative_entropy = (log_probs.exp() * log_probs.clamp(min=-1e4)).sum(dim=1)
+    return strength * negative_entropy - at_labels(log_probs, labels)
+
+
+class Blockwise(torch.autograd.Function):
+    """The loss by `_loss_and_gradient`; backward hands the gradient's buffer out, once."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, reduction: str) -> Tensor:
+        loss, ctx.gradient = _loss_and_gradient(logits, labels, alpha, weights, reduction)
+        ctx.save_for_backward(logits, labels, weights)
+        ctx.options = alpha, reduction
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        refuse_second_derivative()
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:  # a second pass over a retained graph: the first one's caller owns the buffer
+            logits, labels, weights = ctx.saved_tensors
+            _, gradient = _loss_and_gradient(logits, labels, ctx.options[0], weights, ctx.options[1])
+        outer = grad_outputs[0]
+        if outer.ndim:
+            gradient.mul_(outer.unsqueeze(1))
+        elif outer.device.type != "cpu" or outer.item() != 1:  # usually 1: to look is free on the CPU, a pass is not
+            gradient.mul_(outer)
+        return gradient, None, None, None, None
+
+
+def _loss_and_gradient(
+    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """The reduced loss, and its gradient for an outer gradient of 1."""
+    scale = 1 / len(logits) if reduction == "mean" else 1.0
+    likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, scale, masked=False)
+    total = likelihoods.sum()
+    if math.isnan(total.item()):  # a logit may be -inf, to mask a class: then 0 times -inf must be 0
+        likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, scale, masked=True)
+        total = likelihoods.sum()
+    gradient.scatter_(1, labels.unsqueeze(1), -scale, reduce="add")
+    return total.mul_(-scale) if reduction == "mean" else likelihoods.neg_(), gradient
+
+
+def _by_blocks(
+    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, scale: float, *, masked: bool
+) -> tuple[Tensor, Tensor]:
+    """Minus the losses [n], and the gradient but for the labels' part, from blocks of rows that fit the cache."""
+    rows = max(1, _BLOCK // logits.shape[1])
+    block = _wide_block if logits.shape[1] >= _WIDE else _narrow_block
+    if rows >= len(logits):
+        return block(logits, labels, alpha, weights, scale, masked, None)
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    parts = (whole.split(rows) for whole in (logits, labels, weights.expand(len(logits)), gradient))
+    likelihoods = [
+        block(part, part_labels, alpha, part_weights, scale, masked, out)[0]
+        for part, part_labels, part_weights, out in zip(*parts, strict=True)
+    ]
+    return torch.cat(likelihoods), gradient
+
+
+def _wide_block(
+    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, scale: float, masked: bool, out: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`_by_blocks` of one block of many classes: few passes over it, and one exponential per logit."""
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    at_label = shifted.gather(1, labels.unsqueeze(1))
+    probs = torch.softmax(shifted, dim=1, out=out)
+    log_total = probs.amax(dim=1, keepdim=True).log_().neg_()  # the largest is 1 / total, as its shifted logit is 0
+    if masked:
+        shifted.clamp_(min=-1e4)
+    products = shifted.mul_(probs)
+    mean = products.sum(dim=1, keepdim=True)
+    # H = log_total - mean, so that p + alpha s p (log p + H) = p * (1 - alpha s mean) + alpha s * p * shifted.
+    strength = weights.unsqueeze(1) * alpha
+    scaled = strength * scale
+    probs.mul_(scale - scaled * mean).addcmul_(products, scaled)
+    return at_label.sub_(log_total).addcmul_(log_total.sub(mean), strength).squeeze(1), probs
+
+
+def _narrow_block(
+    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, scale: float, masked: bool, out: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`_by_blocks` of one block of few classes: few calls, and classes as rows, as kernels are slow on short rows."""
+    log_probs = torch.log_softmax(logits.t(), dim=0)
+    probs = log_probs.exp()
+    at_label = log_probs.gather(0, labels.unsqueeze(0)).squeeze(0)
+    if masked:
+        log_probs.clamp_(min=-1e4)
+    products = log_probs.mul_(probs)
+    negative_entropy = products.sum(dim=0)
+    products.addcmul_(probs, negative_entropy, value=-1)  # p * (log p + H)
+    gradient = probs.addcmul_(products, weights, value=alpha).mul_(scale).t()
+    likelihoods = at_label.addcmul_(negative_entropy, weights, value=-alpha)
+    return likelihoods, gradient if out is None else out.copy_(gradient)
