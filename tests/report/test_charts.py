@@ -13,7 +13,7 @@ from diffident.records import DifficultyGroup, Estimate, Evaluation
 from diffident.report import audit_charts, prediction_charts
 from diffident.report.building import Report
 from diffident.report.charts import Histogram, Table, plain_name, plain_names, slug, table_of_chart
-from diffident.report.evaluation_charts import corruption_charts, difficulty_chart
+from diffident.report.evaluation_charts import corruption_charts, difficulty_chart, further_tables
 from diffident.report.figures import draw_charts, write_figures
 from diffident.report.prediction_charts import (
     Method,
@@ -159,12 +159,24 @@ def test_metrics_by_difficulty_have_intervals_of_one_seed_and_the_range_of_sever
 
 
 def test_corruptions_are_in_a_grid_with_gaps():
-    named = [("fog-1", make_evaluation(0.9)), ("fog-3", make_evaluation(0.5)), ("salt-3", make_evaluation(0.4))]
-    accuracy, _ = corruption_charts(named)
+    grid = {("fog", 1): {"accuracy": 0.9, "ece": 0.1}, ("fog", 3): {"accuracy": 0.5}, ("salt", 3): {"accuracy": 0.4}}
+    accuracy, error = corruption_charts({"m": grid})
     assert (accuracy.rows, accuracy.columns) == (("fog", "salt"), ("1", "3"))
     assert accuracy.values[0] == (0.9, 0.5)
     assert math.isnan(accuracy.values[1][0])
-    assert corruption_charts([("clean", make_evaluation(1.0))]) == []
+    assert error.values[0][0] == 0.1
+    assert (accuracy.key, error.key) == ("accuracy-by-corruption-0", "ece-by-corruption-0")
+
+
+def test_detectors_and_calibrators_have_tables_where_there_are_some():
+    estimate = Estimate(0.5, 0.4, 0.6)
+    evaluation = make_evaluation(
+        0.5, ood_detectors={"noise": {"energy": {"auroc": estimate}}}, calibrated={"temperature": {"nll": estimate}}
+    )
+    detectors, calibrated = further_tables("a/b", evaluation)
+    assert (detectors.key, calibrated.key) == ("detectors-a-b", "calibrated-a-b")
+    assert detectors.rows == (("noise: energy", "0.5000 (0.4000 to 0.6000)"),)
+    assert further_tables("m", make_evaluation(0.5)) == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +224,7 @@ def every_chart():
     suspects, _ = hostile_suspects()
     _, _, blocks = make_blobs(60)
     methods = [make_method(0, HOSTILE[5]), make_method(1, "$x_1$")]
-    corrupted = [(f"{HOSTILE[0]}-2", make_evaluation(0.9))]
+    corrupted = {HOSTILE[0]: {(HOSTILE[4], 2): {"accuracy": 0.9, "ece": 0.1}}}
     logs = {HOSTILE[1]: [[{"epoch": n, "train_loss": 1.0 / n} for n in range(1, 50)]] * 2}
     return [
         *audit_charts.audit_charts(suspects, None),

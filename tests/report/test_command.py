@@ -13,7 +13,7 @@ from diffident.cli.train import evaluate_run
 from diffident.data import open_dataset
 from diffident.errors import InputError
 from diffident.evaluation import evaluate
-from diffident.report.inputs import sort_inputs
+from diffident.report.inputs import read_corrupted, sort_inputs
 from diffident.settings import load_settings
 from diffident.storage.evaluation_file import write_evaluation
 from diffident.storage.predictions import write_predictions
@@ -88,7 +88,7 @@ def test_predictions_are_evaluated_compared_and_drawn(predictions, capsys):
     figures = ["--figures", predictions / "figures", "--resamples", 20]
     result = report(capsys, *inputs, *outside, *figures, "--out", predictions / "r.html")
     stems = {name.rpartition(".")[0] for name in result["figures"]}
-    assert {"reliability", "risk-coverage", "confidence-0", "confusion-1", "accuracy-by-corruption"} <= stems
+    assert {"reliability", "risk-coverage", "confidence-0", "confusion-1", "accuracy-by-corruption-0"} <= stems
     assert {"verdict", "methods", "metrics-plain", "metrics-difficulty-aware"} <= stems
     assert sorted(result["figures"]) == sorted(path.name for path in (predictions / "figures").iterdir())
     page = (predictions / "r.html").read_text(encoding="utf-8")
@@ -143,6 +143,17 @@ def test_wrong_options_are_one_line(predictions, capsys):
     assert fail(capsys, predictions / "noise.parquet", *out).startswith("`INPUT` must have labels; got none at ")
     assert fail(capsys, plain, "--rows", 0, *out) == "`rows` must be at least 1; got 0. Leave it out."
     assert not (predictions / "r.html").exists()
+
+
+def test_corrupted_data_are_files_by_kind_and_severity_or_a_methods_robustness(predictions):
+    path = predictions / "robustness.json"
+    path.write_text(json.dumps({"corrupted": {"fog": {"3": {"accuracy": 0.5, "ece": 0.2}}}}), encoding="utf-8")
+    found = read_corrupted({"plain": str(path), "salt-1": str(predictions / "fog-2.parquet")})
+    assert found["plain"] == {("fog", 3): {"accuracy": 0.5, "ece": 0.2}}
+    assert list(found["corrupted"]) == [("salt", 1)]
+    assert 0 < found["corrupted"]["salt", 1]["accuracy"] < 1
+    with pytest.raises(InputError, match=r"^`--corrupted` must be KIND-SEVERITY=FILE; got `fog="):
+        read_corrupted({"fog": str(predictions / "fog-2.parquet")})
 
 
 def test_an_audit_comes_back_from_its_folder(tmp_path):

@@ -1,5 +1,6 @@
-"""Take the documentation's pictures of the report: make quickstart, then
+"""Take the documentation's pictures of the report.
 
+    make quickstart
     python tools/report/screenshot.py out/quickstart/report.html
 
 Needs Chromium (Debian: apt-get install chromium) and Playwright. Writes docs/images/report.png, the page's top, and

@@ -41,8 +41,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        metavar="KIND-SEVERITY=FILE",
-        help="predictions or evaluations of corrupted test data, for example fog-3=fog3.parquet",
+        metavar="NAME=FILE",
+        help="predictions or evaluation of corrupted data, as fog-3=fog3.parquet; or a method's robustness, as JSON",
     )
     parser.add_argument(
         "--baseline",
@@ -107,7 +107,7 @@ def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = 
     predictions = inputs.read_predicted(sources, names)
     sentences, tables = verdict_of(evaluations, predictions, arguments.baseline, arguments.resamples)
     charts = evaluation_charts(evaluations)
-    charts += corruption_charts(inputs.read_corrupted(corrupted, arguments.resamples))
+    charts += corruption_charts(inputs.read_corrupted(corrupted))
     report = building.build_report(
         title=arguments.title or _title(sources),
         audit=audit,

@@ -9,7 +9,7 @@ from diffident.errors import InputError, did_you_mean
 from diffident.paired import DEFAULT_METRICS, PairedComparison, PairedDifference, compare_predictions
 from diffident.records import Estimate, Evaluation, Predictions
 from diffident.report.charts import Table, cell
-from diffident.report.evaluation_charts import comparison_table, evaluation_table
+from diffident.report.evaluation_charts import comparison_table, evaluation_table, further_tables
 
 OURS = "difficulty-aware"
 _MOST_SINGLE_TABLES = 3
@@ -37,8 +37,10 @@ def verdict_of(
     if not names:
         return [], []
     pairs = comparisons_of(names, baseline)
-    single = [evaluation_table(name, one) for name, _, one in evaluations] if len(names) <= _MOST_SINGLE_TABLES else []
-    single = single if len(evaluations) == len(names) else []
+    single: list[Table] = []
+    if len(evaluations) == len(names) <= _MOST_SINGLE_TABLES:
+        for name, _, one in evaluations:
+            single += [evaluation_table(name, one), *further_tables(name, one)]
     if len(names) == 1:
         return [], single
     if len(predictions) < len(evaluations):

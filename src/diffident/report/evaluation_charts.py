@@ -1,16 +1,14 @@
 """Plots and tables of evaluations: metrics by decile of difficulty, by class, by corruption, and the comparison."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 from diffident.comparison import Comparison, Spread
 from diffident.records import Estimate, Evaluation
-from diffident.report.charts import Chart, Line, LineChart, Matrix, Table, cell, numbers, plain_name, slug
+from diffident.report.charts import Chart, Line, LineChart, Matrix, Table, cell, numbers, plain_name, plain_names, slug
 
 # Metrics that are drawn against difficulty, where an evaluation has them.
 _TITLES = {"accuracy": "Accuracy", "nll": "NLL", "ece": "ECE", "aurc": "AURC"}
-_CORRUPTION = re.compile(r"(?P<kind>.+)[-/:](?P<severity>[1-9])")
 _SHOWN = ("accuracy", "nll", "brier", "ece", "classwise_ece", "aurc", "auroc_errors")
 
 
@@ -70,44 +68,35 @@ def _by_method(evaluations: Sequence[tuple[str, int, Evaluation]]) -> dict[str, 
     return methods
 
 
-def corruption_charts(evaluations: Sequence[tuple[str, Evaluation]]) -> list[Matrix]:
-    """Accuracy and calibration error by corruption and severity.
+Grid = Mapping[tuple[str, int], Mapping[str, float]]
+"""Kind and severity of a corruption, then accuracy and ece."""
 
-    Args:
-        evaluations: Those of corrupted test sets, named `KIND-SEVERITY`, as `fog-3`.
-    """
-    found = {}
-    for name, evaluation in evaluations:
-        match = _CORRUPTION.fullmatch(name)
-        if match:
-            found[match["kind"], int(match["severity"])] = evaluation
-    if not found:
-        return []
-    kinds = tuple(dict.fromkeys(kind for kind, _ in found))
-    severities = tuple(sorted({severity for _, severity in found}))
-    return [_corruption_chart(found, kinds, severities, key) for key in ("accuracy", "ece")]
+
+def corruption_charts(methods: Mapping[str, Grid]) -> list[Matrix]:
+    """Accuracy and calibration error by corruption and severity, of every method."""
+    charts = []
+    for number, (name, grid) in enumerate(methods.items()):
+        kinds = tuple(dict.fromkeys(kind for kind, _ in grid))
+        severities = tuple(sorted({severity for _, severity in grid}))
+        charts += [_corruption_chart(number, name, grid, kinds, severities, key) for key in ("accuracy", "ece")]
+    return charts
 
 
 def _corruption_chart(
-    found: Mapping[tuple[str, int], Evaluation], kinds: tuple[str, ...], severities: tuple[int, ...], key: str
+    number: int, name: str, grid: Grid, kinds: tuple[str, ...], severities: tuple[int, ...], key: str
 ) -> Matrix:
     def value(kind: str, severity: int) -> float:
-        evaluation = found.get((kind, severity))
-        return math.nan if evaluation is None or key not in evaluation.metrics else evaluation.metrics[key].value
-
-    def size(kind: str, severity: int) -> float:
-        return float(found[kind, severity].num_samples) if (kind, severity) in found else math.nan
+        return grid.get((kind, severity), {}).get(key, math.nan)
 
     return Matrix(
-        key=f"{key}-by-corruption",
-        title=f"{_TITLES[key]} by corruption",
+        key=f"{key}-by-corruption-{number}",
+        title=f"{_TITLES[key]} by corruption: {plain_name(name)}",
         note="Each corruption at each severity; 1 is the mildest.",
         x_label="severity",
         y_label="corruption",
-        rows=tuple(map(plain_name, kinds)),
+        rows=plain_names(kinds),
         columns=tuple(map(str, severities)),
         values=tuple(numbers([value(kind, severity) for severity in severities]) for kind in kinds),
-        counts=tuple(numbers([size(kind, severity) for severity in severities]) for kind in kinds),
         value_label=key,
     )
 
@@ -144,3 +133,30 @@ def evaluation_table(name: str, evaluation: Evaluation) -> Table:
     return Table(
         f"metrics-{slug(name)}", f"Metrics: {plain_name(name)}", ("metric", "value", "low", "high"), rows, note
     )
+
+
+def further_tables(name: str, evaluation: Evaluation) -> list[Table]:
+    """Out-of-distribution detectors and post-hoc calibrators, where the evaluation has some."""
+    outside = {
+        f"{plain_name(ood)}: {detector}": metrics
+        for ood, detectors in evaluation.ood_detectors.items()
+        for detector, metrics in detectors.items()
+    }
+    sets = (("detectors", "Detectors", outside), ("calibrated", "After calibration", evaluation.calibrated))
+    return [
+        _set_table(f"{key}-{slug(name)}", f"{title}: {plain_name(name)}", found) for key, title, found in sets if found
+    ]
+
+
+def _set_table(key: str, title: str, found: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    names = tuple(dict.fromkeys(metric for metrics in found.values() for metric in metrics))
+    missing = Estimate(math.nan, math.nan, math.nan)
+    rows = tuple(
+        (name, *(_estimate_cell(metrics.get(one, missing)) for one in names)) for name, metrics in found.items()
+    )
+    return Table(key, title, ("", *names), rows, "In brackets the 95 % interval.")
+
+
+def _estimate_cell(estimate: Estimate) -> str:
+    shown = cell(estimate.value)
+    return shown if math.isnan(estimate.low) else f"{shown} ({cell(estimate.low)} to {cell(estimate.high)})"

@@ -162,17 +162,49 @@ def _labelled(path: Path) -> Predictions:
     return predictions
 
 
-def read_corrupted(named: dict[str, str], num_resamples: int) -> list[tuple[str, Evaluation]]:
-    """Evaluations of corrupted test sets by `KIND-SEVERITY`, from evaluations or predictions."""
-    found = []
+def read_corrupted(named: dict[str, str]) -> dict[str, dict[tuple[str, int], dict[str, float]]]:
+    """Accuracy and ECE by kind and severity, for every method.
+
+    Args:
+        named: `KIND-SEVERITY` to predictions or an evaluation of data corrupted so, or a method's name to the JSON of
+            `robustness_to_dict`, which holds all kinds and severities.
+    """
+    found: dict[str, dict[tuple[str, int], dict[str, float]]] = {}
     for name, file in named.items():
-        if file.endswith(".json"):
-            found.append((name, read_evaluation(file)))
+        grid = _read_grid(Path(file)) if file.endswith(".json") else None
+        if grid is not None:
+            found[name] = grid
             continue
-        predictions = _labelled(Path(file))
-        assert predictions.labels is not None
-        found.append((name, evaluate(predictions.logits, predictions.labels, num_resamples=num_resamples)))
+        kind, _, severity = name.rpartition("-")
+        if not (kind and severity.isascii() and severity.isdigit() and len(severity) < 3):
+            raise InputError(
+                f"`--corrupted` must be KIND-SEVERITY=FILE; got `{name}={file}`. For example: fog-3={file}."
+            )
+        metrics = _evaluation_of(Path(file)).metrics
+        values = {key: metrics[key].value for key in ("accuracy", "ece") if key in metrics}
+        found.setdefault("corrupted", {})[kind, int(severity)] = values
     return found
+
+
+def _read_grid(path: Path) -> dict[tuple[str, int], dict[str, float]] | None:
+    """The metrics of a robustness file; None where it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            (str(kind), int(severity)): {key: float(value) for key, value in metrics.items()}
+            for kind, severities in content["corrupted"].items()
+            for severity, metrics in severities.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _evaluation_of(path: Path) -> Evaluation:
+    if path.suffix == ".json":
+        return read_evaluation(path)
+    predictions = _labelled(path)
+    assert predictions.labels is not None
+    return evaluate(predictions.logits, predictions.labels, num_resamples=0)
 
 
 def read_logs(runs: tuple[RunFolder, ...], names: list[str]) -> dict[str, list[list[dict[str, Any]]]]:
