@@ -49,8 +49,8 @@ def test_with_features_the_flipped_labels_are_the_surest_suspects():
     assert abs(suspects.wrong_share.value - 0.05) < 0.02
     found = audit_table(suspects, suspect_rows(suspects))["probability_wrong"].to_pylist()
     assert found == sorted(found, reverse=True)
-    shrunk = audit(score_features(blocks, ids, labels.numpy(), shrinkage=1.0), blocks)
-    state = posterior.fit(blocks, labels.numpy(), 3, shrinkage=1.0)
+    shrunk = audit(score_features(blocks, ids, labels.numpy(), shrinkage=0.0), blocks)
+    state = posterior.fit(blocks, labels.numpy(), 3, shrinkage=0.0)
     expected = probability_wrong(state.noise, state.candidates).numpy()
     np.testing.assert_array_equal(shrunk.probability_wrong, expected)
     assert (shrunk.probability_wrong != suspects.probability_wrong).any()
