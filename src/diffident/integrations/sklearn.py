@@ -98,11 +98,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
             y: Classes of any type.
             difficulty: Of every row (n,), from other features than `X`; higher is harder.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        encoder = LabelEncoder().fit(y)
-        self.classes_ = encoder.classes_
-        labels = encoder.transform(y).astype(np.int64)
+        X, labels, self.classes_ = _training_data(self, X, y)
         ids = np.array([str(row) for row in range(len(X))], dtype=object)
         names = tuple(map(str, self.classes_))
         dataset = Dataset("X", "vector", ids, labels, ReadVector(X.astype(np.float32)), "X", names)
@@ -145,10 +141,9 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[likeliest]
 
     def _logits(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        features = _features(self, X)
         with torch.no_grad():
-            return self.network_.eval()(_tensor(X)).numpy()
+            return self.network_.eval()(features).numpy()
 
 
 class RelativeMahalanobis(ClassifierMixin, BaseEstimator):
@@ -174,23 +169,22 @@ class RelativeMahalanobis(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "RelativeMahalanobis":
         """Fit to features (n, d) and labels (n,)."""
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        encoder = LabelEncoder().fit(y)
-        self.classes_ = encoder.classes_
-        labels = torch.from_numpy(encoder.transform(y).astype(np.int64))
-        self.gaussians_ = fit_gaussians(_tensor(X), labels, num_classes=len(self.classes_), shrinkage=self.shrinkage)
+        X, labels, self.classes_ = _training_data(self, X, y)
+        self.gaussians_ = fit_gaussians(
+            _tensor(X), torch.from_numpy(labels), num_classes=len(self.classes_), shrinkage=self.shrinkage
+        )
         return self
 
     def difficulty(self, X: Any, y: Any) -> np.ndarray:
         """Squared distance to the label's Gaussian minus that to the background (n,); higher is harder."""
-        features = self._features(X)
-        labels = LabelEncoder().fit(self.classes_).transform(np.asarray(y)).astype(np.int64)
+        features = _features(self, X)
+        encoded: Any = LabelEncoder().fit(self.classes_).transform(np.asarray(y))
+        labels = encoded.astype(np.int64)
         return relative_squared_distance(self.gaussians_, features, torch.from_numpy(labels)).numpy()
 
     def ood_score(self, X: Any) -> np.ndarray:
         """The least relative distance over classes (n,); higher is more out-of-distribution."""
-        features = self._features(X)
+        features = _features(self, X)
         return relative_squared_distances(self.gaussians_, features).min(dim=1).values.numpy()
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -211,12 +205,23 @@ class RelativeMahalanobis(ClassifierMixin, BaseEstimator):
         return self.classes_[nearest]
 
     def _log_likelihoods(self, X: Any) -> torch.Tensor:
-        features = self._features(X)
+        features = _features(self, X)
         return -squared_distances(self.gaussians_, features) / 2
 
-    def _features(self, X: Any) -> torch.Tensor:
-        check_is_fitted(self)
-        return _tensor(validate_data(self, X, dtype=np.float64, reset=False))
+
+def _training_data(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Features, labels from 0 and the classes that they stand for."""
+    checked: Any = validate_data(estimator, X, y, dtype=np.float64, ensure_min_samples=2)
+    check_classification_targets(checked[1])
+    encoder = LabelEncoder().fit(checked[1])
+    return checked[0], encoder.transform(checked[1]).astype(np.int64), encoder.classes_
+
+
+def _features(estimator: Any, X: Any) -> torch.Tensor:
+    """Features of samples to predict, of as many columns as were fitted."""
+    check_is_fitted(estimator)
+    checked: Any = validate_data(estimator, X, dtype=np.float64, reset=False)
+    return _tensor(checked)
 
 
 def _tensor(X: np.ndarray) -> torch.Tensor:

@@ -112,7 +112,8 @@ def densenet_bc(channels: int, num_classes: int, growth: int) -> nn.Module:
     """
     from torchvision.models.densenet import DenseNet
 
-    network = DenseNet(growth, (16, 16, 16), 2 * growth, num_classes=num_classes)
+    blocks: Any = (16, 16, 16)
+    network = DenseNet(growth, blocks, 2 * growth, num_classes=num_classes)
     network.features.conv0 = nn.Conv2d(channels, 2 * growth, 3, padding=1, bias=False)
     for name in ("norm0", "relu0", "pool0"):
         setattr(network.features, name, nn.Identity())

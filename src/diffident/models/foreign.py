@@ -190,8 +190,8 @@ def _pair(size: Any) -> tuple[int, int]:
     """(height, width) of a side, a pair, or what processors of transformers call a size."""
     if isinstance(size, int):
         return size, size
-    values = dict(size) if hasattr(size, "keys") else {"height": size[0], "width": size[1]}
-    edge = values.get("shortest_edge") or values.get("longest_edge")
+    values: dict[str, Any] = dict(size) if hasattr(size, "keys") else {"height": size[0], "width": size[1]}
+    edge: Any = values.get("shortest_edge") or values.get("longest_edge")
     return int(values.get("height") or edge), int(values.get("width") or edge)
 
 

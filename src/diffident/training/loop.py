@@ -52,7 +52,7 @@ class Training:
 
     fabric: Fabric
     model: nn.Module
-    module: nn.Module
+    module: Any
     optimizer: Any
     source: Source
     settings: TrainingSettings

@@ -30,7 +30,7 @@ def launch(fabric: Fabric, function: Callable[[Fabric, Any], None], job: Any, nu
         function(fabric, job)
         return
     try:
-        pickle.dumps(job)
+        work = pickle.dumps((function, job))  # Fabric would look for modules in it, and refuses frozen records
     except Exception as error:
         # Whatever holds a lambda or an open file raises what it likes: PicklingError, AttributeError, TypeError.
         raise InputError(
@@ -38,7 +38,7 @@ def launch(fabric: Fabric, function: Callable[[Fabric, Any], None], job: Any, nu
         ) from None
     with _restored_environment(), TemporaryDirectory() as folder:
         try:
-            fabric.launch(_run, function, job, Path(folder))
+            fabric.launch(_run, work, Path(folder))  # type: ignore[arg-type]
         except ProcessException as failure:
             for file in sorted(Path(folder).iterdir()):
                 raise pickle.loads(file.read_bytes()) from None
@@ -48,8 +48,9 @@ def launch(fabric: Fabric, function: Callable[[Fabric, Any], None], job: Any, nu
             ) from None
 
 
-def _run(fabric: Fabric, function: Callable[[Fabric, Any], None], job: Any, folder: Path) -> None:
+def _run(fabric: Fabric, work: bytes, folder: Path) -> None:
     """Call the function; its error is left in the folder, as the parent process gets no more than a text."""
+    function, job = pickle.loads(work)
     try:
         function(fabric, job)
     except DiffidentError as error:
