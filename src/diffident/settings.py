@@ -334,6 +334,12 @@ def _loss_faults(values: dict[str, Any]) -> list[str]:
         faults.append(
             f"`loss` must not mix inputs where these are texts; got {loss!r} with model {model!r}. Take another loss."
         )
+    for setting in ("accumulation", "devices") if kind.couples else ():
+        if values.get(setting, 1) != 1:
+            faults.append(
+                f"`{setting}` must be 1 with the loss {loss!r}, which compares the samples of a batch; got "
+                f"{values[setting]}."
+            )
     if loss == "mixup" and values.get("dynamics") is True:
         faults.append("`dynamics` must be false with the loss 'mixup', which shows the model no sample as it is.")
     options = {key: value for key, value in _options_of(loss, values).items() if not _value_faults(key, value)}

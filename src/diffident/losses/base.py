@@ -168,7 +168,7 @@ def check_weights(weights: Weights, logits: Logits, how: str) -> Float[Tensor, "
 
 
 def check_number(
-    name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False, hint: str
+    name: str, value: float | int, low: float | int, high: float | int = math.inf, *, open_low: bool = False, hint: str
 ) -> float:
     """The option as a float, if it is finite and in [low, high], or (low, high] where `open_low`.
 

@@ -1,5 +1,6 @@
 """Correctness ranking loss (CRL): samples that were right more often so far should be the surer ones."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -68,8 +69,8 @@ class CorrectnessHistory:
     It has `state_dict` and `load_state_dict`, for checkpoints after whole epochs. With equal counts throughout, as in
     the first epoch, every share is 0 and nothing is ranked.
 
-    Differs from the published code, which counts within the epoch what the least count is and gives NaN where it is the
-    number of epochs: here shares are those of whole epochs, and then all 0.
+    Differs from the published code, where the least count moves within the epoch, and shares are NaN once it is the
+    number of epochs: here shares are those of whole epochs, and 0 then.
 
     Args:
         num_samples: Of the training data.
@@ -78,6 +79,7 @@ class CorrectnessHistory:
 
     def __init__(self, num_samples: int, device: torch.device | str = "cpu"):
         self._counts = torch.zeros(num_samples, dtype=torch.int64, device=device)
+        self._hits = torch.zeros_like(self._counts)
         self._epochs = 0
         self._shares = self._shares_now()
 
@@ -86,11 +88,17 @@ class CorrectnessHistory:
         return self._shares
 
     def batch_done(self, rows: Int[Tensor, " b"], logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> None:
-        """Count which of these rows a training step got right; each row once an epoch."""
-        self._counts[rows] += logits.detach().argmax(dim=1) == labels
+        """Remember which of these rows a training step got right; each row comes once an epoch."""
+        self._hits[rows] = (logits.detach().argmax(dim=1) == labels).long()
 
-    def epoch_done(self) -> None:
-        """Let the next epoch see the counts of this one."""
+    def epoch_done(self, total: Callable[[Tensor], Tensor] = torch.clone) -> None:
+        """Count the epoch's hits, for the next one to see.
+
+        Args:
+            total: Sums the hits over processes, where several share the data.
+        """
+        self._counts += total(self._hits)
+        self._hits.zero_()
         self._epochs += 1
         self._shares = self._shares_now()
 
@@ -106,6 +114,7 @@ class CorrectnessHistory:
                 f"`counts` must be those of {len(self._counts)} samples; got {list(counts.shape)}. Use the same data."
             )
         self._counts.copy_(counts)
+        self._hits.zero_()
         self._epochs = int(state["epochs"])
         self._shares = self._shares_now()
 

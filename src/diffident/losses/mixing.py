@@ -9,7 +9,7 @@ For a loss that does not mix, `mixing` is None and the second line is `criterion
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from diffident.errors import InputError
 @dataclass(frozen=True)
 class Mixing:
     """Which samples of a batch are mixed, and how much of each.
+
+    It is drawn for a whole batch; where parts of that go through the model one after another, or on several devices,
+    `rows` gives each part its own.
 
     Attributes:
         partners: Sample i is mixed with sample partners[i] of the batch (n,).
@@ -42,6 +45,10 @@ class Mixing:
         seed = int(torch.randint(2**62, (), generator=generator))  # torch draws no Beta from a generator
         share = float(np.random.default_rng(seed).beta(alpha, alpha)) if alpha > 0 else 1.0
         return cls(partners, share, eta)
+
+    def rows(self, positions: Int[Tensor, " m"]) -> "Mixing":
+        """The mixing of a part of the batch, whose samples are partners of each other; the share is the batch's."""
+        return replace(self, partners=self.partners[positions].argsort())
 
     def inputs(self, own: Shaped[Tensor, "n ..."], partner: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
         """What goes through the model; pixels of 8 bits become numbers in [0, 1], as the models take them.

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffident.losses import make_loss
+from diffident.losses import LOSSES, CorrectnessHistory, Mixing, draw_mixing, make_loss, mixed_loss
 from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
 from diffident.training.averaging import BestWeights, WeightAverage
@@ -47,6 +47,7 @@ class Training:
         recorder: Keeps the training dynamics, or None.
         average: Moving average of the weights, or None.
         best: The best epoch's weights, where training may end early.
+        history: How often each sample was right, for a loss that needs it, or None.
         report: Called with the progress, or None.
     """
 
@@ -60,6 +61,7 @@ class Training:
     recorder: DynamicsRecorder | None = None
     average: WeightAverage | None = None
     best: BestWeights | None = None
+    history: CorrectnessHistory | None = None
     report: Report | None = None
 
     @property
@@ -71,6 +73,7 @@ class Training:
             "precision": self.fabric.strategy.precision,
             "average": self.average,
             "best": self.best,
+            "history": self.history,
         }
         return {name: part for name, part in every.items() if part is not None}
 
@@ -107,6 +110,7 @@ def set_up(
         recorder=recorder,
         average=WeightAverage(model, settings.ema) if settings.ema else None,
         best=BestWeights(settings.patience) if settings.patience else None,
+        history=CorrectnessHistory(len(source), fabric.device) if LOSSES[settings.loss].needs_history else None,
         report=report,
     )
 
@@ -155,6 +159,8 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
             line.update(training.fabric.broadcast(_validate(training.module, training.held_out)))
         if training.best is not None:
             training.best.update(line["validation_loss"], training.model)
+    if training.history is not None:
+        training.history.epoch_done(lambda hits: training.fabric.all_reduce(hits, reduce_op="sum"))
     if training.recorder is not None:
         training.recorder.epoch_done(epoch + 1, training.fabric)  # before the checkpoint: none is ever missing
     lines.append({**line, "seconds": round(time.perf_counter() - started, 3)})
@@ -183,29 +189,36 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter) -> None:
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         changes = None if settings.augment == "none" else CropAndFlip.draw(len(rows), generator)
+        mixing = draw_mixing(criterion, len(rows), generator)
         sums = []
         for number, positions in enumerate(split):
             batch = next(samples)
             if changes is not None and augments(settings, batch.inputs):
                 batch = replace(batch, inputs=changes.rows(positions).apply(batch.inputs))
             with fabric.no_backward_sync(training.module, enabled=number + 1 < len(split)):
-                sums.append(_part(training, criterion, batch, rows[positions], len(rows)))
+                own_mixing = None if mixing is None else mixing.rows(positions)
+                sums.append(_part(training, criterion, own_mixing, batch, rows[positions], len(rows)))
         _update(training)
         meter.step_done(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0), len(rows), rate)
 
 
-def _part(training: Training, criterion: nn.Module, batch: Samples, rows: Tensor, batch_size: int) -> Tensor:
+def _part(
+    training: Training, criterion: nn.Module, mixing: Mixing | None, batch: Samples, rows: Tensor, batch_size: int
+) -> Tensor:
     """Gradients of a part of a batch; its summed loss and its number of hits."""
-    inputs = batch.inputs
+    inputs, weights, history = batch.inputs, batch.weights, training.history
+    if history is not None:
+        weights = history.shares()[rows.to(batch.labels.device)]
     if training.settings.channels_last and inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    logits = training.module(inputs)
-    loss = criterion(logits, batch.labels, batch.weights)
+    loss, logits, labels = mixed_loss(training.module, criterion, mixing, inputs, batch.labels, weights)
+    if history is not None:
+        history.batch_done(rows.to(logits.device), logits, labels)
     if training.recorder is not None:
         training.recorder.batch_done(rows.to(logits.device), logits.detach(), batch.labels)
     # Parts add up to the mean over the whole batch; of processes, DDP takes the mean.
     training.fabric.backward(loss * (training.fabric.world_size * len(rows) / batch_size))
-    hits = (logits.detach().argmax(1) == batch.labels).sum()
+    hits = (logits.detach().argmax(1) == labels).sum()
     return torch.stack([loss.detach().float() * len(rows), hits.float()])
 
 
