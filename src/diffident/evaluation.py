@@ -13,7 +13,12 @@ from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
 from diffident.metrics.calibration import equal_mass_cuts
 from diffident.metrics.classwise import ClasswiseSums, classwise_sums, classwise_values
-from diffident.metrics.detection import aupr_from_counts, auroc_from_counts, fpr95_from_counts
+from diffident.metrics.detection import (
+    aupr_from_counts,
+    auroc_from_counts,
+    errors_from_accepted,
+    fpr95_from_counts,
+)
 from diffident.metrics.deviations import calibration_deviations, classwise_deviations
 from diffident.metrics.inputs import (
     ClassScores,
@@ -24,11 +29,11 @@ from diffident.metrics.inputs import (
     check_scores,
     row_blocks,
 )
-from diffident.metrics.ranking import rank_samples
+from diffident.metrics.ranking import CumulativeCounts, rank_samples
 from diffident.metrics.terms import SampleTerms, confidence_of, sample_terms
 from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 
-OOD_METRICS = ("auroc", "fpr95", "aupr")
+OOD_METRICS = ("auroc", "fpr95", "aupr", "aupr_in")
 NUM_RESAMPLES = 1000
 NUM_GROUPS = 10
 _MAX_CLASSWISE = 20_000_000
@@ -92,7 +97,7 @@ def evaluate(
         num_samples=len(scores),
         num_classes=scores.num_classes,
         ood={
-            name: _ood_metrics(terms.confidence, confidence_of(one), num_resamples, seed)
+            name: ood_metrics(terms.confidence, confidence_of(one), num_resamples=num_resamples, seed=seed)
             for name, one in outside.items()
         },
         by_difficulty=() if values is None else _by_difficulty(terms, values, num_resamples, seed),
@@ -191,16 +196,27 @@ def _by_class(
     return tuple(groups)
 
 
-def _ood_metrics(
-    inside: Float[Tensor, " n"], outside: Float[Tensor, " m"], num_resamples: int, seed: int
+def ood_metrics(
+    inside: Float[Tensor, " n"], outside: Float[Tensor, " m"], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
+    """How well a confidence tells samples from out-of-distribution ones, by the keys of `OOD_METRICS`.
+
+    Args:
+        inside: Confidence of the samples, higher is surer; minus the ood_score of a detector.
+        outside: That of the out-of-distribution samples, which are the positive class, except for `aupr_in`.
+        num_resamples: Bootstrap resamples of each set on its own; 0 gives NaN for low and high.
+        seed: Seed of the resamples.
+    """
     positive = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).bool()
     ranking = rank_samples(-torch.cat([inside, outside]), positive)
 
     def metrics(counts: Float[Tensor, "r n"] | None) -> dict[str, Tensor]:
         cumulative = ranking.cumulate(counts)
-        found = (auroc_from_counts(cumulative), fpr95_from_counts(cumulative), aupr_from_counts(cumulative))
-        return dict(zip(OOD_METRICS, found, strict=True))
+        backwards = errors_from_accepted(cumulative)
+        inside_found = CumulativeCounts(backwards.totals, backwards.totals - backwards.positives)
+        found = (auroc_from_counts, fpr95_from_counts, aupr_from_counts)
+        areas = [metric(cumulative) for metric in found] + [aupr_from_counts(inside_found)]
+        return dict(zip(OOD_METRICS, areas, strict=True))
 
     values = {name: float(value) for name, value in metrics(None).items()}
     sizes = [len(inside), len(outside)]

@@ -141,6 +141,8 @@ class Evaluation:
         by_class: Classes with at least one sample, by label; empty where not asked for.
         ood_detectors: Name of an out-of-distribution set, then of a detector, then metrics as in `ood`.
         calibrated: Name of a calibrator, then `metrics` of the predictions after it.
+        conformal: Name of a method of prediction sets, then coverage, mean_size, empty and singletons.
+        abstention: Target error rate as text, then threshold, coverage and selective_risk above the threshold.
     """
 
     metrics: dict[str, Estimate]
@@ -151,6 +153,8 @@ class Evaluation:
     by_class: tuple[ClassGroup, ...] = ()
     ood_detectors: dict[str, dict[str, dict[str, Estimate]]] = field(default_factory=dict)
     calibrated: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    conformal: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    abstention: dict[str, dict[str, Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Accuracy and calibration of a classifier on corrupted data, by kind and severity."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from diffident.errors import InputError
 from diffident.metrics import accuracy, ece
 from diffident.metrics.inputs import check_labels, check_logits
 from diffident.records import Predictions, positions_of
+from diffident.storage.atomic import write_text
 
 Predictor = Callable[[Dataset], Predictions]
 
@@ -138,6 +141,11 @@ def robustness_to_dict(result: Robustness) -> dict[str, Any]:
             for kind, severities in result.corrupted.items()
         },
     }
+
+
+def write_robustness(result: Robustness, path: str | Path) -> None:
+    """Write the result as JSON, atomically."""
+    write_text(path, json.dumps(robustness_to_dict(result), indent=2, allow_nan=False) + "\n")
 
 
 def _measured(predict: Predictor, dataset: Dataset) -> CorruptionMetrics:

@@ -27,7 +27,7 @@ def test_keys_are_those_of_the_design():
     evaluation = evaluate(logits, labels, ood={"noise": outside}, num_resamples=20)
     assert set(evaluation.metrics) >= DESIGN
     assert list(evaluation.metrics)[:3] == ["accuracy", "nll", "brier"]
-    assert list(evaluation.ood["noise"]) == ["auroc", "fpr95", "aupr"]
+    assert list(evaluation.ood["noise"]) == ["auroc", "fpr95", "aupr", "aupr_in"]
     assert (evaluation.num_samples, evaluation.num_classes) == (80, 4)
     for name, estimate in evaluation.metrics.items():
         assert estimate.low <= estimate.value <= estimate.high, name

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from diffident.cli.common import log, print_json, print_table
+from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
+from diffident.cli.posthoc import add_options, add_posthoc, check_options, print_posthoc
 from diffident.errors import InputError
 
 EXAMPLE = "diffident evaluate predictions.parquet --ood textures=textures.parquet --out evaluation.json"
@@ -35,6 +36,25 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--probs", action="store_true", help="what the files call logits are probabilities")
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
     parser.add_argument("--out", metavar="FILE", help="write evaluation.json (default for a run: in its folder)")
+    add_options(parser)
+    _add_corruption_options(parser)
+
+
+def _add_corruption_options(parser: argparse.ArgumentParser) -> None:
+    from diffident.corruptions import CORRUPTIONS
+
+    lines = "\n".join(f"  {name:<22} {kind.summary}" for name, kind in CORRUPTIONS.items())
+    group = parser.add_argument_group("corruptions, at severities 1 to 5", lines)
+    group.add_argument(
+        "--corruptions",
+        metavar="DATA",
+        help="evaluate RUN on corrupted versions of this labelled data instead, into robustness.json",
+    )
+    group.add_argument(
+        "--kinds", nargs="+", action="extend", default=[], metavar="NAME", help="which of these (default: all that fit)"
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the corruptions (default: 0)")
+    add_data_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -43,6 +63,10 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.storage.evaluation_file import evaluation_to_dict, write_evaluation
     from diffident.storage.predictions import read_predictions
 
+    check_options(arguments)
+    if arguments.corruptions:
+        _evaluate_corrupted(arguments)
+        return
     path = Path(arguments.predictions)
     out = arguments.out
     if path.is_dir():
@@ -53,24 +77,58 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"`PREDICTIONS` must have labels; got none at {path}. Give unlabelled data as --ood NAME=FILE."
         )
-    named = map(_named, arguments.ood)
+    ood = {name: read_predictions(file, probs=arguments.probs) for name, file in map(_named, arguments.ood)}
     evaluation = evaluate(
         predictions.logits,
         predictions.labels,
-        ood={name: read_predictions(file, probs=arguments.probs).logits for name, file in named},
+        ood={name: outside.logits for name, outside in ood.items()},
         difficulty=None if arguments.difficulty is None else _difficulty(arguments.difficulty, predictions.ids, path),
         by_class=arguments.by_class,
         label_names=predictions.label_names,
         num_resamples=arguments.resamples,
     )
+    evaluation = add_posthoc(arguments, evaluation, predictions, path, ood)
     if out:
         write_evaluation(evaluation, out)
     if arguments.json:
         print_json(evaluation_to_dict(evaluation))
         return
     print_evaluation(evaluation)
+    print_posthoc(evaluation)
     if out:
         log(f"The evaluation is in {out}.")
+
+
+def _evaluate_corrupted(arguments: argparse.Namespace) -> None:
+    """Predict and evaluate every corrupted version of a data set."""
+    from functools import partial
+
+    from diffident.data import open_dataset
+    from diffident.robustness import robustness, robustness_to_dict, write_robustness
+    from diffident.training import predict
+
+    run, out = Path(arguments.predictions), arguments.out or str(Path(arguments.predictions) / "robustness.json")
+    if not run.is_dir():
+        raise InputError(f"`--corruptions` must be used with a RUN, which predicts; got {run}. Give its folder.")
+    dataset = open_dataset(arguments.corruptions, **data_options(arguments))
+    with progress_bar("corruptions") as progress:
+        result = robustness(
+            partial(predict, run), dataset, kinds=arguments.kinds or None, seed=arguments.seed, progress=progress
+        )
+    write_robustness(result, out)
+    if arguments.json:
+        print_json(robustness_to_dict(result))
+        return
+    for key in ("accuracy", "ece"):
+        rows = [
+            [kind, *(f"{getattr(metrics, key):.4f}" for metrics in severities.values())]
+            for kind, severities in result.corrupted.items()
+        ]
+        title = f"{key} by corruption and severity; {getattr(result.clean, key):.4f} without"
+        print_table(title, ["corruption", *map(str, next(iter(result.corrupted.values())))], rows)
+    log(
+        f"Mean corruption error {result.mean_corruption_error:.4f}, mean ECE {result.mean_ece:.4f}; all of it in {out}."
+    )
 
 
 def run_predictions(run: Path) -> Path:

@@ -12,17 +12,25 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder from `diffident train`")
     parser.add_argument("data", metavar="DATA", help="what to predict; labels are optional")
     parser.add_argument("--out", required=True, metavar="FILE", help="the predictions to write (.parquet)")
+    parser.add_argument(
+        "--corruption", metavar="KIND:SEVERITY", help="corrupt the samples first, for example fog:3 or typos:5"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the corruption (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or mps (default: the run's)")
     add_data_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Predict and say where the logits are."""
+    from diffident.corruptions import corrupted, parse_corruption
     from diffident.data import open_dataset
     from diffident.storage.predictions import write_predictions
     from diffident.training import predict
 
     dataset = open_dataset(arguments.data, **data_options(arguments))
+    if arguments.corruption is not None:
+        kind, severity = parse_corruption(arguments.corruption)
+        dataset = corrupted(dataset, kind, severity, seed=arguments.seed)
     predictions = predict(arguments.run_folder, dataset, device=arguments.device)
     write_predictions(predictions, arguments.out)
     if arguments.json:

@@ -58,9 +58,14 @@ def row_blocks(values: Tensor, numbers_per_row: int) -> Iterator[Tensor]:
     yield from values.split(max(1, _BLOCK_NUMBERS // max(1, numbers_per_row)))
 
 
+def are_normalised(logits: Float[Tensor, "n c"]) -> bool:
+    """Whether these are log-probabilities, whose logsumexp is 0 for every sample."""
+    return bool((torch.logsumexp(logits.double(), dim=1).abs() < 1e-6).all())
+
+
 def check_unnormalised(logits: Float[Tensor, "n c"], detector: str) -> None:
-    """Refuse log-probabilities, whose logsumexp is 0 for every sample."""
-    if bool((torch.logsumexp(logits, dim=1).abs() < 1e-6).all()):
+    """Refuse log-probabilities."""
+    if are_normalised(logits):
         raise InputError(
             f"`logits` must be unnormalised for {detector!r}; got log-probabilities: logsumexp is 0 in every row. "
             "Keep the model's logits, or take entropy or max-softmax."

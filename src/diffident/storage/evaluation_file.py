@@ -11,12 +11,14 @@ from diffident.storage.atomic import write_text
 
 _COUNTS = ("num_samples", "num_classes")
 _FIELDS = ("value", "low", "high")
+_SETS = ("calibrated", "conformal", "abstention")
 
 
 def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation as plain JSON values: a key per metric, `num_samples`, `num_classes` and `ood`; NaN is None.
 
-    `by_difficulty`, `by_class`, `ood_detectors` and `calibrated` are there where the evaluation has them.
+    `by_difficulty`, `by_class`, `ood_detectors`, `calibrated`, `conformal` and `abstention` are there where the
+    evaluation has them.
     """
     optional = {
         "by_difficulty": [
@@ -27,7 +29,7 @@ def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:
             {"index": group.index, "name": group.name, **_group_to_dict(group)} for group in evaluation.by_class
         ],
         "ood_detectors": {name: _sets_to_dict(detectors) for name, detectors in evaluation.ood_detectors.items()},
-        "calibrated": _sets_to_dict(evaluation.calibrated),
+        **{key: _sets_to_dict(getattr(evaluation, key)) for key in _SETS},
     }
     return {
         **_estimates_to_dict(evaluation.metrics),
@@ -62,14 +64,16 @@ def read_evaluation(path: str | Path) -> Evaluation:
     if not isinstance(content, dict):
         raise _wrong(path, "the whole file", "an object", content)
     counts = {key: _whole(path, key, content.pop(key, None)) for key in _COUNTS}
-    ood, calibrated = content.pop("ood", {}), content.pop("calibrated", {})
+    ood, sets = content.pop("ood", {}), {key: content.pop(key, {}) for key in _SETS}
     detectors = _object(path, "ood_detectors", content.pop("ood_detectors", {}))
     by_difficulty = _list(path, "by_difficulty", content.pop("by_difficulty", []))
     by_class = _list(path, "by_class", content.pop("by_class", []))
     return Evaluation(
         metrics=_read_estimates(path, "", content),
         ood=_read_sets(path, "ood", ood),
-        calibrated=_read_sets(path, "calibrated", calibrated),
+        calibrated=_read_sets(path, "calibrated", sets["calibrated"]),
+        conformal=_read_sets(path, "conformal", sets["conformal"]),
+        abstention=_read_sets(path, "abstention", sets["abstention"]),
         ood_detectors={name: _read_sets(path, f"ood_detectors.{name}", found) for name, found in detectors.items()},
         by_difficulty=tuple(
             _read_difficulty_group(path, f"by_difficulty.{number}", group) for number, group in enumerate(by_difficulty)
