@@ -72,6 +72,7 @@ def shown(page) -> list[str]:
 
 def test_all_samples_are_there_hardest_first(opened, page_file):
     wait_for_count(opened, "60 of 60 samples")
+    assert not opened.locator("#windows").is_visible()
     columns = page_file[1].samples["columns"]
     hardest = np.argsort(-np.array(columns["difficulty"]), kind="stable")
     wanted = [columns["id"][place] for place in hardest]
