@@ -150,9 +150,8 @@ def _mean_rank(tables: list[DifficultyTable], encoder: str) -> DifficultyTable:
     difficulty = np.mean([table.rank for table in tables], axis=0)
     metadata = {key: tables[0].metadata[key] for key in ("method", "num_samples", "num_classes")}
     metadata |= {"encoder": encoder}
-    widths = [table.metadata.get("num_features") for table in tables]
-    if None not in widths:  # training dynamics have none
-        metadata["num_features"] = sum(widths)
+    if all("num_features" in table.metadata for table in tables):  # training dynamics have none
+        metadata["num_features"] = sum(table.metadata["num_features"] for table in tables)
     margin = np.where(chosen == labels, 0.0, margin)
     rank = scaled_rank(difficulty)
     return DifficultyTable(tables[0].ids, labels, difficulty, rank, chosen, margin, metadata, tables[0].label_names)

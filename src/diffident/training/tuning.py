@@ -147,7 +147,7 @@ def choose_alpha(
             report(trials[-1])
 
     for alpha in alphas:
-        attempt(alpha, settings.temperature)
+        attempt(alpha, _given(settings.temperature))
     best = _best(trials)
     if LOSSES[settings.loss].needs_weights and best.alpha > 0:
         for temperature in temperatures:
@@ -183,7 +183,12 @@ def _judged(settings: TrainingSettings, predictions: Path) -> Trial:
     assert made.labels is not None
     terms = nll_terms(torch.log_softmax(made.logits.double(), dim=1), made.labels)
     error = float(terms.std()) / math.sqrt(len(terms)) if len(terms) > 1 else math.nan
-    return Trial(settings.alpha, settings.temperature, float(terms.mean()), error)
+    return Trial(_given(settings.alpha), _given(settings.temperature), float(terms.mean()), error)
+
+
+def _given(value: float | None) -> float:
+    assert value is not None  # settings fill in the loss's defaults
+    return value
 
 
 def _best(trials: Sequence[Trial]) -> Trial:
