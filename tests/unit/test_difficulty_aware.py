@@ -2,9 +2,19 @@ import math
 
 import pytest
 import torch
+from tests import oracles_losses
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffident.errors import InputError, ShapeError
-from diffident.losses import CrossEntropy, DifficultyAwareLoss, EntropyBonus, LabelSmoothing
+from diffident.errors import InputError
+from diffident.losses import CrossEntropy, DifficultyAwareLoss, EntropyBonus, LabelSmoothing, entropy_regularized
+
+
+def batch(n, c, dtype=torch.float64, scale=2.0):
+    generator = torch.Generator().manual_seed(n * c)
+    logits = torch.randn(n, c, generator=generator, dtype=torch.float64).mul(scale).to(dtype).requires_grad_()
+    labels = torch.randint(c, (n,), generator=generator)
+    return logits, labels, torch.rand(n, generator=generator, dtype=torch.float64)
 
 
 def test_uniform_logits_by_hand():
@@ -20,24 +30,79 @@ def test_label_smoothing_by_hand():
     assert LabelSmoothing(0.2)(logits, torch.tensor([0])).item() == pytest.approx(expected)
 
 
-def test_gradient_is_the_formula():
-    logits = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64, requires_grad=True)
-    DifficultyAwareLoss(alpha=0.3)(logits, torch.tensor([1]), torch.tensor([0.5])).backward()
-    p = logits.detach().softmax(1)[0]
+@pytest.mark.parametrize("c", [3, 100])
+def test_gradient_is_the_formula(c):
+    logits, labels, weights = batch(1, c)
+    DifficultyAwareLoss(alpha=0.3)(logits, labels, weights).backward()
+    p = logits.detach().softmax(1)
     entropy = -(p * p.log()).sum()
-    expected = p - torch.tensor([0.0, 1.0, 0.0]) + 0.3 * 0.5 * p * (p.log() + entropy)
-    torch.testing.assert_close(logits.grad[0], expected)
+    expected = p - functional.one_hot(labels, c) + 0.3 * weights * p * (p.log() + entropy)
+    torch.testing.assert_close(logits.grad, expected)
+
+
+# Few and many classes; one block and several, the last of them smaller.
+@pytest.mark.parametrize(("n", "c"), [(11, 3), (11, 31), (11, 32), (11, 50), (1, 1), (5, 1)])
+@pytest.mark.parametrize("block", [1 << 18, 128, 1])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_blocks_of_any_size_give_the_oracle(n, c, block, reduction, monkeypatch):
+    monkeypatch.setattr(entropy_regularized, "_BLOCK", block)
+    logits, labels, weights = batch(n, c)
+    loss = DifficultyAwareLoss(0.4, reduction=reduction)(logits, labels, weights)
+    rows = logits.tolist(), labels.tolist(), weights.tolist()
+    expected = torch.tensor(oracles_losses.LOSSES["difficulty-aware"](*rows, alpha=0.4), dtype=torch.float64)
+    torch.testing.assert_close(loss.detach(), expected.mean() if reduction == "mean" else expected)
+    outer = torch.linspace(0.5, 2.0, n).double() if reduction == "none" else torch.tensor(3.0).double()
+    leaf = logits.detach().requires_grad_()
+    plain = entropy_regularized._plain(leaf, labels, 0.4 * weights)
+    loss.backward(outer)
+    (plain.mean() if reduction == "mean" else plain).backward(outer)
+    torch.testing.assert_close(logits.grad, leaf.grad)
+
+
+def test_what_is_compiled_agrees(monkeypatch):
+    logits, labels, weights = batch(6, 5)
+    blockwise = DifficultyAwareLoss()(logits, labels, weights)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    compiled = DifficultyAwareLoss()(logits, labels, weights)
+    assert "Blockwise" in str(blockwise.grad_fn)
+    assert "Blockwise" not in str(compiled.grad_fn)
+    torch.testing.assert_close(blockwise, compiled)
+    torch.testing.assert_close(torch.autograd.grad(blockwise, logits), torch.autograd.grad(compiled, logits))
 
 
 def test_zero_weight_is_cross_entropy():
-    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
+    logits, labels, _ = batch(6, 3, torch.float32)
     torch.testing.assert_close(DifficultyAwareLoss()(logits, labels, torch.zeros(6)), CrossEntropy()(logits, labels))
 
 
 def test_weight_one_is_the_constant_bonus():
-    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
+    logits, labels, _ = batch(6, 3, torch.float32)
     ours = DifficultyAwareLoss(alpha=0.1)(logits, labels, torch.ones(6))
     torch.testing.assert_close(ours, EntropyBonus(alpha=0.1)(logits, labels))
+
+
+@pytest.mark.parametrize("c", [3, 40])
+def test_masked_classes_take_no_part(c):
+    logits, labels, weights = batch(4, c)
+    masked = torch.cat([logits.detach(), torch.full((4, 2), -math.inf)], dim=1).double().requires_grad_()
+    loss, expected = (DifficultyAwareLoss()(values, labels, weights) for values in (masked, logits))
+    torch.testing.assert_close(loss, expected)
+    gradient = torch.autograd.grad(loss, masked)[0]
+    torch.testing.assert_close(gradient[:, :c], torch.autograd.grad(expected, logits)[0])
+    assert (gradient[:, c:] == 0).all()
+
+
+def test_large_logits_cost_no_precision():
+    logits, labels, weights = batch(5, 4, torch.float32)
+    far = (logits.detach() + 1e4).requires_grad_()
+    shifted = far.detach().double() - 1e4
+    expected = DifficultyAwareLoss()(shifted, labels, weights)
+    assert DifficultyAwareLoss()(far, labels, weights).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_nan_logits_make_the_loss_nan():
+    logits = torch.tensor([[math.nan, 0.0]], requires_grad=True)
+    assert DifficultyAwareLoss()(logits, torch.tensor([0]), torch.ones(1)).isnan()
 
 
 def test_second_derivative_is_refused():
@@ -47,22 +112,60 @@ def test_second_derivative_is_refused():
         torch.autograd.grad(loss, logits, create_graph=True)
 
 
-def test_only_one_matrix_is_kept_for_backward():
-    kept = []
-    logits = torch.zeros(8, 5, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        DifficultyAwareLoss(reduction="none")(logits, torch.zeros(8, dtype=torch.int64), torch.ones(8))
-    assert sorted(kept) == [8, 8, 8, 40]
+def test_a_retained_graph_gives_the_same_gradient_again():
+    logits, labels, weights = batch(4, 3)
+    loss = DifficultyAwareLoss()(logits, labels, weights)
+    first = torch.autograd.grad(loss, logits, retain_graph=True)[0]
+    copy = first.clone()
+    first.zero_()  # whoever got a gradient may change it
+    second = torch.autograd.grad(2 * loss, logits, retain_graph=True)[0]
+    torch.testing.assert_close(second, 2 * copy)
 
 
-@pytest.mark.parametrize("bad", [-0.1, 1.5, math.nan, math.inf])
-def test_bad_weight_names_the_row(bad):
-    with pytest.raises(InputError, match=r"`weights` must be in \[0, 1\]; got .* at row 1"):
-        DifficultyAwareLoss()(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([0.5, bad]))
+def test_no_gradient_is_made_where_none_is_wanted():
+    logits, labels, weights = batch(4, 3)
+    expected = DifficultyAwareLoss()(logits, labels, weights)
+    with torch.no_grad():
+        assert DifficultyAwareLoss()(logits, labels, weights).grad_fn is None
+    torch.testing.assert_close(DifficultyAwareLoss()(logits.detach(), labels, weights), expected)
 
 
-def test_weights_must_be_there_one_per_sample():
-    with pytest.raises(InputError, match=r"`weights` must have shape .*; got None"):
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_one_matrix_is_allocated(reduction, monkeypatch):
+    """The gradient; everything else is of the size of a block or of a column."""
+    monkeypatch.setattr(entropy_regularized, "_BLOCK", 1 << 12)
+    logits, labels, weights = batch(512, 64, torch.float32)
+    with Allocations() as allocations:
+        loss = DifficultyAwareLoss(reduction=reduction)(logits, labels, weights.float()).sum()
+        torch.autograd.grad(loss, logits)
+    sizes = sorted(size for place, size in allocations.sizes.items() if place != logits.data_ptr())
+    assert sizes[-1] == logits.nbytes
+    assert sizes[-2] <= 4 * (1 << 12)
+
+
+class Allocations(TorchDispatchMode):
+    """The bytes of every storage that operations return, by its address."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.kept = {}, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.kept.append(tensor)  # so that no address is used twice
+                self.sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return out
+
+
+def test_logits_that_are_not_contiguous():
+    logits, labels, weights = batch(6, 40)
+    turned = logits.detach().t().contiguous().t().requires_grad_()
+    gradients = [torch.autograd.grad(DifficultyAwareLoss()(x, labels, weights), x)[0] for x in (logits, turned)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_weights_say_where_they_come_from():
+    with pytest.raises(InputError, match=r"got None\. Make them with `difficulty_weights\(difficulty\)`"):
         DifficultyAwareLoss()(torch.zeros(2, 2), torch.tensor([0, 1]))
-    with pytest.raises(ShapeError, match=r"`weights` must have shape \[2\]"):
-        DifficultyAwareLoss()(torch.zeros(2, 2), torch.tensor([0, 1]), torch.ones(3))

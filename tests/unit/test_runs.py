@@ -21,5 +21,5 @@ def test_open_run(tmp_path):
 
 
 def test_differing_settings_ignore_the_device():
-    old, new = load_settings(model="mlp", device="cpu"), load_settings(model="mlp", device="auto", alpha=0.5)
-    assert differing_settings(old, new) == ["alpha was 0.2, now 0.5"]
+    old, new = load_settings(model="mlp", device="cpu"), load_settings(model="mlp", device="auto", width=5)
+    assert differing_settings(old, new) == ["width was 0, now 5"]

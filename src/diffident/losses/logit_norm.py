@@ -4,7 +4,8 @@ import torch
 
 from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, cross_entropies
 
-_LEAST_NORM = 1e-7
+# Smaller norms count as this: the gradient of logits that are 0 would be beyond 16 bits.
+_LEAST_NORM = 0.01
 
 
 class LogitNorm(Loss):
@@ -18,7 +19,8 @@ class LogitNorm(Loss):
         reduction: `mean` over the batch, or `none`.
 
     Reference:
-        Wei et al. 2022, arXiv 2205.09310, with temperature 0.04 on CIFAR-10; their code's example takes 0.01.
+        Wei et al. 2022, arXiv 2205.09310, with temperature 0.04 on CIFAR-10; their code's example takes 0.01. They
+        add 1e-7 to norms.
     """
 
     options = ("temperature",)
@@ -29,5 +31,5 @@ class LogitNorm(Loss):
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
         """As `Loss`; weights are ignored."""
-        norms = torch.linalg.vector_norm(logits, dim=1, keepdim=True) + _LEAST_NORM
+        norms = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp(min=_LEAST_NORM)
         return self.reduce(cross_entropies(logits / (norms * self.temperature), labels))

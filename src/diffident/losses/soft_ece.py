@@ -39,7 +39,7 @@ class SoftBinnedECE(Loss):
     soft_targets = False
 
     def __init__(
-        self, alpha: float = 1.0, num_bins: int = 15, bin_temperature: float = 0.01, *, reduction: str = "mean"
+        self, alpha: float = 1.0, num_bins: int | float = 15, bin_temperature: float = 0.01, *, reduction: str = "mean"
     ):
         super().__init__(reduction=reduction)
         self.alpha = check_number("alpha", alpha, 0, hint="Take 1, or 0 for cross-entropy.")

@@ -1,8 +1,8 @@
 """The entropy-regularized loss on a GPU: a kernel a direction, which read the logits and keep two numbers a row.
 
-Rows are walked in chunks, so that any number of classes fits; logits of 16 bits are read as they are and computed with in
-float32. The gradient is rounded once, after it is multiplied with the outer one, so that loss scaling works as it should.
-A label out of range makes the row's loss NaN, without waiting for the GPU to look.
+Rows are walked in chunks, so that any number of classes fits. Logits of 16 bits are read as they are, and all is
+computed in float32; the gradient is rounded once, after it is multiplied with the outer one, for loss scaling to work. A
+label out of range makes the row's loss NaN: nothing waits for the GPU to look at labels.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _MOST_COLUMNS = 4096
 def _forward_kernel(
     logits, labels, weights, losses, log_totals, means, row_stride, weight_stride, classes, alpha, columns: tl.constexpr
 ):
-    """Loss, log sum exp of the logits, and the mean of the logits under softmax, both less the highest logit's value."""
+    """Each row's loss, log sum exp of its logits, and mean of its log-probabilities under softmax."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
     offsets = tl.arange(0, columns)

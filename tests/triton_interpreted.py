@@ -1,0 +1,59 @@
+"""The GPU's kernels, interpreted on the CPU: `test_losses_triton` runs this in a process where Triton does so."""
+
+import math
+
+import pytest
+import torch
+
+from diffident.losses import entropy_regularized
+from diffident.losses import triton_kernels as kernels
+
+
+def batch(n, c, dtype):
+    generator = torch.Generator().manual_seed(n + c)
+    logits = torch.randn(n, c, generator=generator, dtype=torch.float64).mul(3).to(dtype)
+    return logits.requires_grad_(), torch.arange(n) % c, torch.rand(n, generator=generator)
+
+
+# Rows in one chunk, in several, and with a remainder.
+@pytest.mark.parametrize(("n", "c", "columns"), [(5, 3, 4096), (4, 10, 4), (3, 33, 8), (1, 1, 4)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_kernels_agree_with_plain_operations(monkeypatch, n, c, columns, dtype):
+    monkeypatch.setattr(kernels, "_MOST_COLUMNS", columns)
+    logits, labels, weights = batch(n, c, dtype)
+    losses = kernels.TritonEntropyRegularized.apply(logits, labels, 0.3, weights)
+    outer = torch.linspace(0.5, 2.0, n)
+    (gradient,) = torch.autograd.grad(losses, logits, outer.to(losses.dtype))
+    exact = logits.detach().double().requires_grad_()
+    expected = entropy_regularized._plain(exact, labels, 0.3 * weights.double())
+    (exact_gradient,) = torch.autograd.grad(expected, exact, outer.double())
+    half = dtype in (torch.bfloat16, torch.float16)
+    assert losses.dtype == (torch.float32 if half else dtype)
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient, exact_gradient.to(dtype), rtol=1e-2 if half else 1e-5, atol=1e-6)
+
+
+def test_a_small_outer_gradient_is_not_rounded_before_it_is_scaled():
+    logits = torch.tensor([[0.0, -15.0]], dtype=torch.float16, requires_grad=True)
+    losses = kernels.TritonEntropyRegularized.apply(logits, torch.tensor([0]), 0.0, torch.ones(1))
+    (gradient,) = torch.autograd.grad(losses, logits, torch.full((1,), 65536.0))
+    assert gradient[0, 1].item() == pytest.approx(65536 * math.exp(-15), rel=1e-2)
+
+
+def test_masked_classes_and_labels_out_of_range():
+    logits = torch.tensor([[1.0, -math.inf, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    losses = kernels.TritonEntropyRegularized.apply(logits, torch.tensor([0, 3, -1]), 0.2, torch.ones(1))
+    expected = entropy_regularized._plain(logits[:1, [0, 2]], torch.tensor([0]), torch.full((1,), 0.2))
+    torch.testing.assert_close(losses[:1], expected)
+    assert losses[1:].isnan().all()
+    assert torch.autograd.grad(losses[0], logits)[0][0].isfinite().all()
+
+
+def test_second_derivative_and_a_retained_graph():
+    logits, labels, weights = batch(3, 4, torch.float32)
+    losses = kernels.TritonEntropyRegularized.apply(logits, labels, 0.2, weights).sum()
+    first, second = (torch.autograd.grad(losses, logits, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(losses, logits, create_graph=True)
