@@ -79,10 +79,11 @@ def compare_peers(num_rows: int, num_classes: int, repeats: int) -> dict:
         options = ["--library", library, "--rows", num_rows, "--classes", num_classes, "--repeats", repeats]
         command = [sys.executable, __file__, "worker", *map(str, options)]
         results[library] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    ours = results["diffident"]["seconds"]
+    ours = results["diffident"]
     for library, result in results.items():
         if result and library != "diffident":
-            result["times as slow as all of ours"] = round(result["seconds"] / ours, 1)
+            result["times as slow as all of ours"] = round(result["seconds"] / ours["all metrics"], 1)
+            result["times as slow as ours of these"] = round(result["seconds"] / ours[f"those of {library}"], 1)
     return results
 
 
@@ -108,14 +109,30 @@ def time_library(library: str, num_rows: int, num_classes: int, repeats: int) ->
     return {"seconds": round(sum(seconds.values()), 3), "megabytes above the data": (after - before) // 1024, **seconds}
 
 
-def our_parts(num_classes: int) -> dict[str, Callable]:
-    def accumulate(probs: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        accumulator = MetricAccumulator()
-        for start in range(0, len(labels), BATCH):
-            accumulator.update(probs=probs[start : start + BATCH], labels=labels[start : start + BATCH])
-        return accumulator.compute()
+# What each peer has; netcal's ACE bins every class by mass, which is nearest to our bins of equal mass.
+THEIRS = {
+    "torchmetrics": ["accuracy", "ece", "mce", "auroc_errors", "aupr_errors"],
+    "torch-uncertainty": [
+        *("nll", "brier", "ece", "ece_equal_mass", "aurc", "augrc"),
+        *("coverage_at_risk_5", "risk_at_coverage_80", "fpr95_errors"),
+    ],
+    "netcal": ["ece", "mce", "ece_equal_mass"],
+}
 
-    return {"all metrics": accumulate}
+
+def our_parts(num_classes: int) -> dict[str, Callable]:
+    def accumulate(metrics: list[str] | None) -> Callable:
+        def measure(probs: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+            accumulator = MetricAccumulator(metrics)
+            for start in range(0, len(labels), BATCH):
+                accumulator.update(probs=probs[start : start + BATCH], labels=labels[start : start + BATCH])
+            return accumulator.compute()
+
+        return measure
+
+    return {"all metrics": accumulate(None)} | {
+        f"those of {name}": accumulate(theirs) for name, theirs in THEIRS.items()
+    }
 
 
 def in_batches(make: Callable, *, of_errors: bool = False) -> Callable:

@@ -137,7 +137,7 @@ def _classwise_metrics(
     scores: ClassScores, terms: SampleTerms, sums: ClasswiseSums, num_resamples: int, seed: int
 ) -> dict[str, Estimate]:
     """The metrics of `CLASSWISE_METRICS` with intervals; the probabilities are made anew, block by block."""
-    values = classwise_values(sums, float(terms.brier.mean()))
+    values = classwise_values(sums, float(_brier(terms).mean()))
     chunks, generator, left = [], _seeded(seed), num_resamples
     while left:
         rows = min(left, max(1, _MAX_CLASSWISE // sums.gaps.numel()))
@@ -156,9 +156,9 @@ def _classwise_draws(
     resampled, brier = None, torch.zeros(num_resamples, dtype=torch.float64)
     drawn = resampling_blocks([rows.stop - rows.start for rows in blocks], num_resamples, generator)
     for rows, counts in zip(blocks, drawn, strict=True):
-        block = classwise_sums(scores.probs(rows), terms.labels[rows], counts=counts)
+        block = classwise_sums(scores.block(rows).probs, terms.labels[rows], counts=counts)
         resampled = block if resampled is None else resampled + block
-        brier += counts @ terms.brier[rows]
+        brier += counts @ _brier(terms)[rows]
     assert resampled is not None  # there is at least one row
     return classwise_deviations(resampled, sums, brier / len(scores))
 
@@ -221,6 +221,11 @@ def ood_metrics(
     values = {name: float(value) for name, value in metrics(None).items()}
     sizes = [len(inside), len(outside)]
     return bootstrap(values, metrics, sizes, num_resamples=num_resamples, generator=_seeded(seed))
+
+
+def _brier(terms: SampleTerms) -> Float[Tensor, " n"]:
+    assert terms.brier is not None  # `sample_terms` computes it
+    return terms.brier
 
 
 def _seeded(seed: int) -> torch.Generator:

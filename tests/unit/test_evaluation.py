@@ -68,6 +68,17 @@ def test_probabilities_give_what_their_logarithms_give():
             assert astuple(found[name]) == pytest.approx(astuple(estimate), abs=1e-9), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_other_types_are_taken_for_what_they_hold(dtype):
+    logits = (sample()[0] * 3).to(dtype)
+    assert evaluate(logits, sample()[1], num_resamples=5) == evaluate(logits.double(), sample()[1], num_resamples=5)
+
+
+def test_of_tied_classes_the_lowest_is_predicted():
+    logits, labels = torch.tensor([[1.0, 2.0, 2.0], [2.0, 2.0, 1.0]]), torch.tensor([1, 1])
+    assert evaluate(logits, labels, num_resamples=0).metrics["accuracy"].value == 0.5
+
+
 def test_a_certain_error_costs_what_its_logit_says():
     evaluation = evaluate(torch.tensor([[2000.0, 0.0, 0.0]]), torch.tensor([2]), num_resamples=0)
     assert evaluation.metrics["nll"].value == 2000

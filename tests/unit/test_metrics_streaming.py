@@ -61,3 +61,23 @@ def test_wrong_input():
         accumulator.update(torch.zeros(1, 3), torch.tensor([0]))
     with pytest.raises(InputError, match="`logits` must be logits; got rows"):
         accumulator.update(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))
+    with pytest.raises(InputError, match="Did you mean `nll`"):
+        MetricAccumulator(["nlll"])
+    with pytest.raises(InputError, match="`other` must have the metrics None; got"):
+        accumulator.merge(MetricAccumulator(["nll"]))
+    with pytest.raises(InputError, match="for 3 classes; got `ece_positive`, which is for two"):
+        MetricAccumulator(["ece_positive"]).update(torch.zeros(1, 3), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    "metrics", [["aurc", "nll"], ["brier", "ece"], ["classwise_ece"], ["ece_positive", "accuracy"]]
+)
+@pytest.mark.parametrize("probs", [False, True])
+def test_some_metrics_have_the_values_of_all(metrics, probs):
+    logits, labels = sample(c=2)
+    accumulator = MetricAccumulator(metrics)
+    for rows in (slice(0, 30), slice(30, 70)):
+        values = logits[rows].double().softmax(1) if probs else logits[rows]
+        accumulator.update(**{"probs" if probs else "logits": values}, labels=labels[rows])
+    expected = one_shot(logits, labels)
+    assert accumulator.compute() == pytest.approx({name: expected[name] for name in metrics}, abs=1e-9)

@@ -10,8 +10,7 @@ estimated gaps in the place of e:
 
 A gap is clearly not 0 beyond sqrt(log n) standard errors (Andrews and Soares 2010, moment selection). The largest gap
 of a bin, which may be that of a handful of samples, is bounded from below by exact binomial bounds instead. The
-interval from value - quantile(fall) to value - quantile(rise) holds the value always, and the truth at least at its
-level.
+interval from value - quantile(fall) to value - quantile(rise) holds the value always, and the truth at its level.
 """
 
 import math

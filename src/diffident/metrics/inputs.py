@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,28 +38,59 @@ class ClassScores:
         """Number of columns."""
         return self.values.shape[1]
 
-    def probs(self, rows: slice = slice(None)) -> Float[Tensor, "n c"]:
-        """Rows as probabilities in float64; what was rounded is scaled to sum to 1."""
-        values = self.values[rows].to(torch.float64)
-        return values / values.sum(dim=1, keepdim=True) if self.are_probs else torch.softmax(values, dim=1)
-
-    def nll(
-        self, rows: slice, labels: Int[Tensor, " n"], predictions: Int[Tensor, " n"], probs: Float[Tensor, "n c"]
-    ) -> Float[Tensor, " n"]:
-        """Minus the log-probability of the labels of some rows, whose predictions and `probs` are at hand.
-
-        Of logits it is exact however small the probability is; a probability of 0 counts as the least normal float32.
-        """
-        if self.are_probs:
-            return -at(probs, labels).clamp_min(torch.finfo(torch.float32).tiny).log()
-        # log p_y = log p_max + (z_y - z_max)
-        values = self.values[rows]
-        shift = at(values, labels).to(torch.float64) - at(values, predictions).to(torch.float64)
-        return -(at(probs, predictions).log() + shift)
+    def block(self, rows: slice) -> "ScoreBlock":
+        """Some rows."""
+        return ScoreBlock(self.values[rows], self.are_probs)
 
     def blocks(self, block_elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
         """Consecutive blocks of rows."""
         return row_blocks(len(self), self.num_classes, block_elements)
+
+
+class ScoreBlock:
+    """Some rows of scores in float64, each part worked out when it is first asked for."""
+
+    def __init__(self, values: Tensor, are_probs: bool):
+        self.values, self.are_probs = values, are_probs
+
+    @cached_property
+    def predictions(self) -> Int[Tensor, " n"]:
+        """The class of the largest value, the lowest among tied ones."""
+        if self.values.dtype == torch.bfloat16:
+            return self.values.argmax(dim=1)
+        return torch.from_numpy(self.values.numpy().argmax(axis=1))  # three times as fast as torch's
+
+    @cached_property
+    def probs(self) -> Float[Tensor, "n c"]:
+        """Probabilities, as they were given or by softmax."""
+        return self.values.to(torch.float64) if self.are_probs else self._weights / self._totals[:, None]
+
+    def probability(self, columns: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The probability of one class of every row."""
+        if self.are_probs:
+            return at(self.values, columns).to(torch.float64)
+        return at(self._weights, columns) / self._totals
+
+    def nll(self, labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Minus the log-probability of the labels.
+
+        Of logits it is exact however small the probability is; a probability of 0 counts as the least normal float32.
+        """
+        if self.are_probs:
+            return -self.probability(labels).clamp_min(torch.finfo(torch.float32).tiny).log()
+        return self._totals.log() - (at(self.values, labels).to(torch.float64) - self._largest)
+
+    @cached_property
+    def _largest(self) -> Float[Tensor, " n"]:
+        return at(self.values, self.predictions).to(torch.float64)
+
+    @cached_property
+    def _weights(self) -> Float[Tensor, "n c"]:
+        return (self.values.to(torch.float64) - self._largest[:, None]).exp_()
+
+    @cached_property
+    def _totals(self) -> Float[Tensor, " n"]:
+        return self._weights.sum(dim=1)
 
 
 def at(values: Tensor, columns: Int[Tensor, " n"]) -> Tensor:
@@ -133,12 +165,12 @@ def check_probs(probs: Tensor | np.ndarray, name: str, *, where: str = "") -> Cl
         values = values.to(torch.float64)
     scores = ClassScores(values, are_probs=True)
     for rows in scores.blocks():
-        # One pass for all: a NaN or infinite entry makes the sum so, and is named before the sum is.
-        block = values[rows] if values.dtype in (torch.float32, torch.float64) else values[rows].to(torch.float32)
-        least, total = block.amin(dim=1), block.sum(dim=1)
-        if bool(((total - 1).abs() <= SUM_TOLERANCE).all()) and bool((least >= 0).all()):
+        block = values[rows]
+        total = block.sum(dim=1, dtype=torch.float64 if block.dtype == torch.float64 else torch.float32)
+        if bool(((total - 1).abs() <= SUM_TOLERANCE).all()) and float(block.min()) >= 0:  # not so with NaN
             continue
         _check_finite(block, name, rows.start, where)
+        least = block.amin(dim=1)
         if bool((least < 0).any()):
             row = int((least < 0).nonzero()[0])
             raise InputError(

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from diffident.confidence import TIE_DECIMALS
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,20 @@ def rank_samples(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> R
     last = torch.ones_like(ordered, dtype=torch.bool)
     last[:-1] = ordered[:-1] != ordered[1:]
     return Ranking(order, last.nonzero().squeeze(1), positive[order].to(torch.float64), ordered.to(torch.float64))
+
+
+def rank_rounded(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Ranking:
+    """As `rank_samples` for scores in [0, 1] with `TIE_DECIMALS` decimals, where the order of the rows is not needed.
+
+    Score and outcome are made one whole number, whose sort is several times as fast as one that remembers rows.
+    """
+    scale = 10**TIE_DECIMALS
+    keys = torch.round(scores * scale).long() * 2 + positive
+    keys = torch.from_numpy(np.sort(keys.numpy())).flip(0)
+    whole = keys >> 1
+    last = torch.ones_like(keys, dtype=torch.bool)
+    last[:-1] = whole[:-1] != whole[1:]
+    return Ranking(None, last.nonzero().squeeze(1), (keys & 1).to(torch.float64), whole.to(torch.float64) / scale)
 
 
 def one_or_all(values: Float[Tensor, " r"], counts: Float[Tensor, "r n"] | None) -> Float[Tensor, "..."]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffident.metrics import calibration as cal
 from diffident.metrics import detection, selective
 from diffident.metrics.classwise import CLASSWISE_METRICS, ClasswiseSums, classwise_values
-from diffident.metrics.ranking import CumulativeCounts, Ranking, rank_samples
+from diffident.metrics.ranking import CumulativeCounts, Ranking, rank_rounded, rank_samples
 from diffident.metrics.smoothing import cell_cuts, cell_gaps, smooth_width
 from diffident.metrics.terms import SampleTerms
 
@@ -46,12 +46,12 @@ class Suite:
     Attributes:
         calibration: Of the prediction's confidence.
         positive: Of the positive class's probability; None unless the task is binary.
-        means: Terms whose means are metrics or parts of them (n, 5): right, nll, brier, wrong, confidence if wrong.
+        means: Terms whose means are metrics or parts of them (5, n): right, nll, brier, wrong, confidence if wrong.
     """
 
     calibration: CalibrationSuite
     positive: CalibrationSuite | None
-    means: Float[Tensor, "n t"]
+    means: Float[Tensor, "t n"]
 
 
 class DrawnCalibration:
@@ -102,9 +102,9 @@ class Drawn(DrawnCalibration):
     def means(self) -> Float[Tensor, "t r"]:
         """Means of the terms."""
         if self.counts is None:
-            return self.whole.means.mean(dim=0)[:, None]
+            return self.whole.means.mean(dim=1, keepdim=True)
         counts = self.counts.to(torch.float64)
-        return (counts @ self.whole.means / counts.sum(dim=1, keepdim=True)).T
+        return self.whole.means @ counts.T / counts.sum(dim=1)
 
     @cached_property
     def aurc(self) -> Float[Tensor, " r"]:
@@ -189,23 +189,27 @@ def all_values(terms: SampleTerms, sums: ClasswiseSums) -> dict[str, float]:
     return {name: found[name] for name in metric_order(binary=terms.positive is not None)}
 
 
-def sample_values(terms: SampleTerms) -> dict[str, float]:
-    """Every metric but the classwise ones, of the samples themselves."""
-    found = drawn_metrics(Drawn(prepare(terms)), metric_names(binary=terms.positive is not None))
+def sample_values(terms: SampleTerms, names: Iterable[str] | None = None) -> dict[str, float]:
+    """The named metrics of the samples themselves; without names every one but the classwise ones."""
+    names = metric_names(binary=terms.positive is not None) if names is None else names
+    found = drawn_metrics(Drawn(prepare(terms, rank_rounded)), names)
     return {name: float(value) for name, value in found.items()}
 
 
-def prepare(terms: SampleTerms) -> Suite:
-    """Sort and bin once."""
+def prepare(terms: SampleTerms, rank: Callable[..., Ranking] = rank_samples) -> Suite:
+    """Sort and bin once; with `rank_rounded` for values on the samples only."""
     wrong = terms.errors.to(torch.float64)
-    means = torch.stack([1 - wrong, terms.nll, terms.brier, wrong, wrong * terms.confidence], dim=1)
-    positive = None if terms.positive is None else prepare_calibration(terms.positive, terms.labels != 1)
-    return Suite(prepare_calibration(terms.confidence, terms.errors), positive, means)
+    brier = torch.full_like(terms.nll, torch.nan) if terms.brier is None else terms.brier
+    means = torch.stack([1 - wrong, terms.nll, brier, wrong, wrong * terms.confidence])
+    positive = None if terms.positive is None else prepare_calibration(terms.positive, terms.labels != 1, rank)
+    return Suite(prepare_calibration(terms.confidence, terms.errors, rank), positive, means)
 
 
-def prepare_calibration(confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"]) -> CalibrationSuite:
+def prepare_calibration(
+    confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"], rank: Callable[..., Ranking] = rank_samples
+) -> CalibrationSuite:
     """Sort and bin confidences once."""
-    ranking = rank_samples(confidence, errors)
+    ranking = rank(confidence, errors)
     return CalibrationSuite(
         ranking,
         cal.equal_width_cuts(ranking, cal.NUM_BINS),

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffident.confidence import TIE_DECIMALS
 from diffident.metrics.accuracy import brier_terms
 from diffident.metrics.classwise import ClasswiseSums, classwise_sums
-from diffident.metrics.inputs import ClassScores, at
+from diffident.metrics.inputs import ClassScores, ScoreBlock
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SampleTerms:
         confidence: Largest probability, rounded like `max_softmax`.
         errors: Which predictions are wrong.
         nll: Minus the log-probability of the label.
-        brier: Brier score.
+        brier: Brier score; None where it was not asked for.
         labels: Classes.
         positive: Probability of class 1 of a binary task, rounded too; None for others.
     """
@@ -28,7 +28,7 @@ class SampleTerms:
     confidence: Float[Tensor, " n"]
     errors: Bool[Tensor, " n"]
     nll: Float[Tensor, " n"]
-    brier: Float[Tensor, " n"]
+    brier: Float[Tensor, " n"] | None
     labels: Int[Tensor, " n"]
     positive: Float[Tensor, " n"] | None
 
@@ -48,25 +48,41 @@ def concatenate_terms(pieces: list[SampleTerms]) -> SampleTerms:
 
 
 def sample_terms(scores: ClassScores, labels: Int[Tensor, " n"]) -> tuple[SampleTerms, ClasswiseSums]:
-    """The terms of all samples in float64 and the classwise sums, block by block: no second [n, c] array is made.
-
-    The prediction is the largest value, the lowest class among tied ones.
-    """
+    """The terms of all samples in float64 and the classwise sums, block by block: no second [n, c] array is made."""
     pieces, sums = [], None
     for rows in scores.blocks():
-        probs, of_rows = scores.probs(rows), labels[rows]
-        predictions = scores.values[rows].argmax(dim=1)
-        errors, confidence = predictions != of_rows, at(probs, predictions).round(decimals=TIE_DECIMALS)
-        positive = probs[:, 1].round(decimals=TIE_DECIMALS) if scores.num_classes == 2 else None
-        nll = scores.nll(rows, of_rows, predictions, probs)
-        pieces.append(SampleTerms(confidence, errors, nll, brier_terms(probs, of_rows), of_rows, positive))
-        block = classwise_sums(probs, of_rows)
-        sums = block if sums is None else sums + block
+        block, of_rows = scores.block(rows), labels[rows]
+        pieces.append(_block_terms(block, of_rows, brier_terms(block.probs, of_rows)))
+        of_block = classwise_sums(block.probs, of_rows)
+        sums = of_block if sums is None else sums + of_block
     assert sums is not None  # there is at least one row
     return concatenate_terms(pieces), sums
 
 
+def light_terms(scores: ClassScores, labels: Int[Tensor, " n"], *, brier: bool) -> SampleTerms:
+    """The terms alone, which is faster: but for the Brier score they need no more than two probabilities a sample.
+
+    Args:
+        scores: The predictions.
+        labels: Classes.
+        brier: Whether the Brier score is needed.
+    """
+    pieces = []
+    for rows in scores.blocks():
+        block, of_rows = scores.block(rows), labels[rows]
+        pieces.append(_block_terms(block, of_rows, brier_terms(block.probs, of_rows) if brier else None))
+    return concatenate_terms(pieces)
+
+
+def _block_terms(block: ScoreBlock, labels: Int[Tensor, " n"], brier: Float[Tensor, " n"] | None) -> SampleTerms:
+    confidence = block.probability(block.predictions).round(decimals=TIE_DECIMALS)
+    positive = None
+    if block.values.shape[1] == 2:
+        positive = block.probability(torch.ones_like(labels)).round(decimals=TIE_DECIMALS)
+    return SampleTerms(confidence, block.predictions != labels, block.nll(labels), brier, labels, positive)
+
+
 def confidence_of(scores: ClassScores) -> Float[Tensor, " n"]:
     """Largest probability of every row, block by block, rounded like `max_softmax`."""
-    blocks = [scores.probs(rows).amax(dim=1) for rows in scores.blocks()]
-    return torch.cat(blocks).round(decimals=TIE_DECIMALS)
+    blocks = (scores.block(rows) for rows in scores.blocks())
+    return torch.cat([block.probability(block.predictions) for block in blocks]).round(decimals=TIE_DECIMALS)
