@@ -342,7 +342,9 @@ def _loss_faults(values: dict[str, Any]) -> list[str]:
             )
     if loss == "mixup" and values.get("dynamics") is True:
         faults.append("`dynamics` must be false with the loss 'mixup', which shows the model no sample as it is.")
-    options = {key: value for key, value in _options_of(loss, values).items() if not _value_faults(key, value)}
+    options: dict[str, Any] = {
+        key: value for key, value in _options_of(loss, values).items() if not _value_faults(key, value)
+    }
     try:
         make_loss(loss, **options)
     except InputError as error:
@@ -362,7 +364,7 @@ def _value_faults(key: str, value: Any) -> list[str]:
     if value is None and field.default is None:
         return []
     kind = _kind(field)
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(kind) is tuple and value is not None:
         return [fault for one in value for fault in _single_faults(key, one, typing.get_args(kind)[0])]
     return _single_faults(key, value, kind)
 

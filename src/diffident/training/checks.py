@@ -88,6 +88,7 @@ def weights_for(
             f"`diffident score FEATURES --out difficulty.parquet`, then add --difficulty difficulty.parquet."
         )
     check_unique(dataset.ids, dataset.name)
+    assert settings.temperature is not None  # settings fill in the loss's default
     weights = weights_by_id(
         difficulty,
         dataset.ids,
