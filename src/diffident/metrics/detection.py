@@ -14,7 +14,8 @@ from diffident.metrics.ranking import CumulativeCounts, one_or_all, rank_samples
 def auroc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`auroc` of every resample."""
     true, false = _true_and_false(cumulative)
-    area = (false.diff(dim=1) * (true[:, 1:] + true[:, :-1]) / 2).sum(dim=1)
+    new_false = cumulative.sizes - cumulative.new_positives
+    area = torch.linalg.vecdot(new_false, true[:, 1:] + true[:, :-1]) / 2
     return area / (true[:, -1] * false[:, -1])
 
 
@@ -31,7 +32,7 @@ def aupr_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`aupr` of every resample."""
     true, false = _true_and_false(cumulative)
     precision = true[:, 1:] / cumulative.totals[:, 1:].clamp_min(1)
-    average = (true.diff(dim=1) * precision).sum(dim=1) / true[:, -1]
+    average = torch.linalg.vecdot(cumulative.new_positives, precision) / true[:, -1]
     return torch.where(false[:, -1] > 0, average, torch.nan)
 
 

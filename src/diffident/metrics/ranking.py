@@ -1,6 +1,7 @@
 """Samples sorted once by a score, tied scores in one group; resamples then need only cumulative sums."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,16 @@ class CumulativeCounts:
 
     totals: Float[Tensor, "r g"]
     positives: Float[Tensor, "r g"]
+
+    @cached_property
+    def sizes(self) -> Float[Tensor, "r g"]:
+        """Samples of every group (r, g)."""
+        return self.totals.diff(dim=1)
+
+    @cached_property
+    def new_positives(self) -> Float[Tensor, "r g"]:
+        """Positive samples of every group (r, g)."""
+        return self.positives.diff(dim=1)
 
 
 @dataclass(frozen=True)
@@ -63,10 +74,13 @@ class Ranking:
         return counts if self.order is None else counts.index_select(1, self.order)
 
     def _at_ends(self, values: Float[Tensor, "r n"]) -> Float[Tensor, "r g"]:
-        sums = values.cumsum(dim=1)
-        if len(self.ends) < sums.shape[1]:
-            sums = sums.index_select(1, self.ends)
-        return torch.nn.functional.pad(sums, (1, 0))
+        num_rows, num_samples = values.shape
+        if len(self.ends) < num_samples:
+            return torch.nn.functional.pad(values.cumsum(dim=1).index_select(1, self.ends), (1, 0))
+        sums = values.new_empty(num_rows, num_samples + 1)  # summed in place: a pad would copy all
+        sums[:, 0] = 0
+        torch.cumsum(values, dim=1, out=sums[:, 1:])
+        return sums
 
 
 def rank_samples(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Ranking:

@@ -30,15 +30,16 @@ def risk_coverage(
 def aurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`aurc` of every resample.
 
-    In a group from a to b accepted, with E errors before it and rate e, the sum of (E + (k - a) e) / k over
-    k = a + 1 ... b is e (b - a) + (E - a e) (h_b - h_a) with harmonic numbers h.
+    An error at place k of n adds 1/k + ... + 1/n = h_n - h_(k-1) with harmonic numbers h, and one of a group of ties
+    from a to b the mean of that over its places; the sum of h_(k-1) over k = a + 1 ... b is b (h_b - 1) - a (h_a - 1).
     """
-    totals, wrong = cumulative.totals, cumulative.positives
-    harmonic = _harmonic_numbers(totals)
-    size, new = totals.diff(dim=1), wrong.diff(dim=1)
-    rate = new / size.clamp_min(1)
-    sums = new + (wrong[:, :-1] - totals[:, :-1] * rate) * harmonic[totals.long()].diff(dim=1)
-    return sums.sum(dim=1) / totals[:, -1]
+    totals = cumulative.totals.long()
+    harmonic = _harmonic_numbers(cumulative.totals)
+    sums = torch.arange(len(harmonic), dtype=torch.float64, device=harmonic.device) * (harmonic - 1)
+    means = sums[totals].diff(dim=1) / cumulative.sizes.clamp_min(1)
+    all_wrong = cumulative.positives[:, -1]
+    added = all_wrong * harmonic[totals[:, -1]] - torch.linalg.vecdot(cumulative.new_positives, means)
+    return added / cumulative.totals[:, -1]
 
 
 def least_aurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
@@ -80,9 +81,9 @@ def _expected_errors(
 
 def augrc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`augrc` of every resample."""
-    totals, wrong = cumulative.totals, cumulative.positives
-    area = (totals.diff(dim=1) * (wrong[:, 1:] + wrong[:, :-1]) / 2).sum(dim=1)
-    return area / totals[:, -1] ** 2
+    wrong = cumulative.positives
+    area = torch.linalg.vecdot(cumulative.sizes, wrong[:, 1:] + wrong[:, :-1]) / 2
+    return area / cumulative.totals[:, -1] ** 2
 
 
 def aurc(
