@@ -65,7 +65,7 @@ def inverse_focal(z, y, s=None, gamma=2.0):
     return -((1 + p) ** gamma) * math.log(p)
 
 
-def l1(z, y, s=None, alpha=1.0):
+def l1(z, y, s=None, alpha=0.1):
     return cross_entropy(z, y) + alpha * sum(abs(p - 1 / len(z)) for p in softmax(z))
 
 

@@ -326,10 +326,9 @@ def _loss_faults(values: dict[str, Any]) -> list[str]:
     if loss not in LOSSES:
         return []
     kind, faults = LOSSES[loss], []
-    if preset != "none" and preset not in kind.presets:
-        having = [name for name, other in LOSSES.items() if preset in other.presets]
-        known = f"Take it with loss={having[0]}." if having else f"Choices: {', '.join(['none', *kind.presets])}."
-        faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. {known}")
+    having = [name for name, other in LOSSES.items() if preset in other.presets]
+    if having and loss not in having:
+        faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. Take it with loss={having[0]}.")
     if kind.mixes and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
         faults.append(
             f"`loss` must not mix inputs where these are texts; got {loss!r} with model {model!r}. Take another loss."

@@ -60,7 +60,7 @@ def test_a_state_goes_on_where_it_was():
 
 
 def test_a_pair_by_hand():
-    """The sample that was right more often is less sure: its confidence should be higher by the difference of shares."""
+    """The sample that was right more often is less sure: it should be surer, by the difference of the shares."""
     logits = torch.tensor([[0.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
     gap = torch.sigmoid(torch.tensor(2.0, dtype=torch.float64)) - 0.5
     weights = torch.tensor([0.75, 0.25])

@@ -1,6 +1,7 @@
 import pytest
 
 from diffident.errors import InputError
+from diffident.losses import LOSSES
 from diffident.settings import TrainingSettings, load_settings, settings_toml
 
 
@@ -56,3 +57,71 @@ def test_wrong_types(value):
 def test_direct_settings_are_checked():
     with pytest.raises(InputError, match="`alpha` must be at least 0; got"):
         TrainingSettings("mlp", alpha=-1.0)
+
+
+def test_a_loss_brings_its_own_defaults():
+    assert load_settings(model="mlp", loss="entropy").loss_options == {"alpha": 0.1}
+    assert load_settings(model="mlp", loss="difficulty-aware").loss_options == {"alpha": 0.2}
+    assert load_settings(model="mlp", loss="regmixup", eta=0.5).loss_options == {"alpha": 20.0, "eta": 0.5}
+    settings = load_settings(model="mlp", loss="logit-norm")
+    assert settings.temperature == 0.04
+    assert settings.alpha is None
+    assert "alpha" not in settings_toml(settings)
+    assert load_settings(model="mlp").loss_options == {}
+    assert load_settings(None, ["num_bins=5"], model="mlp", loss="soft-ece").loss_options["num_bins"] == 5
+
+
+def test_the_paper_preset_and_what_is_set_beside_it():
+    paper = load_settings(None, ["preset=paper"], model="mlp", loss="difficulty-aware")
+    assert (paper.alpha, paper.temperature, paper.normalizer) == (0.3, 0.7, "none")
+    mine = load_settings(None, ["preset=paper", "alpha=0.2", "normalizer=rank"], model="mlp", loss="difficulty-aware")
+    assert (mine.alpha, mine.temperature, mine.normalizer) == (0.2, 0.7, "rank")
+    ours = load_settings(model="mlp", loss="difficulty-aware")
+    assert (ours.alpha, ours.temperature, ours.normalizer) == (0.2, 0.7, "rank")
+
+
+def test_settings_of_losses_survive_toml(tmp_path):
+    for loss in LOSSES:
+        settings = load_settings(model="mlp", loss=loss)
+        (tmp_path / "config.toml").write_text(settings_toml(settings), encoding="utf-8")
+        assert load_settings(tmp_path / "config.toml") == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"model": "ngrams", "loss": "mixup"},
+            "`loss` must not mix inputs where these are texts; got 'mixup' with model",
+        ),
+        ({"model": "transformers:x", "loss": "regmixup"}, "`loss` must not mix inputs where these are texts"),
+        ({"loss": "mixup", "dynamics": True}, "`dynamics` must be false with the loss 'mixup'"),
+        ({"loss": "mmce", "accumulation": 2}, "`accumulation` must be 1 with the loss 'mmce'.* got 2"),
+        ({"loss": "crl", "devices": 2}, "`devices` must be 1 with the loss 'crl'.* got 2"),
+        (
+            {"loss": "entropy", "preset": "paper"},
+            "`preset` must be one of the loss 'entropy'; got 'paper'. Take it with ",
+        ),
+        (
+            {"loss": "difficulty-aware", "preset": "papre"},
+            "`preset` must be a known name; got 'papre'. Did you mean `paper`",
+        ),
+        ({"loss": "difficulty-temperature", "alpha": 1.5}, r"`alpha` must be in \[0, 0.99\]; got 1.5"),
+        ({"loss": "poly", "epsilon": -2}, "`epsilon` must be at least -1; got -2.0"),
+        ({"loss": "focal", "gama": 2}, "`gama` must be a known setting; got gama=2. Did you mean `gamma`"),
+    ],
+)
+def test_what_does_not_go_with_a_loss_is_said_at_once(given, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        load_settings(**{"model": "mlp", **given})
+
+
+def test_faults_of_losses_come_with_all_others():
+    with pytest.raises(InputError) as caught:
+        load_settings(None, ["seed=1.5", "gamma=-1"], model="ngrams", loss="mixup", preset="paper")
+    text = str(caught.value)
+    assert text.startswith("4 settings are wrong. ")
+    assert "`seed` must be" in text
+    assert "`gamma` must be at least 0; got -1.0." in text
+    assert "`preset` must be one of" in text
+    assert "`loss` must not mix" in text

@@ -65,8 +65,8 @@ class Loss(nn.Module, ABC):
                 would wait for it: a label out of range makes the loss NaN, or fails as in `F.cross_entropy`.
         """
         labels = check_batch(logits, labels, soft_targets=self.soft_targets)
-        if logits.dtype in _HALVES and not self.takes_halves:
-            logits = logits.float()
+        if not self.takes_halves:
+            logits = logits.to(type_of_losses(logits))
         if torch.compiler.is_compiling():
             return self.compute(logits, labels, weights)
         try:
@@ -111,7 +111,7 @@ def check_batch(logits: Float[Tensor, "..."], labels: Shaped[Tensor, "..."], *, 
         raise InputError(f"`logits` must not be empty; got shape {list(logits.shape)}. Drop empty batches.")
     if soft:
         _check_soft(labels)
-        return labels.to(torch.promote_types(logits.dtype, torch.float32))
+        return labels.to(type_of_losses(logits))
     return labels.long()
 
 
@@ -160,11 +160,11 @@ def check_weights(weights: Weights, logits: Logits, how: str) -> Float[Tensor, "
     if not weights.is_cpu or torch.compiler.is_compiling():
         weights = torch.where((weights >= 0) & (weights <= 1), weights, torch.nan)
     else:
-        low, high = torch.aminmax(weights)
+        low, high = torch.aminmax(weights)  # one call: for small batches calls are what counts
         if not (low.item() >= 0 and high.item() <= 1):  # also true for NaN
             row = int((~((weights >= 0) & (weights <= 1))).nonzero()[0])
             raise InputError(f"`weights` must be in [0, 1]; got {float(weights[row]):g} at row {row}. {how}")
-    return weights.to(device=logits.device, dtype=torch.promote_types(logits.dtype, torch.float32))
+    return weights.to(logits.device, type_of_losses(logits))
 
 
 def check_number(
@@ -179,6 +179,11 @@ def check_number(
         bound = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"{'above' if open_low else 'at least'} {low:g}"
         raise InputError(f"`{name}` must be {bound}; got {value}. {hint}")
     return float(value)
+
+
+def type_of_losses(logits: Float[Tensor, "..."]) -> torch.dtype:
+    """The logits' type, or float32 where that has 16 bits."""
+    return torch.float32 if logits.dtype in _HALVES else logits.dtype
 
 
 def at_labels(values: Float[Tensor, "n c"], labels: Labels) -> Float[Tensor, " n"]:

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffident.losses.base import Labels, Logits, Reduced, at_labels
+from diffident.losses.base import Labels, Logits, Reduced, at_labels, type_of_losses
 
-# Logits in a block: what is made of them stays in the cache.
+# Logits of a thread in a block: what is made of them stays in the cache.
 _BLOCK = 1 << 18
 # From so many classes on, rows are long enough for the softmax kernel, and passes over memory count more than calls.
 _WIDE = 32
@@ -40,16 +40,16 @@ def entropy_regularized(
         reduction: `mean` or `none`.
     """
     if weights is None:
-        weights = logits.new_ones(1, dtype=_type_of_losses(logits))
+        weights = logits.new_ones(1, dtype=type_of_losses(logits))
     plain = labels.is_floating_point() or torch.compiler.is_compiling()
     if plain or not (logits.requires_grad and torch.is_grad_enabled()):
-        losses = _plain(logits.to(_type_of_losses(logits)), labels, alpha * weights)
+        losses = _plain(logits.to(type_of_losses(logits)), labels, alpha * weights)
     elif logits.is_cuda and has_triton():
         from diffident.losses.triton_kernels import TritonEntropyRegularized
 
         losses = TritonEntropyRegularized.apply(logits, labels, alpha, weights)
     else:
-        return Blockwise.apply(logits.to(_type_of_losses(logits)), labels, alpha, weights, reduction)  # type: ignore
+        return Blockwise.apply(logits.to(type_of_losses(logits)), labels, alpha, weights, reduction)  # type: ignore
     return losses.mean() if reduction == "mean" else losses  # type: ignore[union-attr]
 
 
@@ -69,10 +69,6 @@ def refuse_second_derivative() -> None:
             "A loss with an entropy bonus can be differentiated once; got backward with create_graph=True. "
             "Leave create_graph out, or write the loss with torch.log_softmax."
         )
-
-
-def _type_of_losses(logits: Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def _plain(logits: Logits, labels: Labels, strength: Float[Tensor, "..."]) -> Float[Tensor, " n"]:
@@ -125,7 +121,7 @@ def _by_blocks(
     logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, scale: float, *, masked: bool
 ) -> tuple[Tensor, Tensor]:
     """Minus the losses [n], and the gradient but for the labels' part, from blocks of rows that fit the cache."""
-    rows = max(1, _BLOCK // logits.shape[1])
+    rows = max(1, _BLOCK * torch.get_num_threads() // logits.shape[1])
     block = _wide_block if logits.shape[1] >= _WIDE else _narrow_block
     if rows >= len(logits):
         return block(logits, labels, alpha, weights, scale, masked, None)

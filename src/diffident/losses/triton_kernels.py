@@ -1,8 +1,8 @@
 """The entropy-regularized loss on a GPU: a kernel a direction, which read the logits and keep two numbers a row.
 
 Rows are walked in chunks, so that any number of classes fits. Logits of 16 bits are read as they are, and all is
-computed in float32; the gradient is rounded once, after it is multiplied with the outer one, for loss scaling to work. A
-label out of range makes the row's loss NaN: nothing waits for the GPU to look at labels.
+computed in float32; the gradient is rounded once, after it is multiplied with the outer one, for loss scaling to work.
+A label out of range makes the row's loss NaN: nothing waits for the GPU to look at labels.
 """
 
 from typing import Any
