@@ -9,6 +9,7 @@ import torch
 from tests import oracles_losses
 from torch.nn import functional
 
+from diffident.cli.train import LOSS_NAMES
 from diffident.errors import InputError, ShapeError
 from diffident.losses import LOSSES, make_loss
 
@@ -77,6 +78,10 @@ def test_every_loss_is_covered():
     for name, kind in LOSSES.items():
         assert set(OTHER[name]) == set(kind.options)
         assert set(NEUTRAL[name]) <= set(kind.options)
+
+
+def test_help_names_them():
+    assert tuple(LOSSES) == LOSS_NAMES
 
 
 def test_what_is_said_of_them():

@@ -12,6 +12,28 @@ EXAMPLE = (
     "diffident train train.parquet --model ngrams --loss difficulty-aware --difficulty difficulty.parquet "
     "--test test.parquet --seed 1 --out runs/difficulty-aware-1"
 )
+# Here as well as in `diffident.losses`, as help must not wait for torch.
+LOSS_NAMES = (
+    "cross-entropy",
+    "label-smoothing",
+    "entropy",
+    "difficulty-aware",
+    "difficulty-smoothing",
+    "difficulty-temperature",
+    "focal",
+    "flsd",
+    "dual-focal",
+    "inverse-focal",
+    "l1",
+    "poly",
+    "mbls",
+    "logit-norm",
+    "crl",
+    "mmce",
+    "soft-ece",
+    "mixup",
+    "regmixup",
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loss",
         metavar="LOSS",
-        help="cross-entropy, label-smoothing, entropy, difficulty-aware (default: cross-entropy)",
+        help=f"{', '.join(LOSS_NAMES)} (default: cross-entropy); their numbers by --set, e.g. --set gamma=3",
     )
     parser.add_argument("--difficulty", metavar="FILE", help="from `diffident score`; joined by id")
     parser.add_argument(
@@ -33,8 +55,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alpha",
         metavar="auto|N",
-        help="strength of the entropy bonus (default: 0.2); auto chooses it and the temperature on validation data, "
-        "else on a fifth of the training data, at the cost of about seven trainings",
+        help="strength of the entropy bonus (default: the loss's own, 0.2); auto chooses it and the temperature on "
+        "validation data, else on a fifth of the training data, at the cost of about seven trainings",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the model's own)")

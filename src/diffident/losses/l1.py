@@ -16,8 +16,8 @@ class L1Penalty(Loss):
         reduction: `mean` over the batch, or `none`.
 
     Reference:
-        The form is that of the code of Liu et al. 2022 (MbLS), arXiv 2111.15430, which compares with Joo and Chung 2020,
-        arXiv 2006.06399. Alpha is 1 there unless set, which stops at a probability of 1/2; 0.1 is ours.
+        The form is that of the code of Liu et al. 2022 (MbLS), arXiv 2111.15430, which compares with Joo and Chung
+        2020, arXiv 2006.06399. Alpha is 1 there unless set, which stops at a probability of 1/2; 0.1 is ours.
     """
 
     options = ("alpha",)
