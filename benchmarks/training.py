@@ -5,7 +5,8 @@
 Every repeat times one epoch of each, one after the other and in turns first, on the same images, network, optimizer,
 schedule and augmentation: a loop as one writes it (`bare`), and diffident's with cross-entropy and with the
 difficulty-aware loss. Neither validates nor writes a checkpoint in the time that counts. Ratios are taken within a
-repeat, because other work on the machine slows all; their median is reported with the quartiles.
+repeat, because other work on the machine slows all; their median is reported with the quartiles. `processor` is the
+same ratio of processor time, which other work disturbs less; that of diffident's loop has the checkpoint in it.
 
 `difficulty` is the share of a step that the weights and the entropy bonus take: forward and backward of both losses on
 logits of the run's shape, and the rows of the weights, timed by themselves; the difference, divided by the time of a
@@ -63,7 +64,8 @@ def main() -> None:
     report["out"] = str(arguments.out)
     for name in ("cross-entropy", "difficulty-aware"):
         low, middle, high = report[name]
-        print(f"{name}: {middle:.3f} of the bare loop's rate (quartiles {low:.3f} to {high:.3f})")
+        processor = report["processor"][name]
+        print(f"{name}: {middle:.3f} of the bare loop's rate ({low:.3f} to {high:.3f}); processor {processor:.3f}")
     print(f"bare: {report['bare_samples_per_second']:,.0f} samples/s")
     print(f"difficulty: {report['difficulty']:.3%} of a step")
     if arguments.out:
@@ -84,27 +86,31 @@ def network_for(settings: TrainingSettings, classes: int) -> torch.nn.Module:
 
 
 def compare(settings: TrainingSettings, samples: Samples, classes: int, repeats: int) -> dict:
-    runs: dict[str, Callable[[], float]] = {"bare": lambda: bare(settings, samples, classes)}
+    runs: dict[str, Callable[[], tuple[float, float]]] = {"bare": lambda: bare(settings, samples, classes)}
     for loss in ("cross-entropy", "difficulty-aware"):
         runs[loss] = lambda loss=loss: ours(replace(settings, loss=loss), samples, classes)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    processor: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         order = list(runs) if repeat % 2 else list(reversed(runs))
         for name in order:
-            taken = runs[name]()
+            taken, worked = runs[name]()
             if repeat:  # the first is to warm up
                 seconds[name].append(taken)
+                processor[name].append(worked)
     steps = math.ceil(len(samples) / settings.batch_size)
     result: dict = {"seconds": seconds, "seconds_per_step": statistics.median(seconds["bare"]) / steps}
     result["bare_samples_per_second"] = len(samples) / statistics.median(seconds["bare"])
     for name in ("cross-entropy", "difficulty-aware"):
         ratios = [one / other for one, other in zip(seconds["bare"], seconds[name], strict=True)]
         result[name] = statistics.quantiles(ratios, n=4)
+    base = statistics.median(processor.pop("bare"))
+    result["processor"] = {name: base / statistics.median(times) for name, times in processor.items()}
     return result
 
 
-def bare(settings: TrainingSettings, samples: Samples, classes: int) -> float:
-    """Seconds of one epoch of a loop as one writes it, without any of this library but the network."""
+def bare(settings: TrainingSettings, samples: Samples, classes: int) -> tuple[float, float]:
+    """Seconds and processor seconds of one epoch of a loop as one writes it; of this library it has the network."""
     device = make_fabric(settings).device
     model = network_for(settings, classes).to(device)
     optimizer = torch.optim.AdamW(
@@ -115,7 +121,7 @@ def bare(settings: TrainingSettings, samples: Samples, classes: int) -> float:
     images, labels = samples.inputs.to(device), samples.labels.to(device)
     half = settings.precision == "bf16-mixed"
     wait(device)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     model.train()
     total = torch.zeros((), device=device)
     for rows in torch.randperm(len(labels)).split(settings.batch_size):
@@ -129,7 +135,7 @@ def bare(settings: TrainingSettings, samples: Samples, classes: int) -> float:
         schedule.step()
         total += loss.detach()
     total.item()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - worked
 
 
 def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
@@ -144,15 +150,16 @@ def crop_and_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
     return padded[samples, channels, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def ours(settings: TrainingSettings, samples: Samples, classes: int) -> float:
-    """Seconds of the steps of one epoch of diffident's loop."""
+def ours(settings: TrainingSettings, samples: Samples, classes: int) -> tuple[float, float]:
+    """Seconds of the steps of one epoch of diffident's loop, and processor seconds of all that it does."""
     fabric = make_fabric(settings)
     seen: list[Progress] = []
     source = InMemory(samples, fabric.device)
     training = set_up(fabric, network_for(settings, classes), source, settings, report=seen.append)
+    worked = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         fit(training, Checkpoints(Path(folder), math.inf), Path(folder))
-    return len(samples) / seen[-1].samples_per_second
+    return len(samples) / seen[-1].samples_per_second, time.process_time() - worked
 
 
 def difficulty_share(settings: TrainingSettings, samples: Samples, classes: int, step: float) -> float:

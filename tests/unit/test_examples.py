@@ -1,9 +1,15 @@
+import ast
 import importlib
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
+import diffident
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PAGE = (EXAMPLES.parent / "docs" / "integrations.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -34,3 +40,15 @@ def test_scikit_learn(example, capsys):
 def test_every_example_is_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == {"pytorch_loop", "lightning_module", "hugging_face_trainer", "scikit_learn"}
+
+
+def test_the_page_names_what_is_there():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(re.findall(r"\(\.\./examples/(\w+)\.py\)", PAGE))
+    blocks = [textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)]
+    nodes = [node for block in blocks for node in ast.walk(ast.parse(block))]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            assert all(hasattr(importlib.import_module(str(node.module)), name.name) for name in node.names)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "diffident":
+            assert hasattr(diffident, node.attr)
+    assert len(blocks) == 4
