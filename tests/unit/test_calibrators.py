@@ -104,6 +104,13 @@ def test_matrix_with_hardly_a_penalty_is_multinomial_logistic_regression():
     np.testing.assert_allclose(calibrate(fitted, logits), expected, atol=2e-3)
 
 
+def test_dirichlet_counts_the_least_probabilities_as_the_epsilon():
+    fitted = fit_calibrator("dirichlet", *sample())
+    logits = torch.tensor([[0.0, -40.0, -1.0], [0.0, -400.0, -1.0]])
+    one, other = calibrate(fitted, logits)
+    torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("name", ["matrix", "dirichlet"])
 def test_automatic_amount_is_as_good_as_the_best_on_other_samples(name):
     logits, labels = sample(n=3000)
