@@ -34,6 +34,7 @@ def columns(rows):
     return torch.tensor(confidence, dtype=torch.float64), torch.tensor(errors)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_ties_and_edges_agree_with_loops_in_any_order(rows):
     confidence, errors = columns(rows)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tests import oracles_metrics as oracle
@@ -10,6 +10,7 @@ from diffident.metrics import aupr, auroc, auroc_errors, fpr95, fpr95_errors
 tables = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_agrees_with_loops_and_scikit_learn(rows):
     scores, positive = zip(*rows, strict=True)
@@ -44,6 +45,7 @@ def test_all_tied():
     )
 
 
+@settings(deadline=None)
 @given(tables)
 def test_errors_are_found_by_low_confidence(rows):
     scores, errors = torch.tensor([r[0] / 8 for r in rows], dtype=torch.float64), torch.tensor([r[1] for r in rows])
@@ -51,6 +53,7 @@ def test_errors_are_found_by_low_confidence(rows):
     torch.testing.assert_close(fpr95_errors(1 - scores, errors), fpr95(scores, errors), equal_nan=True)
 
 
+@settings(deadline=None)
 @given(tables, st.data())
 def test_counts_are_copies(rows, data):
     scores, positive = torch.tensor([float(r[0]) for r in rows]), torch.tensor([r[1] for r in rows])

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import oracles_metrics as oracle
 
@@ -37,6 +37,7 @@ def test_all_tied_is_the_error_rate():
     assert risk_coverage(torch.ones(4), torch.tensor([True, False, False, False]))[1].tolist() == [0.25] * 4
 
 
+@settings(deadline=None)
 @given(tables)
 def test_agrees_with_loops_and_ignores_the_order(rows):
     confidence, errors = columns(rows)
@@ -46,6 +47,7 @@ def test_agrees_with_loops_and_ignores_the_order(rows):
         assert ours(confidence.flip(0), errors.flip(0)).item() == pytest.approx(value, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(tables, st.data())
 def test_counts_are_copies(rows, data):
     confidence, errors = columns(rows)
@@ -57,6 +59,7 @@ def test_counts_are_copies(rows, data):
         assert resampled == pytest.approx(metric(confidence[copies], errors[copies]).item(), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_augrc_follows_from_auroc(rows):
     confidence, errors = columns(rows)
