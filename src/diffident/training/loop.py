@@ -4,7 +4,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -160,7 +160,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
         if training.best is not None:
             training.best.update(line["validation_loss"], training.model)
     if training.history is not None:
-        training.history.epoch_done(lambda hits: training.fabric.all_reduce(hits, reduce_op="sum"))
+        training.history.epoch_done(lambda hits: cast(Tensor, training.fabric.all_reduce(hits, reduce_op="sum")))
     if training.recorder is not None:
         training.recorder.epoch_done(epoch + 1, training.fabric)  # before the checkpoint: none is ever missing
     lines.append({**line, "seconds": round(time.perf_counter() - started, 3)})
