@@ -308,7 +308,7 @@ def _converted(value: Any, kind: Any) -> Any:
     return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _options_of(loss: str, values: dict[str, Any]) -> dict[str, float]:
+def _options_of(loss: str, values: dict[str, Any]) -> dict[str, Any]:
     return {option: values[option] for option in LOSSES[loss].options if values.get(option) is not None}
 
 

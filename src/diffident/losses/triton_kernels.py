@@ -90,7 +90,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
         with torch.cuda.device_of(logits):
             _forward_kernel[(count,)](
                 logits, labels, weights, losses, log_totals, means,
-                logits.stride(0), weights.stride(0), classes, alpha, columns, **_launch(columns),
+                logits.stride(0), weights.stride(0), classes, alpha, **_launch(columns),
             )  # fmt: skip
         ctx.save_for_backward(logits, labels, weights, log_totals, means)
         ctx.alpha, ctx.columns = alpha, columns
@@ -106,11 +106,11 @@ class TritonEntropyRegularized(torch.autograd.Function):
             _backward_kernel[(count, triton.cdiv(classes, ctx.columns))](
                 grad_outputs[0], logits, labels, weights, log_totals, means, gradient,
                 grad_outputs[0].stride(0), logits.stride(0), weights.stride(0), gradient.stride(0), classes, ctx.alpha,
-                ctx.columns, **_launch(ctx.columns),
+                **_launch(ctx.columns),
             )  # fmt: skip
         return gradient, None, None, None
 
 
 def _launch(columns: int) -> dict[str, Any]:
     """How a kernel is launched: Triton's own names."""
-    return {"num_warps": min(8, max(1, columns // 256))}
+    return {"columns": columns, "num_warps": min(8, max(1, columns // 256))}
