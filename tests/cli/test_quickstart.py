@@ -14,6 +14,15 @@ def test_a_fifth_of_the_labels_is_made_wrong():
     assert ((_flip(labels, 10) >= 0) & (_flip(labels, 10) < 10)).all()
 
 
+def test_quickstart_compares_with_both_baselines_and_ends_with_its_page(tmp_path, capsys):
+    assert main(["quickstart", "--out", str(tmp_path / "q"), "--seeds", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "difficulty-aware against cross-entropy: 1 common seed" in captured.out
+    assert "difficulty-aware against entropy: 1 common seed" in captured.out
+    assert captured.err.splitlines()[-1].endswith("report.html: open it in a browser.")
+    assert (tmp_path / "q" / "report.html").stat().st_size > 100_000
+
+
 @pytest.mark.slow
 def test_quickstart_measures_what_its_docstring_says(tmp_path, capsys):
     assert main(["quickstart", "--out", str(tmp_path / "q"), "--seeds", "2", "--json"]) == 0

@@ -31,7 +31,7 @@ LOSSES = {"cross-entropy": [], "entropy": ["alpha=0.1"], "difficulty-aware": ["a
 NUM_TRAIN = 200
 WRONG_FRACTION = 0.2
 TRAINING = {"model": "mlp", "epochs": 100, "batch_size": 32, "dropout": 0.0, "device": "cpu"}
-_CONTROL = "entropy alpha=0.1"
+_CONTROL = "entropy"
 _MARKER = ".diffident-quickstart"
 
 
