@@ -106,6 +106,7 @@ def test_coverage_and_risk_by_hand():
     confidence, errors = torch.arange(20, 0, -1) / 20.0, torch.zeros(20, dtype=torch.bool)
     errors[-1] = True
     assert coverage_at_risk(confidence, errors, 0.05).item() == 1  # 1 in 20 is 0.05
+    assert coverage_at_risk(torch.ones(100), torch.arange(100) < 29, 0.29).item() == 1  # 0.29 * 100 is below 29
     assert coverage_at_risk(confidence, errors, 0.04).item() == pytest.approx(0.95)
     assert coverage_at_risk(confidence, ~errors, 0.5).item() == 0  # never NaN
     assert risk_at_coverage(confidence, errors, 0.95).item() == 0
