@@ -125,3 +125,8 @@ def test_faults_of_losses_come_with_all_others():
     assert "`gamma` must be at least 0; got -1.0." in text
     assert "`preset` must be one of" in text
     assert "`loss` must not mix" in text
+
+
+def test_a_wrong_type_of_a_loss_option():
+    with pytest.raises(InputError, match=r"^`alpha` must be a number; got 'lots'\.$"):
+        load_settings(model="mlp", loss="entropy", alpha="lots")
