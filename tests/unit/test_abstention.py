@@ -89,6 +89,11 @@ def test_ties_are_accepted_together():
     assert 0.5 < found.threshold <= 0.9
 
 
+def test_a_confidence_equal_to_the_threshold_is_accepted():
+    found = fit_abstention(torch.zeros(200).double(), torch.zeros(200).bool(), target=0.05)
+    assert (found.threshold, found.coverage) == (0.0, 1.0)
+
+
 def test_one_sample():
     assert not fit_abstention(torch.ones(1).double(), torch.zeros(1).bool(), target=0.05).certified
 

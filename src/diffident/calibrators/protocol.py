@@ -26,9 +26,9 @@ from diffident.options import options_of
 Options = TypeVar("Options")
 
 # Numbers of a block: few enough that it stays in the cache between the operations on it.
-_BLOCK_NUMBERS = 2**18
-# Beyond these, differences of logits say nothing more; products of them must not overflow.
-_LARGEST, _FARTHEST = 1e100, 1e30
+_BLOCK_NUMBERS = 2**16
+# Logits farther below the largest say nothing more, and products of them must not overflow.
+_FARTHEST = 1e30
 # Log of the float64 epsilon: what is less probable counts as this where a calibrator takes the logarithm.
 LEAST_LOG_PROB = float(np.log(np.finfo(np.float64).eps))
 
@@ -40,7 +40,7 @@ def make_options(kind: type[Options], calibrator: str, values: dict[str, Any]) -
 
 def centred(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
     """Logits minus the largest of their row, float64, at least -1e30."""
-    values = logits.double().clamp(-_LARGEST, _LARGEST)
+    values = logits.double()
     return (values - values.amax(dim=1, keepdim=True)).clamp_(min=-_FARTHEST)
 
 
