@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from diffident import abstention
 from diffident.abstention import fit_abstention
 from diffident.errors import InputError, ShapeError
 
@@ -90,8 +91,10 @@ def test_ties_are_accepted_together():
 
 
 def test_a_confidence_equal_to_the_threshold_is_accepted():
-    found = fit_abstention(torch.zeros(200).double(), torch.zeros(200).bool(), target=0.05)
-    assert (found.threshold, found.coverage) == (0.0, 1.0)
+    strictest, next_one = abstention._grid()[:2]
+    confidence = torch.tensor([strictest] * 300 + [next_one] * 300).double()
+    found = fit_abstention(confidence, torch.arange(600) >= 300, target=0.05)
+    assert (found.threshold, found.coverage) == (strictest, 0.5)
 
 
 def test_one_sample():
