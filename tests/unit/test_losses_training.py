@@ -7,7 +7,7 @@ import torch
 
 from diffident.data import open_dataset
 from diffident.data.dataset import Dataset
-from diffident.losses import LOSSES, CorrectnessHistory
+from diffident.losses import LOSSES, CorrectnessHistory, CorrectnessRankingLoss
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.training import train
@@ -71,18 +71,22 @@ def test_a_run_stopped_within_an_epoch_goes_on_with_its_history(tmp_path, monkey
 
 
 def test_a_sample_has_its_own_history(tmp_path, monkeypatch):
-    seen = {}
+    seen, shares, compute = [], torch.arange(64) / 64, CorrectnessRankingLoss.compute
 
-    def batch_done(self, rows, logits, labels):
-        for row, logit, label in zip(rows.tolist(), logits, labels.tolist(), strict=True):
-            seen.setdefault(row, []).append((int(logit.argmax()) == label, label))
+    def computed(self, logits, labels, weights):
+        seen.append([weights])
+        return compute(self, logits, labels, weights)
 
-    monkeypatch.setattr(CorrectnessHistory, "batch_done", batch_done)
+    monkeypatch.setattr(CorrectnessHistory, "shares", lambda self: shares)
+    monkeypatch.setattr(CorrectnessHistory, "batch_done", lambda self, *arguments: seen[-1].extend(arguments))
+    monkeypatch.setattr(CorrectnessRankingLoss, "compute", computed)
     data = vectors()
     train(data, replace(SETTINGS, loss="crl"), out=tmp_path / "r")
-    assert {row: [label for _, label in visits] for row, visits in seen.items()} == {
-        row: [label] * 4 for row, label in enumerate(data.labels.tolist())
-    }
+    for weights, rows, logits, labels in seen:
+        assert torch.equal(weights, shares[rows])
+        assert torch.equal(labels, torch.from_numpy(data.labels)[rows])
+        assert len(logits) == len(rows)
+    assert sorted(torch.cat([rows for _, rows, _, _ in seen[:4]]).tolist()) == list(range(64))
 
 
 @pytest.mark.parametrize("name", ["mixup", "regmixup"])
