@@ -2,10 +2,10 @@
 
 The objective is the mean negative log-likelihood plus lambda times (the mean of the squared off-diagonal entries of W
 plus the mean of the squared offsets) plus ridge / 2n sum((W_kk - 1)^2). It is convex, and nothing is added at W = I,
-b = 0, so the fit is never worse than none. lambda `auto` is the one of six from strong to weak that makes a held-out
+b = 0, so the fit is never worse than none. lambda `auto` is the one of nine from strong to weak that makes a held-out
 third of the calibration split most likely; the parts depend on what is in a row, not on its place.
 
-Cost: L-BFGS, some 50 to 300 passes with two products of n x c x c; `auto` about five times that. With c = 1,000 there
+Cost: L-BFGS, some 50 to 300 passes with two products of n x c x c; `auto` about seven times that. With c = 1,000 there
 are a million parameters: give lambda, or take `vector`.
 
 Reference:
@@ -25,7 +25,8 @@ from diffident.calibrators.protocol import check_width, make_options, mean_nll, 
 from diffident.folds import row_keys
 from diffident.options import check_above_zero, check_choice
 
-_PATH = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001)
+# Means over c (c - 1) entries: with many classes only large ones weigh anything.
+_PATH = (1e6, 1e5, 1e4, 1e3, 100.0, 10.0, 1.0, 0.1, 0.01)
 _PATH_ITERATIONS = 100
 _PARTS = 3
 
