@@ -157,15 +157,21 @@ def conformal_quantile(scores: Float[Tensor, " n"], error_rate: float) -> float:
     return math.inf if rank > len(scores) else float(scores.kthvalue(max(rank, 1)).values)
 
 
+def set_terms(sets: Bool[Tensor, "n c"], labels: Int[Tensor, " n"]) -> dict[str, Float[Tensor, " n"]]:
+    """What every sample adds to each metric of `SetMetrics`, by name; the metric is their mean."""
+    sizes = sets.sum(dim=1)
+    terms = {
+        "coverage": sets.gather(1, labels[:, None])[:, 0],
+        "mean_size": sizes,
+        "empty": sizes == 0,
+        "singletons": sizes == 1,
+    }
+    return {name: term.double() for name, term in terms.items()}
+
+
 def set_metrics(sets: Bool[Tensor, "n c"], labels: Int[Tensor, " n"]) -> SetMetrics:
     """Coverage and sizes of prediction sets."""
-    sizes = sets.sum(dim=1)
-    return SetMetrics(
-        float(sets.gather(1, labels[:, None]).double().mean()),
-        float(sizes.double().mean()),
-        float((sizes == 0).double().mean()),
-        float((sizes == 1).double().mean()),
-    )
+    return SetMetrics(**{name: float(term.mean()) for name, term in set_terms(sets, labels).items()})
 
 
 def _scores(

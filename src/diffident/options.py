@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from diffident.errors import InputError, did_you_mean
@@ -22,9 +23,7 @@ def options_of(kind: type[Options], what: str, values: dict[str, Any]) -> Option
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name, value in values.items():
-        if name not in fields:
-            mend = did_you_mean(name, fields) if fields else "It takes no options."
-            raise InputError(f"`{name}` must be an option of the {what}; got {name}={value!r}. {mend}")
+        check_option(name, value, fields, what)
     missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
     if missing:
         raise InputError(f"`{missing[0]}` must be given for the {what}; got none. Add it.")
@@ -43,6 +42,13 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     return value
 
 
+def check_option(name: str, value: Any, known: Collection[str], what: str) -> None:
+    """Refuse an option that the method, named by `what`, does not take."""
+    if name not in known:
+        mend = did_you_mean(name, known) if known else "It takes no options."
+        raise InputError(f"`{name}` must be an option of the {what}; got {name}={value!r}. {mend}")
+
+
 def check_whole(name: str, value: int, least: int) -> None:
     """Refuse less than `least`."""
     if value < least:
@@ -57,7 +63,7 @@ def check_above_zero(name: str, value: float) -> None:
         raise InputError(f"`{name}` must be a number above 0; got {value!r}. Leave it out for the default.")
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Refuse what is not one of the names."""
     if value not in choices:
         raise InputError(f"`{name}` must be a known name; got {value!r}. {did_you_mean(value, choices)}")

@@ -12,7 +12,7 @@ from diffident.abstention import AbstentionThreshold, fit_abstention
 from diffident.bootstrap import bootstrap
 from diffident.calibrators import Calibrator, calibrate, check_disjoint, find_calibrator, fit_calibrator
 from diffident.confidence import max_softmax
-from diffident.conformal import METHODS, fit_conformal, prediction_sets
+from diffident.conformal import METHODS, fit_conformal, prediction_sets, set_terms
 from diffident.detectors import find_detector, fit_detector, ood_score
 from diffident.errors import IdMismatchError, InputError
 from diffident.evaluation import NUM_RESAMPLES, evaluate, ood_metrics
@@ -125,14 +125,7 @@ def evaluate_prediction_sets(
             calibration.logits, calibration.labels, method=method, error_rate=error_rate, generator=drawing
         )
         sets = prediction_sets(state, test.logits, generator=drawing)
-        sizes = sets.sum(dim=1)
-        terms = {
-            "coverage": sets.gather(1, test.labels[:, None])[:, 0],
-            "mean_size": sizes,
-            "empty": sizes == 0,
-            "singletons": sizes == 1,
-        }
-        metrics[method] = _means(terms, num_resamples, seed)
+        metrics[method] = _means(set_terms(sets, test.labels), num_resamples, seed)
     return metrics
 
 

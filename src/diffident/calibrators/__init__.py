@@ -7,7 +7,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffident.errors import InputError, did_you_mean
+from diffident.options import check_choice
 
 if TYPE_CHECKING:
     from diffident.calibrators.fitting import (
@@ -88,8 +88,7 @@ def find_calibrator(name: str) -> CalibratorKind:
     Raises:
         InputError: no such calibrator; names near ones.
     """
-    if name not in CALIBRATORS:
-        raise InputError(f"`calibrator` must be a known name; got {name!r}. {did_you_mean(name, CALIBRATORS)}")
+    check_choice("calibrator", name, CALIBRATORS)
     return CALIBRATORS[name]
 
 

@@ -9,7 +9,8 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError
+from diffident.options import check_choice
 
 if TYPE_CHECKING:
     from diffident.corruptions.samples import corrupt, corrupted
@@ -77,8 +78,7 @@ def find_corruption(name: str) -> CorruptionKind:
     Raises:
         InputError: no such corruption; names near ones.
     """
-    if name not in CORRUPTIONS:
-        raise InputError(f"`corruption` must be a known name; got {name!r}. {did_you_mean(name, CORRUPTIONS)}")
+    check_choice("corruption", name, CORRUPTIONS)
     return CORRUPTIONS[name]
 
 

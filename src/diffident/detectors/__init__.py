@@ -7,7 +7,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffident.errors import InputError, did_you_mean
+from diffident.options import check_choice
 
 if TYPE_CHECKING:
     from diffident.detectors.fitting import Detector, fit_detector, ood_score
@@ -97,10 +97,7 @@ def find_detector(name: str) -> DetectorKind:
         from diffident.detectors.pytorch_ood import kind_of
 
         return kind_of(name.removeprefix(PEER_PREFIX))
-    if name not in DETECTORS:
-        raise InputError(
-            f"`detector` must be a known name; got {name!r}. {did_you_mean(name, [*DETECTORS, f'{PEER_PREFIX}NAME'])}"
-        )
+    check_choice("detector", name, (*DETECTORS, f"{PEER_PREFIX}NAME"))
     return DETECTORS[name]
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from diffident.difficulties.protocol import Blocks
 from diffident.difficulties.scoring import score_features
 from diffident.difficulties.weights import scaled_rank
-from diffident.errors import IdMismatchError, InputError, did_you_mean
+from diffident.errors import IdMismatchError, InputError
+from diffident.options import check_choice
 from diffident.records import DifficultyTable, positions_of
 
 COMBINATIONS = ("mean-rank", "stack")
@@ -76,8 +77,7 @@ def score_combined(
     Raises:
         IdMismatchError: the ids are not the same; InputError: the labels are not.
     """
-    if combine not in COMBINATIONS:
-        raise InputError(f"`combine` must be a known name; got {combine!r}. {did_you_mean(combine, COMBINATIONS)}")
+    check_choice("combine", combine, COMBINATIONS)
     if len(sources) < 2:
         raise InputError(f"`sources` must be at least 2 to be combined; got {len(sources)}. Use score_features.")
     first = sources[0]

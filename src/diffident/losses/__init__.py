@@ -4,7 +4,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError
 from diffident.losses.base import Loss
 from diffident.losses.correctness_ranking import CorrectnessHistory, CorrectnessRankingLoss
 from diffident.losses.cross_entropy import CrossEntropy
@@ -26,6 +26,7 @@ from diffident.losses.mmce import MMCE
 from diffident.losses.poly import PolyLoss
 from diffident.losses.regmixup import RegMixup
 from diffident.losses.soft_ece import SoftBinnedECE
+from diffident.options import check_choice, check_option
 
 __all__ = [
     "LOSSES",
@@ -141,13 +142,10 @@ def make_loss(name: str, *, reduction: str = "mean", **options: Any) -> Loss:
         >>> make_loss("entropy", alpha=0.1)
         EntropyBonus(alpha=0.1, reduction='mean')
     """
-    if name not in LOSSES:
-        raise InputError(f"`loss` must be a known name; got {name!r}. {did_you_mean(name, LOSSES)}")
+    check_choice("loss", name, LOSSES)
     kind = LOSSES[name]
     for option, value in options.items():
-        if option not in kind.options:
-            mend = did_you_mean(option, kind.options) if kind.options else "It takes no options."
-            raise InputError(f"`{option}` must be an option of the loss {name!r}; got {option}={value!r}. {mend}")
+        check_option(option, value, kind.options, f"loss {name!r}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InputError(f"`{option}` must be a number; got {value!r} for the loss {name!r}. Write {option}=0.1.")
     return kind.loss_class(reduction=reduction, **options)

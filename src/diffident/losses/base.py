@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from diffident.errors import InputError, ShapeError, did_you_mean
+from diffident.errors import InputError, ShapeError
+from diffident.options import check_choice
 
 REDUCTIONS = ("mean", "none")
 _HALVES = (torch.float16, torch.bfloat16)
@@ -38,10 +39,7 @@ class Loss(nn.Module, ABC):
 
     def __init__(self, *, reduction: str = "mean"):
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise InputError(
-                f"`reduction` must be a known name; got {reduction!r}. {did_you_mean(reduction, REDUCTIONS)}"
-            )
+        check_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
 
     def forward(
