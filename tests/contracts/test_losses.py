@@ -161,10 +161,12 @@ def test_a_soft_target_is_the_mean_over_its_classes(name):
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_extreme_logits_stay_finite(name, dtype):
+@pytest.mark.parametrize("options", [{}, OTHER], ids=["default", "other"])
+def test_extreme_logits_stay_finite(name, dtype, options):
     rows = [[1e4, -1e4, 0.0], [-1e4, 1e4, 1e4], [1e4, 1e4, 1e4], [0.0, 0.0, 0.0]]
     logits = torch.tensor(rows, dtype=dtype, requires_grad=True)
-    losses = make_loss(name, reduction="none")(logits, torch.tensor([0, 0, 2, 1]), torch.tensor([1.0, 0.5, 0.5, 0.0]))
+    loss = make_loss(name, reduction="none", **options.get(name, {}))
+    losses = loss(logits, torch.tensor([0, 0, 2, 1]), torch.tensor([1.0, 0.5, 0.5, 0.0]))
     assert losses.dtype == torch.float32
     losses.sum().backward()
     assert losses.isfinite().all()

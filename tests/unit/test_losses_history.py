@@ -44,6 +44,8 @@ def test_hits_of_several_processes_are_summed():
     history.batch_done(torch.tensor([0]), torch.tensor([[0.0, 1.0]]), torch.tensor([1]))
     history.epoch_done(lambda hits: hits + torch.tensor([0, 1]))
     assert history.state_dict()["counts"].tolist() == [1, 1]
+    history.epoch_done()  # all samples were another process's: what this one saw before counts no more
+    assert history.state_dict()["counts"].tolist() == [1, 1]
 
 
 def test_a_state_goes_on_where_it_was():

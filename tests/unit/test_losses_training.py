@@ -7,7 +7,7 @@ import torch
 
 from diffident.data import open_dataset
 from diffident.data.dataset import Dataset
-from diffident.losses import LOSSES, CorrectnessHistory, CorrectnessRankingLoss
+from diffident.losses import LOSSES, CorrectnessHistory, CorrectnessRankingLoss, Mixing
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.training import train
@@ -104,6 +104,15 @@ def test_mixing_images_resumes_to_the_same_bytes(name, tmp_path):
     assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
     train(data, replace(settings, accumulation=2), out=tmp_path / "accumulated")
     assert bytes_of(tmp_path / "accumulated") != bytes_of(tmp_path / "whole")  # partners come from the part
+
+
+@pytest.mark.parametrize("name", ["mixup", "regmixup"])
+def test_the_model_is_shown_mixtures(name, tmp_path, monkeypatch):
+    shown, inputs = [], Mixing.inputs
+    monkeypatch.setattr(Mixing, "inputs", lambda self, *both: shown.append(self.share) or inputs(self, *both))
+    train(vectors(), replace(SETTINGS, loss=name), out=tmp_path / "r")
+    assert len(shown) == 4 * 4
+    assert len(set(shown)) == len(shown)  # a share for each batch
 
 
 def test_mixing_nothing_is_cross_entropy(tmp_path):
