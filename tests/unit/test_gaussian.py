@@ -10,6 +10,7 @@ from diffident.gaussian import (
     GaussianStatistics,
     background_squared_distance,
     fit_gaussians,
+    leave_one_out_distances,
     nearest_classes,
     relative_squared_distance,
     relative_squared_distances,
@@ -274,3 +275,36 @@ def test_condition_number_is_that_before_shrinkage():
     values, labels = make_data()
     numbers = [fit_gaussians(values, labels, shrinkage=amount).condition_number for amount in (0.0, 0.5, 1.0)]
     assert numbers == pytest.approx([numbers[0]] * 3)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3])
+def test_leaving_one_out_is_fitting_without_it(shrinkage):
+    values, labels = make_data(n=24, d=3, k=4)
+    labels[labels == 3] = 2  # classes of other sizes, and one of none
+    state = fit_gaussians(values, labels, num_classes=5, shrinkage=shrinkage)
+    z, y, size = values.numpy(), labels.numpy(), len(labels)
+    fitted = torch.arange(size) % 5 > 0
+    got = leave_one_out_distances(state, values, labels, fitted)
+    within, _ = covariances(z, y)
+    target = shrinkage * np.eye(3) * np.trace(within) / 3
+    for row, sample in enumerate(z):
+        rest = np.arange(size) != row if fitted[row] else np.ones(size, dtype=bool)
+        scatter = covariances(z[rest], y[rest])[0] * rest.sum()
+        shrunk = (1 - shrinkage) * scatter / size + target
+        background = float(background_squared_distance(state, values[row : row + 1]))
+        for k in range(3):
+            apart = sample - z[rest & (y == k)].mean(axis=0)
+            expected = apart @ np.linalg.solve(shrunk, apart) / (1 + 1 / (rest & (y == k)).sum()) - background
+            assert float(got[row, k]) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+        assert got[row, 3:].tolist() == [np.inf, np.inf]
+
+
+def test_a_class_of_one_sample_keeps_it():
+    values, labels = make_data(n=21, k=3)
+    labels[0] = 3
+    state = fit_gaussians(values, labels)
+    every = torch.ones(21, dtype=torch.bool)
+    background = background_squared_distance(state, values)
+    got = leave_one_out_distances(state, values, labels, every, background)
+    assert float(got[0, 3] + background[0]) == pytest.approx(0, abs=1e-9)
+    assert leave_one_out_distances(state, values[:0], labels[:0], every[:0]).shape == (0, 4)

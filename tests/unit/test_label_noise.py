@@ -92,18 +92,39 @@ def test_refitting_undoes_the_pull_of_wrong_labels():
     assert robust.rounds > 1
 
 
-def test_difficulty_is_the_negative_log_posterior():
+@pytest.mark.parametrize("fitted_rows", [True, False])
+def test_difficulty_is_the_negative_log_posterior(fitted_rows):
     values, labels, _ = blobs(n=200, flipped=0.1)
     state = fitted(values, labels, robust="no", shrinkage=0.0)
-    scores = posterior.score(state, lambda: values.split(77), labels.numpy())
+    scores = posterior.score(state, lambda: values.split(77), labels.numpy(), fitted=fitted_rows)
     z, y = values.double().numpy(), labels.numpy()
-    means = np.stack([z[y == k].mean(axis=0) for k in range(5)])
-    precision = np.linalg.inv((z - means[y]).T @ (z - means[y]) / len(z))
-    squared = np.array([[(s - m) @ precision @ (s - m) for m in means] for s in z])
-    expected = -np.log(np.exp(-squared[np.arange(200), y] / 2) / np.exp(-squared / 2).sum(axis=1))
+    squared = np.zeros((200, 5))
+    for row in range(200):
+        rest = np.arange(200) != (row if fitted_rows else -1)
+        means = np.stack([z[rest & (y == k)].mean(axis=0) for k in range(5)])
+        apart = (z - means[y])[rest]
+        precision, sizes = np.linalg.inv(apart.T @ apart / 200), np.bincount(y[rest])
+        squared[row] = [
+            (z[row] - m) @ precision @ (z[row] - m) / (1 + 1 / n) for m, n in zip(means, sizes, strict=True)
+        ]
+    of_label = squared[np.arange(200), y]
+    expected = -np.log(np.exp(-of_label / 2) / np.exp(-squared / 2).sum(axis=1))
     np.testing.assert_allclose(scores.difficulty, expected, atol=1e-4)
-    np.testing.assert_allclose(scores.margin, (squared[np.arange(200), y] - squared.min(axis=1)) / 2, atol=1e-4)
+    np.testing.assert_allclose(scores.margin, (of_label - squared.min(axis=1)) / 2, atol=1e-4)
     assert scores.nearest.tolist() == squared.argmin(axis=1).tolist()
+
+
+def test_few_samples_a_class_do_not_agree_with_any_label():
+    values, labels, _ = blobs(n=300, k=60, d=40, spread=0.0)  # features that say nothing of the labels
+    state = fitted(values, labels, k=60, robust="no")
+    agree = {
+        fitted_rows: float(
+            (posterior.score(state, lambda: values.split(77), labels.numpy(), fitted=fitted_rows).margin == 0).mean()
+        )
+        for fitted_rows in (True, False)
+    }
+    assert agree[True] == pytest.approx(1 / 60, abs=0.02)
+    assert agree[False] > 0.1
 
 
 def test_no_class_loses_all_its_samples():

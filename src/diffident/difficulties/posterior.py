@@ -1,12 +1,13 @@
 """Negative log-posterior of the label under the class Gaussians, re-estimated without the labels that it convicts.
 
 With the shared covariance, log p(label | z) = -D2_label / 2 - log sum_k exp(-D2_k / 2): where `rmd` compares the label
-with the background, this compares it with the other classes, which is what makes a label wrong. Wrong labels pull class
-means towards each other; so a noise model (`label_noise`) is fitted to the scores, labels that are more likely wrong
-than right are left out, and the Gaussians are fitted again, until the set is stable. On clean data next to nothing is
-left out.
+with the background, this compares it with the other classes, which is what makes a label wrong. Every sample is judged
+by Gaussians that were estimated without it, or classes of few samples would agree with any label. Wrong labels pull
+class means towards each other; so a noise model (`label_noise`) is fitted to the scores, labels that are more likely
+wrong than right are left out, and the Gaussians are fitted again, until the set is stable. On clean data next to
+nothing is left out.
 
-Cost: that of `rmd`, once for every round (at most 4).
+Cost: that of `rmd`, once for every round (at most 4), and once the distances to the background (N x d x d).
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffident.difficulties import rmd
@@ -30,7 +31,7 @@ from diffident.difficulties.protocol import (
     rows_from,
 )
 from diffident.errors import InputError
-from diffident.gaussian import Gaussians, relative_squared_distances
+from diffident.gaussian import Gaussians, background_squared_distance, leave_one_out_distances
 from diffident.label_noise import (
     Candidates,
     NoiseModel,
@@ -73,6 +74,7 @@ class Posterior:
         noise: Fitted to all labels under these Gaussians.
         candidates: Scores of the fitted samples, in nats, the label first.
         convicted: Labels that were left out of the fit (n,).
+        background: Squared distance of each fitted sample to the background of the first fit (n,), float64.
         rounds: Fits that it took.
     """
 
@@ -80,6 +82,7 @@ class Posterior:
     noise: NoiseModel
     candidates: Candidates
     convicted: Bool[Tensor, " n"]
+    background: Float[Tensor, " n"]
     rounds: int
 
 
@@ -88,10 +91,14 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     chosen = make_options(PosteriorOptions, "posterior", options)
     targets = torch.from_numpy(labels)
     convicted = torch.zeros(len(labels), dtype=torch.bool)
+    background = convicted.double()
     for rounds in range(1, _MOST_ROUNDS + 1):
         kept = ~convicted if rounds > 1 else None
         gaussians = rmd.gaussians_of(blocks, labels, num_classes, chosen.shrinkage, kept=kept)
-        candidates = join_candidates([choose_candidates(*part) for part in _scored(gaussians, blocks, labels)])
+        if rounds == 1:
+            background = _background(gaussians, blocks, labels)
+        scored = _scored(gaussians, blocks, labels, ~convicted, background)
+        candidates = join_candidates([choose_candidates(*part) for part in scored])
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:
             break
@@ -99,14 +106,22 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
         if int((convicted != before).sum()) <= _STABLE_SHARE * len(labels):
             convicted = before
             break
-    return Posterior(gaussians, noise, candidates, convicted, rounds)
+    return Posterior(gaussians, noise, candidates, convicted, background, rounds)
 
 
 def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
-    """-log p(label | z) in nats, >= 0; the margin is the log-odds of the best class against the label."""
+    """-log p(label | z) in nats, >= 0; the margin is the log-odds of the best class against the label.
+
+    Fitted rows are judged without themselves.
+    """
+    if fitted:
+        scored = _scored(state.gaussians, blocks, labels, ~state.convicted, state.background)
+    else:
+        background = _background(state.gaussians, blocks, labels)
+        scored = _scored(state.gaussians, blocks, labels, torch.zeros(len(labels), dtype=torch.bool), background)
 
     def parts() -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        for scores, chosen in _scored(state.gaussians, blocks, labels):
+        for scores, chosen in scored:
             of_label, nearest, margin = choose_nearest(-scores, chosen)
             yield (torch.logsumexp(scores, dim=1) + of_label).clamp(min=0), nearest, margin
 
@@ -124,14 +139,27 @@ def describe(state: Posterior) -> dict[str, Any]:
     }
 
 
-def _scored(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray) -> Iterable[tuple[Tensor, Tensor]]:
+def _scored(
+    gaussians: Gaussians, blocks: Blocks, labels: np.ndarray, fitted: Tensor, background: Tensor
+) -> Iterable[tuple[Tensor, Tensor]]:
     """-D2_k / 2 up to a constant a sample (b, K), float64, and labels of every block, on the CPU."""
     device = gaussians.overall_mean.device
     for start, block, chosen in labelled_blocks(blocks, labels):
         check_present(gaussians.counts, chosen, start)
+        rows = slice(start, start + len(block))
+        known = [one.to(device) for one in (chosen, fitted[rows], background[rows])]
         with rows_from(start, block, len(gaussians.overall_mean)):
-            scores = relative_squared_distances(gaussians, block.to(device)) / -2
+            scores = leave_one_out_distances(gaussians, block.to(device), *known) / -2
         yield scores.cpu(), chosen.cpu()
+
+
+def _background(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray) -> Tensor:
+    """Squared distance of every sample to the background, on the CPU."""
+    device, found = gaussians.overall_mean.device, []
+    for start, block, _ in labelled_blocks(blocks, labels):
+        with rows_from(start, block, len(gaussians.overall_mean)):
+            found.append(background_squared_distance(gaussians, block.to(device)).cpu())
+    return torch.cat(found)
 
 
 def _convict(wrong: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -13,6 +13,7 @@ from diffident.gaussian.distances import (
     squared_distances,
 )
 from diffident.gaussian.fitting import Gaussians, choose_shrinkage, fit_gaussians, solve_gaussians
+from diffident.gaussian.leave_one_out import leave_one_out_distances
 from diffident.gaussian.statistics import GaussianStatistics
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "background_squared_distance",
     "choose_shrinkage",
     "fit_gaussians",
+    "leave_one_out_distances",
     "nearest_classes",
     "relative_squared_distance",
     "relative_squared_distances",

@@ -113,9 +113,10 @@ def background_squared_distance(state: Gaussians, values: Float[Tensor, "n d"]) 
     """D2_0: squared Mahalanobis distance to the background Gaussian, float64."""
     check(values, None, len(state.overall_mean), len(state.counts))
     gains = 1 - 1 / state.ratios
+    none = state.ratios.new_zeros(0)
     whitened = [q.double().square().sum(dim=1) for q in _projections(state, values, state.whitening)]
     gained = [p.double().square() @ gains for p in _projections(state, values, state.directions)]
-    return torch.cat(whitened) - torch.cat(gained)
+    return torch.cat([none, *whitened]) - torch.cat([none, *gained])
 
 
 def _projections(state: Gaussians, values: Tensor, directions: Tensor) -> Iterator[Tensor]:
