@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffident.cli import main
-from diffident.cli.compare import print_comparison, verdict
+from diffident.cli.comparison_output import print_comparison, verdict
 from diffident.comparison import ComparisonRow, Spread, compare
 from diffident.records import Estimate, Evaluation
 

@@ -12,11 +12,8 @@ from diffident.cli.comparison_output import (
     print_comparison,
     print_ranks,
     ranks_of,
-    verdict,
 )
 from diffident.errors import InputError
-
-__all__ = ["compare_runs", "comparison_to_dict", "print_comparison", "verdict"]
 
 EXAMPLE = "diffident compare runs/* --baseline cross-entropy"
 ONE_DATA_SET = ""
@@ -131,22 +128,6 @@ def _evaluation_of(run: Path, folder) -> Path:
     return folder.evaluation
 
 
-def compare_runs(runs: list[Path], baseline: str | None):
-    """The `Comparison` of evaluated runs, named by what distinguishes them besides the seed."""
-    from diffident.comparison import compare
-    from diffident.storage.evaluation_file import read_evaluation
-    from diffident.storage.runs import open_run
-
-    evaluations, folders = [], [open_run(run) for run in runs]
-    names = names_of_runs(folders)
-    _check_same_test(folders)
-    for run, folder, name in zip(runs, folders, names, strict=True):
-        evaluations.append((name, folder.settings.seed, read_evaluation(_evaluation_of(run, folder))))
-    if baseline is None and "cross-entropy" in names:
-        baseline = "cross-entropy"
-    return compare(evaluations, baseline)
-
-
 def names_of_runs(folders: list) -> list[str]:
     """The loss with the options that are not the defaults, and whatever else differs between runs of that name."""
     bases = [name_of_run(folder.settings) for folder in folders]
@@ -162,28 +143,6 @@ def names_of_runs(folders: list) -> list[str]:
         differing = [f"{key}={about[key]}" for key in about if any(other[key] != about[key] for other in others)]
         names.append(" ".join([base, *differing]))
     return names
-
-
-def _check_same_test(folders: list) -> None:
-    """Refuse runs whose test predictions are of other samples than the first's; those without a file are trusted."""
-    from diffident.errors import IdMismatchError
-    from diffident.files import read_parquet
-
-    first = None
-    for folder in folders:
-        file = folder.predictions("test")
-        if not file.exists():
-            continue
-        ids = read_parquet(file, "RUN", "Train it again.")["id"].to_pylist()
-        if first is None:
-            first = folder.path, ids
-        elif ids != first[1]:
-            pairs = zip(ids, first[1], strict=False)
-            differing = [f"{one!r} and {other!r}" for one, other in pairs if one != other][:3]
-            raise IdMismatchError(
-                f"`RUN` must all be tested on the same samples; got {', '.join(differing) or f'{len(ids)} samples'} at "
-                f"{folder.path} and {first[0]}. Evaluate all runs on the same split."
-            )
 
 
 def name_of_run(settings) -> str:

@@ -58,12 +58,20 @@ def paired_to_dict(paired) -> dict:
 
 
 def print_comparison(comparison, paired=None) -> None:
-    """Mean ± standard deviation over seeds, the differences to the baseline, and which of them are real.
+    """The tables, then which differences to the baseline are real.
 
     Args:
         comparison: Of the evaluations.
         paired: Of the predictions; without it the sentences are of the seeds alone.
     """
+    print_tables(comparison)
+    for row in comparison.rows:
+        if row.differences:
+            print(verdict(row, comparison.baseline) if paired is None else "\n".join(sentences(row, paired)))
+
+
+def print_tables(comparison) -> None:
+    """Mean ± standard deviation over seeds, and the differences to the baseline."""
     shown = [metric for metric in comparison.metrics if metric in SHOWN or metric.endswith("/auroc")]
     rows = []
     for row in comparison.rows:
@@ -75,12 +83,6 @@ def print_comparison(comparison, paired=None) -> None:
     if differences:
         rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in shown)] for row in differences]
         print_table(f"paired difference to {comparison.baseline}", ["method", *shown], rows)
-    if paired is None:
-        for row in differences:
-            print(verdict(row, comparison.baseline))
-        return
-    for row in differences:
-        print("\n".join(sentences(row, paired)))
 
 
 def sentences(row, paired) -> list[str]:

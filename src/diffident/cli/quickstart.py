@@ -31,7 +31,6 @@ LOSSES = {"cross-entropy": [], "entropy": ["alpha=0.1"], "difficulty-aware": ["a
 NUM_TRAIN = 200
 WRONG_FRACTION = 0.2
 TRAINING = {"model": "mlp", "epochs": 100, "batch_size": 32, "dropout": 0.0, "device": "cpu"}
-_CONTROL = "entropy"
 _MARKER = ".diffident-quickstart"
 
 
@@ -45,7 +44,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Extract, score, show, train, evaluate, compare."""
-    from diffident.cli.compare import compare_runs, comparison_to_dict, print_comparison, verdict
+    from diffident.cli.comparison_output import comparison_to_dict, print_tables
+    from diffident.comparison import compare
 
     started = time.monotonic()
     if arguments.seeds < 1:
@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     files = _show_hardest(table, train_set, out)
     found = _found(table, train_set)
     runs = _train(train_set, test_set, table, out, arguments.seeds)
-    comparison = compare_runs(runs, "cross-entropy")
+    comparison = compare([(loss, seed, evaluation) for loss, seed, evaluation, _ in runs], "cross-entropy")
     _draw(out, arguments.seeds)
-    page = _write_page(out, runs)
+    page, sentences = _write_page(out, [folder for *_, folder in runs])
     seconds = time.monotonic() - started
     if arguments.json:
         print_json(
@@ -68,11 +68,12 @@ def run(arguments: argparse.Namespace) -> None:
                 "seconds": round(seconds, 1),
                 **found,
                 **comparison_to_dict(comparison),
+                "verdict": sentences,
             }
         )
         return
-    print_comparison(comparison)
-    print(verdict(compare_runs(runs, _CONTROL).rows[-1], _CONTROL))
+    print_tables(comparison)
+    print("\n".join(sentences))
     log(
         f"Of {found['num_flipped']} labels that were made wrong on purpose, {found['num_flipped_found']} are among the "
         f"{found['num_suspects']} suspects."
@@ -150,8 +151,8 @@ def _show_hardest(table, train_set, out: Path) -> list[str]:
     return write_audit(suspects, train_set, out, top=30)
 
 
-def _write_page(out: Path, runs: list[Path]) -> Path:
-    """What `diffident report` makes of the folder and its runs."""
+def _write_page(out: Path, runs: list[Path]) -> tuple[Path, list[str]]:
+    """What `diffident report` makes of the folder and its runs: the page, and its verdict."""
     from diffident.cli import build_parser
     from diffident.cli.report import gather
     from diffident.report.page import write_page
@@ -160,25 +161,26 @@ def _write_page(out: Path, runs: list[Path]) -> Path:
     given = ["report", str(out), *map(str, runs), "--out", str(page), "--title", "diffident quickstart: digits"]
     report, _ = gather(build_parser("report").parse_args(given))
     write_page(report, page)
-    return page.resolve()
+    return page.resolve(), list(report.sentences)
 
 
-def _train(train_set, test_set, table, out: Path, num_seeds: int) -> list[Path]:
-    """The folders of all runs, trained and evaluated."""
+def _train(train_set, test_set, table, out: Path, num_seeds: int) -> list[tuple]:
+    """Loss, seed, evaluation and folder of all runs."""
+    from diffident.cli.train import evaluate_run
     from diffident.settings import load_settings
     from diffident.training import train
 
     runs = [(loss, seed) for seed in range(num_seeds) for loss in LOSSES]
-    folders, difficulty = [], _test_difficulty(out, table, test_set)
+    done, difficulty = [], _test_difficulty(out, table, test_set)
     with progress_bar("train") as progress, _one_thread():
         for number, (loss, seed) in enumerate(runs):
             progress(number, len(runs))
             folder = out / "runs" / f"{loss}-{seed}"
             settings = load_settings(None, LOSSES[loss], **TRAINING, loss=loss, seed=seed)
             train(train_set, settings, out=folder, difficulty=table, test=test_set)
-            _evaluate(folder, difficulty)
-            folders.append(folder)
-    return folders
+            # Ten groups of 60 digits: 200 resamples tell what they can.
+            done.append((loss, seed, evaluate_run(folder, difficulty=difficulty, num_resamples=200), folder))
+    return done
 
 
 def _test_difficulty(out: Path, table, test_set) -> np.ndarray:
@@ -192,19 +194,6 @@ def _test_difficulty(out: Path, table, test_set) -> np.ndarray:
     extract(test_set, _encoder(), out=out / "features-test")
     test = open_features(out / "features-test")
     return rmd.score(state, test.blocks, np.asarray(test_set.labels), fitted=False).difficulty
-
-
-def _evaluate(folder: Path, difficulty: np.ndarray) -> None:
-    """Write `evaluation.json` of a run, by tenths of difficulty too."""
-    from diffident.evaluation import evaluate
-    from diffident.storage.evaluation_file import write_evaluation
-    from diffident.storage.predictions import read_predictions
-
-    predictions = read_predictions(folder / "predictions" / "test.parquet")
-    assert predictions.labels is not None
-    # Ten groups of 60 digits: 200 resamples tell what they can.
-    evaluation = evaluate(predictions.logits, predictions.labels, difficulty=difficulty, num_resamples=200)
-    write_evaluation(evaluation, folder / "evaluation.json")
 
 
 def _encoder():

@@ -3,10 +3,14 @@
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffident.cli.common import TrainingBar, add_data_options, data_options, log, print_json
 from diffident.cli.evaluate import print_evaluation
 from diffident.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXAMPLE = (
     "diffident train train.parquet --model ngrams --loss difficulty-aware --difficulty difficulty.parquet "
@@ -109,16 +113,23 @@ def _log_trial(trial) -> None:
     log(f"Tried {at}: held-out NLL {trial.nll:.4f} (standard error {trial.standard_error:.4f}).")
 
 
-def evaluate_run(run: Path, split: str = "test"):
-    """Evaluate a run's predictions and write its `evaluation.json`."""
-    from diffident.evaluation import evaluate
+def evaluate_run(run: Path, *, difficulty: "np.ndarray | None" = None, num_resamples: int | None = None):
+    """Evaluate a run's test predictions and write its `evaluation.json`.
+
+    Args:
+        run: The folder.
+        difficulty: Difficulty of every test sample, in order: metrics by tenths of difficulty too.
+        num_resamples: Bootstrap resamples (default: those of `diffident.evaluate`).
+    """
+    from diffident.evaluation import NUM_RESAMPLES, evaluate
     from diffident.storage.evaluation_file import write_evaluation
     from diffident.storage.predictions import read_predictions
 
-    predictions = read_predictions(run / "predictions" / f"{split}.parquet")
+    predictions = read_predictions(run / "predictions" / "test.parquet")
     if predictions.labels is None:
         raise InputError(f"`--test` must have labels to be evaluated; {run} has none. Leave --test out.")
-    evaluation = evaluate(predictions.logits, predictions.labels)
+    resamples = NUM_RESAMPLES if num_resamples is None else num_resamples
+    evaluation = evaluate(predictions.logits, predictions.labels, difficulty=difficulty, num_resamples=resamples)
     write_evaluation(evaluation, run / "evaluation.json")
     return evaluation
 
