@@ -21,19 +21,6 @@ def fail(capsys, *arguments: str) -> str:
     return captured.err.strip()
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """Two classes of 40 pictures, one of them under the wrong name."""
-    generator = np.random.default_rng(0)
-    for label, level in (("dark", 40), ("light", 200)):
-        (tmp_path / "photos" / label).mkdir(parents=True)
-        for number in range(40):
-            pixels = np.clip(generator.normal(level, 8, (4, 4, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number:02d}.png")
-    (tmp_path / "photos/dark/00.png").replace(tmp_path / "photos/light/wrong.png")
-    return tmp_path / "photos"
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from making import make_predictions, make_suspects, make_table, write_audit_folder
-from PIL import Image
 
 from diffident.auditing import AuditSource, audit, open_audit
 from diffident.cli import main
@@ -34,17 +33,10 @@ def fail(capsys, *arguments) -> str:
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """Two classes of 40 pictures, one of them under the wrong name, and their audit."""
-    generator = np.random.default_rng(0)
-    for label, level in (("dark", 40), ("light", 200)):
-        (tmp_path / "photos" / label).mkdir(parents=True)
-        for number in range(40):
-            pixels = np.clip(generator.normal(level, 8, (4, 4, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number:02d}.png")
-    (tmp_path / "photos/dark/00.png").replace(tmp_path / "photos/light/wrong.png")
+def audited(photos, tmp_path):
+    """A folder with the pictures and their audit."""
     out = tmp_path / "audit"
-    assert main(["audit", str(tmp_path / "photos"), "--encoder", "identity", "--out", str(out), "--json"]) == 0
+    assert main(["audit", str(photos), "--encoder", "identity", "--out", str(out), "--json"]) == 0
     return tmp_path
 
 
@@ -57,23 +49,23 @@ def predictions(tmp_path):
     return tmp_path
 
 
-def test_an_audit_alone_is_a_page_that_finds_its_samples_again(photos, capsys):
+def test_an_audit_alone_is_a_page_that_finds_its_samples_again(audited, capsys):
     capsys.readouterr()
-    result = report(capsys, photos / "audit", "--out", photos / "report.html")
-    assert result["bytes"] == (photos / "report.html").stat().st_size
+    result = report(capsys, audited / "audit", "--out", audited / "report.html")
+    assert result["bytes"] == (audited / "report.html").stat().st_size
     assert result["notes"] == []
-    page = (photos / "report.html").read_text(encoding="utf-8")
+    page = (audited / "report.html").read_text(encoding="utf-8")
     assert 'id="pictures"' in page
     assert "1 of 80 samples are probably mislabelled: another class is nearer than their own." in page
 
 
-def test_a_page_without_the_data_says_what_is_missing(photos, capsys):
+def test_a_page_without_the_data_says_what_is_missing(audited, capsys):
     capsys.readouterr()
-    (photos / "photos").rename(photos / "moved")
-    notes = report(capsys, photos / "audit", "--out", photos / "report.html")["notes"]
+    (audited / "photos").rename(audited / "moved")
+    notes = report(capsys, audited / "audit", "--out", audited / "report.html")["notes"]
     assert notes[0].startswith("The data of the audit could not be opened: `DATA` must be there; got ")
     assert notes[1] == "The samples themselves are not shown, as no data set was given: use --data DATA."
-    moved = report(capsys, photos / "audit", "--data", photos / "moved", "--out", photos / "report.html")
+    moved = report(capsys, audited / "audit", "--data", audited / "moved", "--out", audited / "report.html")
     assert moved["notes"] == []
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.test_extraction import contents, halves, unreadable
+from tests.extracting import contents, encode_as, halves, unreadable
 
 import diffident
 from diffident.cli import main
 from diffident.data import open_dataset
-from diffident.encoders.callables import CallableEncoder
 from diffident.engines.ray import RayEngine
 from diffident.errors import InputError, UnreadableSampleError, WorkerError
 from diffident.extraction import extract
@@ -64,13 +63,8 @@ def dataset():
 @pytest.fixture
 def local(dataset, tmp_path):
     """What the local engine writes."""
-    extract(dataset, encoder_of(halves), out=tmp_path / "local", **OPTIONS)
+    extract(dataset, encode_as(halves), out=tmp_path / "local", **OPTIONS)
     return contents(tmp_path / "local")
-
-
-def encoder_of(function):
-    """An encoder whose fingerprint does not depend on the function."""
-    return CallableEncoder(function, name="test", fingerprint="test")
 
 
 def killing(marker):
@@ -83,7 +77,7 @@ def killing(marker):
         (marker.parent / f"seen-{time.time_ns()}").touch()
         return halves(batch)
 
-    return encoder_of(encode)
+    return encode_as(encode)
 
 
 def naming_nodes(folder):
@@ -96,7 +90,7 @@ def naming_nodes(folder):
         time.sleep(0.2)
         return halves(batch)
 
-    return encoder_of(encode)
+    return encode_as(encode)
 
 
 def test_a_killed_worker_changes_nothing(one, dataset, local, tmp_path):
@@ -138,7 +132,7 @@ def test_errors_keep_their_type(one, dataset, tmp_path):
     store = extract(torn, halves, out=tmp_path / "f", engine=one, on_error="skip", **OPTIONS)
     assert len(store) == 149
     with pytest.raises(WorkerError, match=r"a worker failed: ZeroDivisionError: division by zero"):
-        extract(dataset, encoder_of(lambda batch: 1 / 0), out=tmp_path / "g", engine=one, **OPTIONS)
+        extract(dataset, encode_as(lambda batch: 1 / 0), out=tmp_path / "g", engine=one, **OPTIONS)
 
 
 def test_a_wrong_feature_is_named_by_its_row(one, dataset, tmp_path):
@@ -154,26 +148,10 @@ def test_a_wrong_feature_is_named_by_its_row(one, dataset, tmp_path):
         score_features(source.blocks, source.ids, source.labels, verbs=one.rmd(source))
 
 
-ENCODER = """
-import os, time, numpy as np
-def encode(batch):
-    time.sleep(float(os.environ.get("SLOW", "0")))
-    return np.stack([np.asarray(sample, dtype=np.float32).reshape(-1) for sample in batch])
-"""
+COMMAND = ["extract", "digits", "--batch-size", "64", "--shard-size", "64", "--encoder", "python:slow:encode", "--out"]
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(ENCODER)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-
-
-COMMAND = ["extract", "digits", "--batch-size", "64", "--shard-size", "64", "--encoder", "python:mine:encode", "--out"]
-
-
-def test_a_killed_driver_goes_on(cluster, folder):
+def test_a_killed_driver_goes_on(cluster, slow_encoder):
     killed = subprocess.Popen(
         [sys.executable, "-m", "diffident", *COMMAND, "parts", "--engine", "ray", "--ray-address", cluster.address],
         env=os.environ | {"PYTHONPATH": str(Path(diffident.__file__).parents[1])},
@@ -202,14 +180,14 @@ def same_scores(first, second):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * first.difficulty.std())
 
 
-def test_three_machines_score_as_one_process_does(others, cluster, folder):
+def test_three_machines_score_as_one_process_does(others, cluster, slow_encoder):
     assert main([*COMMAND, "features"]) == 0
     for name, options in (("local", []), ("ray", ["--engine", "ray", "--ray-address", cluster.address])):
         assert main(["score", "features", "--out", f"{name}.parquet", *options]) == 0
     same_scores("local.parquet", "ray.parquet")
 
 
-def test_the_commands_start_ray_themselves(folder):
+def test_the_commands_start_ray_themselves(slow_encoder):
     def run(*arguments):
         environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
         environment |= {"PYTHONPATH": str(Path(diffident.__file__).parents[1])}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.cli.test_cli import fail
-from tests.unit.test_extraction import contents, halves, unreadable, widening
+from tests.extracting import contents, halves, unreadable, widening
 
 from diffident.cli import main
 from diffident.data import open_dataset

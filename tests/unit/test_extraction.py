@@ -1,22 +1,15 @@
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
 import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.extracting import contents, encode_as, halves, thirds, unreadable, widening
 from torchvision.transforms.functional import to_tensor as pil_to_tensor
 
-import diffident
 from diffident.cli import main
 from diffident.data import open_dataset
 from diffident.encoders.callables import CallableEncoder
@@ -26,26 +19,14 @@ from diffident.extraction import extract
 from diffident.storage.features import open_features, save_features
 
 
-def halves(batch):
-    return np.stack([np.asarray(sample, dtype=np.float32).reshape(-1) / 2 for sample in batch])
-
-
-def thirds(batch):
-    return np.stack([np.asarray(sample, dtype=np.float32).reshape(-1) / 3 for sample in batch])
-
-
 def changed_halves():
     """The same name, another code."""
 
     def changed(batch):
         return halves(batch) + 1
 
-    changed.__qualname__ = "halves"
+    changed.__module__, changed.__qualname__ = halves.__module__, "halves"
     return changed
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -60,121 +41,6 @@ def test_features_are_in_the_data_sets_order(dataset, tmp_path):
     np.testing.assert_array_equal(store.load().values.numpy(), expected)
     np.testing.assert_array_equal(extract(dataset, halves).values.numpy(), expected)
     assert [shard["rows"] for shard in store.shards] == [16, 16, 16, 2]
-
-
-def test_a_failed_extraction_goes_on_and_ends_in_the_same_bytes(dataset, tmp_path):
-    calls = []
-
-    def encode(batch):
-        calls.append(len(batch))
-        if len(calls) == 4:
-            raise RuntimeError("power cut")
-        return halves(batch)
-
-    whole = extract(dataset, encode_as(halves), out=tmp_path / "whole", batch_size=8, shard_size=16)
-    with pytest.raises(RuntimeError):
-        extract(dataset, encode_as(encode), out=tmp_path / "parts", batch_size=8, shard_size=16)
-    with pytest.raises(InputError, match="must be finished"):
-        open_features(tmp_path / "parts")
-    extract(dataset, encode_as(encode), out=tmp_path / "parts", batch_size=8, shard_size=16)
-    assert sum(calls) == 50 + 8 + 8  # the first shard, 16 samples, is not encoded again
-    assert contents(tmp_path / "parts") == contents(whole.path)
-
-
-def encode_as(function):
-    """An encoder whose fingerprint does not depend on the function."""
-    return CallableEncoder(function, name="test", fingerprint="test")
-
-
-def test_killed_at_any_write_it_resumes_to_the_same_bytes(dataset, tmp_path, monkeypatch):
-    replace, copies = os.replace, []
-
-    def replace_and_copy(source, target):
-        # What a kill leaves: the temporary file just before the move, the new file without its successors just after.
-        for moment in ("before", "after"):
-            copies.append(tmp_path / f"{len(copies)}-{moment}")
-            shutil.copytree(tmp_path / "whole", copies[-1])
-            if moment == "before":
-                replace(source, target)
-
-    monkeypatch.setattr("diffident.storage.atomic.os.replace", replace_and_copy)
-    options = {"batch_size": 8, "shard_size": 16}
-    extract(dataset, halves, out=tmp_path / "whole", **options)
-    monkeypatch.undo()
-    # The first manifest; four shards with a manifest each; the index; the last manifest.
-    assert len(copies) == 2 * (1 + 2 * 4 + 1 + 1)
-    whole = contents(tmp_path / "whole")
-    for copy in copies:
-        finished = (
-            json.loads((copy / "manifest.json").read_text())["shards"] if (copy / "manifest.json").exists() else []
-        )
-        encoded = []
-        encoder = encode_as(lambda batch, encoded=encoded: encoded.append(len(batch)) or halves(batch))
-        encoder.name, encoder.parts, encoder.fingerprint = (getattr(CallableEncoder(halves), name) for name in KEYS)
-        extract(dataset, encoder, out=copy, **options)
-        assert contents(copy) == whole, copy
-        assert sum(encoded) == 50 - sum(shard["rows"] for shard in finished)
-
-
-KEYS = ("name", "parts", "fingerprint")
-
-
-def test_files_of_others_stay_when_leftovers_go(dataset, tmp_path):
-    extract(dataset, halves, out=tmp_path / "f")
-    names = [".shard-00007.safetensors.0123abcd.tmp", ".manifest.json.0123abcd.tmp", ".notes.txt.0123abcd.tmp", ".tmp"]
-    for name in names:
-        (tmp_path / "f" / name).write_text("left")
-    extract(dataset, halves, out=tmp_path / "f")
-    assert sorted(name for name in contents(tmp_path / "f") if name.startswith(".")) == [names[2], names[3]]
-
-
-SLOW = """
-import os, time, numpy as np
-def encode(batch):
-    time.sleep(float(os.environ.get("SLOW", "0")))
-    return np.stack([np.asarray(sample, dtype=np.float32).reshape(-1) for sample in batch])
-"""
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch):
-    """Arguments of an extraction in this folder, with an encoder that waits for SLOW seconds a batch."""
-    (tmp_path / "slow.py").write_text(SLOW)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "slow", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    options = ["--limit", "400", "--batch-size", "64", "--shard-size", "64", "--encoder", "python:slow:encode"]
-    return ["extract", "digits", *options, "--out"]
-
-
-def test_killed_by_the_system_it_resumes_to_the_same_bytes(command):
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "diffident", *command, "parts"],
-        env=os.environ | {"SLOW": "0.5", "PYTHONPATH": str(Path(diffident.__file__).parents[1])},
-        stderr=subprocess.DEVNULL,
-    )
-    while not Path("parts/shard-00001.safetensors").exists():
-        assert killed.poll() is None
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    assert not json.loads(Path("parts/manifest.json").read_text())["complete"]
-    assert [main([*command, name]) for name in ("parts", "whole")] == [0, 0]
-    assert contents(Path("parts")) == contents(Path("whole"))
-
-
-def test_interrupted_by_the_user_it_resumes_to_the_same_bytes(command, capsys, monkeypatch):
-    def interrupt(seconds):
-        if Path("parts/shard-00001.safetensors").exists():
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(time, "sleep", interrupt)
-        assert main([*command, "parts"]) == 130
-    assert capsys.readouterr().err == "diffident: interrupted; finished work is kept.\n"
-    assert len(json.loads(Path("parts/manifest.json").read_text())["shards"]) == 2
-    assert [main([*command, name]) for name in ("parts", "whole")] == [0, 0]
-    assert contents(Path("parts")) == contents(Path("whole"))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +58,7 @@ def test_another_setting_is_refused_with_what_differs(change, message, dataset, 
     given = {"dataset": dataset, "encoder": halves, "batch_size": 8, "shard_size": 16, "out": tmp_path / "f"}
     extract(**given)
     before = contents(tmp_path / "f")
-    message = message.format(f=tmp_path / "f", m=__name__)
+    message = message.format(f=tmp_path / "f", m=halves.__module__)
     with pytest.raises(ResumeError, match=re.escape(f"`--out` must hold features of the {message}")):
         extract(**given | change)
     assert contents(tmp_path / "f") == before
@@ -263,10 +129,6 @@ def test_a_folder_with_other_files_is_refused(dataset, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def widening(batch):
-    return np.ones((len(batch), 2 + (len(batch) < 8)))
-
-
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
@@ -303,15 +165,6 @@ def test_no_samples_are_refused(dataset, tmp_path):
     with pytest.raises(InputError, match="`DATA` must hold samples; digits has none"):
         extract(dataset.select(np.zeros(0, dtype=np.int64)), halves, out=tmp_path / "f")
     assert not (tmp_path / "f").exists()
-
-
-def unreadable(dataset, positions):
-    def read(position):
-        if position in positions:
-            raise UnreadableSampleError(f"sample `{dataset.ids[position]}` must be a readable image; it is torn.")
-        return dataset.read(position)
-
-    return replace(dataset, read=read)
 
 
 def test_unreadable_samples_are_skipped_by_choice_and_named(dataset, tmp_path):
