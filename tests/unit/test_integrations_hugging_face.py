@@ -127,3 +127,17 @@ def test_what_is_missing_is_named(tmp_path):
     assert float(TrainerLoss("entropy", alpha=0.0)((torch.zeros(2, 4),), torch.tensor([0, 1]))) == pytest.approx(
         1.3863, abs=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "wants"),
+    [("mixup", "mixes samples"), ("regmixup", "mixes samples"), ("crl", "needs the history of every")],
+)
+def test_losses_that_want_more_than_outputs_and_labels_are_refused(loss, wants):
+    wrong = (
+        rf"^`loss` must work on outputs and labels alone; got '{loss}', which {wants}.* or take one of cross-entropy, "
+    )
+    with pytest.raises(InputError, match=wrong) as refused:
+        TrainerLoss(loss, alpha=0.2)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).endswith("poly, mbls, logit-norm, mmce, soft-ece.")

@@ -61,6 +61,17 @@ def test_wrong_parameters_are_named_together():
         DifficultyAwareClassifier(alpha=-1.0, normalizer="rnk").fit(X, y)
 
 
+def test_alpha_is_the_losss_own_where_it_is_not_given():
+    X, y, _ = blobs()
+    given = {"loss": "mixup", "epochs": 1, "width": 4, "device": "cpu", "random_state": 0}
+    logits = [
+        DifficultyAwareClassifier(**given | options).fit(X, y).decision_function(X)
+        for options in ({}, {"alpha": 1.0}, {"alpha": 0.2})
+    ]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert (logits[0] != logits[2]).any()
+
+
 def test_distances_are_those_of_the_core():
     X, y, wrong = blobs()
     model = RelativeMahalanobis().fit(X, y)

@@ -7,6 +7,7 @@ from tests.unit.test_training import SETTINGS, table_of, vectors
 
 from diffident.cli import main
 from diffident.errors import InputError
+from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
 from diffident.training import tuning
 from diffident.training.tuning import choose_alpha, hold_out, read_choice, train_with_chosen_alpha
@@ -91,7 +92,9 @@ def test_the_command_logs_the_trials(tmp_path, capsys):
 
 
 def test_what_cannot_be_swept_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"to be `auto`; got cross-entropy\. Use entropy"):
-        choose_alpha(vectors(), SETTINGS, folder=tmp_path)
+    wrong = r"strength of a loss's bonus or penalty, to be `auto`; got the loss {}\. Use entropy, [^.]*, soft-ece\.$"
+    for loss in ("cross-entropy", "mixup", "regmixup"):
+        with pytest.raises(InputError, match=wrong.format(loss)):
+            choose_alpha(vectors(), load_settings(model="mlp", loss=loss), folder=tmp_path)
     with pytest.raises(InputError, match="Give --validation DATA"):
         choose_alpha(vectors(4), replace(SWEPT, loss="entropy"), folder=tmp_path)

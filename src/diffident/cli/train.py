@@ -59,8 +59,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alpha",
         metavar="auto|N",
-        help="strength of the entropy bonus (default: the loss's own, 0.2); auto chooses it and the temperature on "
-        "validation data, else on a fifth of the training data, at the cost of about seven trainings",
+        help="strength of the loss's bonus or penalty (default: the loss's own); auto chooses it and the temperature "
+        "on validation data, else on a fifth of the training data, at the cost of about seven trainings",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the model's own)")

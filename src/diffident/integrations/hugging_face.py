@@ -98,8 +98,11 @@ class TrainerLoss:
     Averages are over all samples of a step, however many batches gradient accumulation makes of it.
 
     Args:
-        loss: A key of `diffident.losses.LOSSES`.
+        loss: A key of `diffident.losses.LOSSES`; none that mixes samples or needs their history, which `Trainer` lacks.
         options: Of the loss.
+
+    Raises:
+        InputError: a loss that cannot work here, or what `make_loss` refuses.
 
     Example:
         >>> TrainerLoss("difficulty-aware", alpha=0.3)
@@ -108,6 +111,7 @@ class TrainerLoss:
 
     def __init__(self, loss: str = "difficulty-aware", **options: Any):
         self._losses: Callable[..., Tensor] = make_loss(loss, reduction="none", **options)
+        _check_kind(loss)
         self._needs_weights = LOSSES[loss].needs_weights
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -124,3 +128,16 @@ class TrainerLoss:
 
     def __repr__(self) -> str:
         return f"TrainerLoss({self._losses!r})"
+
+
+def _check_kind(loss: str) -> None:
+    """Refuse losses that want more of a batch than `Trainer` hands on, as they would be plain cross-entropy or fail."""
+    kind = LOSSES[loss]
+    if not (kind.mixes or kind.needs_history):
+        return
+    wants = "mixes samples" if kind.mixes else "needs the history of every sample"
+    good = ", ".join(name for name, other in LOSSES.items() if not (other.mixes or other.needs_history))
+    raise InputError(
+        f"`loss` must work on outputs and labels alone; got {loss!r}, which {wants}. "
+        f"Train it with `diffident train`, or take one of {good}."
+    )

@@ -32,7 +32,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
     Args:
         model: `mlp` or `python:module:function`.
         loss: A key of `diffident.losses.LOSSES`.
-        alpha: Strength of the entropy bonus.
+        alpha: Of the loss, most often the strength of its bonus; None for the loss's own default.
         normalizer: Of the difficulty, as in `difficulty_weights`.
         temperature: Of the weights, as in `difficulty_weights`.
         method: How difficulty is scored where `fit` gets none: on the features `X` themselves.
@@ -62,7 +62,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         model: Any = "mlp",
         *,
         loss: Any = "difficulty-aware",
-        alpha: Any = 0.2,
+        alpha: Any = None,
         normalizer: Any = "rank",
         temperature: Any = 0.7,
         method: Any = "rmd",

@@ -123,11 +123,15 @@ def choose_alpha(
         report: Called with each trial.
 
     Raises:
-        InputError: the loss has no alpha, or nothing can be held out.
+        InputError: the loss has no strength alpha, or nothing can be held out.
     """
-    if "alpha" not in LOSSES[settings.loss].options:
-        users = ", ".join(name for name, loss in LOSSES.items() if "alpha" in loss.options)
-        raise InputError(f"`alpha` must be of a loss that has one, to be `auto`; got {settings.loss}. Use {users}.")
+    # The alpha of losses that mix is of a Beta distribution: no strength, and 0.5 is little.
+    users = [name for name, loss in LOSSES.items() if "alpha" in loss.options and not loss.mixes]
+    if settings.loss not in users:
+        raise InputError(
+            f"`alpha` must be the strength of a loss's bonus or penalty, to be `auto`; got the loss {settings.loss}. "
+            f"Use {', '.join(users)}."
+        )
     folder = Path(folder)
     file = folder / ALPHA_FILE
     if file.exists():
