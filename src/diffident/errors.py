@@ -12,6 +12,10 @@ class InputError(DiffidentError, ValueError):
     """A value, file or option that the user gave is wrong. The command line exits with code 2."""
 
 
+class MissingColumnError(InputError):
+    """A column that was asked for by name is not there."""
+
+
 class ShapeError(InputError):
     """An array has the wrong shape."""
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -57,6 +58,55 @@ def test_audit_takes_another_label_column(tmp_path, capsys):
     assert result["num_suspects"] == 1
     assert set(result["estimated_wrong"]) == {"value", "low", "high"}
     assert pq.read_table(tmp_path / "audit/suspects.parquet")["id"].to_pylist() == ["t:000007"]
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    """Writes NAME.csv of 40 vectors with the labels and one column of others, all wrong."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+
+    def write(name: str, *columns: str) -> str:
+        labels = np.arange(40) % 2
+        values = {"good_label": labels, "bad_label": 1 - labels, "label": labels}
+        rows = [
+            ",".join(map(str, [*point, *(values[column][row] for column in columns)]))
+            for row, point in enumerate(generator.normal(size=(40, 2)) + 9 * labels[:, None])
+        ]
+        (tmp_path / f"{name}.csv").write_text("\n".join([",".join(["a", "b", *columns]), *rows]) + "\n")
+        return f"{name}.csv"
+
+    return write
+
+
+def train_on(column: str, train: str, validation: str, test: str) -> int:
+    data = [train, "--validation", validation, "--test", test, "--label-column", column]
+    return main(["train", *data, "--model", "mlp", "--epochs", "20", "--set", "device=cpu", "--out", "run", "--json"])
+
+
+def test_the_label_column_reaches_validation_and_test_data(tables, capsys):
+    train = tables("train", "good_label")
+    assert train_on("good_label", train, tables("v", "bad_label", "good_label"), tables("t", "good_label")) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["evaluation"]["accuracy"]["value"] == 1
+    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation_accuracy"] == 1
+    assert "labels are used" not in captured.err
+
+
+def test_test_data_without_the_label_column_have_their_usual_labels_or_none(tables, capsys):
+    train, validation = tables("train", "bad_label", "label"), tables("v", "label")
+    assert train_on("bad_label", train, validation, tables("t")) == 0
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[:2] == [
+        "v.csv has no column `bad_label`: its usual labels are used.",
+        "t.csv has no column `bad_label`: no labels are used.",
+    ]
+    assert json.loads(captured.out)["evaluation"] is None
+    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation_accuracy"] == 0
+    assert train_on("bad", train, validation, validation) == 2
+    assert "`--label-column` must name a column of train.csv; got `bad`." in capsys.readouterr().err
 
 
 def test_extract_score_train_evaluate_compare(tmp_path, capsys):

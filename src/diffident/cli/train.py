@@ -3,11 +3,11 @@
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffident.cli.common import TrainingBar, add_data_options, data_options, log, print_json
 from diffident.cli.evaluate import print_evaluation
-from diffident.errors import InputError
+from diffident.errors import InputError, MissingColumnError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation", metavar="DATA", help="evaluated after each epoch; decides about --set patience=N"
     )
-    parser.add_argument("--test", metavar="DATA", help="predicted and evaluated at the end")
+    parser.add_argument(
+        "--test",
+        metavar="DATA",
+        help="predicted and evaluated at the end; its labels, like those of --validation, are in the column of "
+        "--label-column if it has that, else where they usually are",
+    )
     parser.add_argument(
         "--alpha",
         metavar="auto|N",
@@ -86,14 +91,14 @@ def run(arguments: argparse.Namespace) -> None:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
     options = data_options(arguments)
-    held_out = {**options, "label_column": None}
-    validation = open_dataset(arguments.validation, **held_out) if arguments.validation else None
-    test = open_dataset(arguments.test, **held_out) if arguments.test else None
+    dataset = open_dataset(arguments.data, **options)
+    validation = _open_held_out(arguments.validation, options) if arguments.validation else None
+    test = _open_held_out(arguments.test, options) if arguments.test else None
     bar = TrainingBar()
     run_one = partial(train_with_chosen_alpha, report=_log_trial) if is_auto else train
     try:
         run_one(
-            open_dataset(arguments.data, **options),
+            dataset,
             settings,
             out=arguments.out,
             difficulty=arguments.difficulty,
@@ -106,6 +111,24 @@ def run(arguments: argparse.Namespace) -> None:
         bar.stop()
     evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
     _report(arguments, evaluation)
+
+
+def _open_held_out(spec: str, options: dict[str, Any]):
+    """Validation or test data, with the labels in the training data's column, else where labels usually are.
+
+    Training labels that are noisy on purpose are often a column that clean test data lack.
+    """
+    from diffident.data import open_dataset
+
+    try:
+        return open_dataset(spec, **options)
+    except MissingColumnError:
+        column = options["label_column"]
+        if column is None:
+            raise
+    dataset = open_dataset(spec, **options | {"label_column": None})
+    log(f"{spec} has no column `{column}`: {'no' if dataset.labels is None else 'its usual'} labels are used.")
+    return dataset
 
 
 def _log_trial(trial) -> None:

@@ -15,7 +15,7 @@ from diffident.data.parquet import open_parquet, parquet_files
 from diffident.data.tables import ColumnChoice
 from diffident.data.text_files import open_csv, open_jsonl
 from diffident.data.torchvision_sets import open_torchvision
-from diffident.errors import DiffidentError, InputError
+from diffident.errors import DiffidentError, InputError, MissingColumnError
 from diffident.files import first_line
 
 _FORMS = (
@@ -51,6 +51,7 @@ def open_dataset(
 
     Raises:
         InputError: nothing there, or something in it is wrong; says what, where and how to mend it.
+        MissingColumnError: a named column is not there.
         UnavailableError: a hub is out of reach.
 
     Example:
@@ -126,4 +127,4 @@ def _refuse_columns(spec: str, choice: ColumnChoice) -> None:
     for name, value in vars(choice).items():
         if value is not None:
             option = "--" + name.replace("_", "-")
-            raise InputError(f"`{option}` must be used with a table; {spec} has no columns. Leave it out.")
+            raise MissingColumnError(f"`{option}` must be used with a table; {spec} has no columns. Leave it out.")

@@ -10,7 +10,7 @@ import numpy as np
 from diffident.data.columns import other_labels, read_ids, read_labels
 from diffident.data.dataset import Dataset
 from diffident.data.samples import ReadImageArray, ReadVector
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError, MissingColumnError, did_you_mean
 from diffident.files import read_npy, read_npz
 
 _DATA_KEYS = ("features", "images", "x", "X", "data")
@@ -27,7 +27,7 @@ def open_npz(path: Path, label_column: str | None) -> Dataset:
             f"`DATA` must hold `images` or `features`; {path} holds {', '.join(arrays) or 'nothing'}. Rename one."
         )
     if label_column is not None and label_column not in arrays:
-        raise InputError(
+        raise MissingColumnError(
             f"`--label-column` must name an array of {path}; got `{label_column}`. {did_you_mean(label_column, arrays)}"
         )
     values = arrays.pop(key)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError, MissingColumnError, did_you_mean
 
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category", "intent", "y")
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "review", "question")
@@ -25,12 +25,12 @@ def find_column(columns: list[str], wanted: str | None, usual: tuple[str, ...], 
     """The named column, else the first with a usual name, else None.
 
     Raises:
-        InputError: the named column is not there; names near ones.
+        MissingColumnError: the named column is not there; names near ones.
     """
     if wanted is None:
         return next((name for name in usual if name in columns), None)
     if wanted not in columns:
-        raise InputError(
+        raise MissingColumnError(
             f"`--{what}-column` must name a column of {where}; got `{wanted}`. {did_you_mean(wanted, columns)}"
         )
     return wanted
