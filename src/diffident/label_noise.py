@@ -28,6 +28,8 @@ _TEMPERATURES = tuple(2 ** (step / 2) for step in range(-4, 13))
 _START_ERROR = 0.1
 # Samples' worth of the pattern that all classes share, in each row of T: steadies classes with few samples.
 _PRIOR_SAMPLES = 10.0
+# At the least: where no error is seen, as in a resample, a label that the scores exclude could not be explained.
+_LEAST_ERROR = 1e-9
 _MOST_EM_STEPS = 30
 _WARM_STEPS = 4
 _LEAST_GAIN = 1e-6
@@ -178,7 +180,7 @@ def _em_step(candidates: Candidates, probs: Tensor, transition: Tensor, weights:
     cells = candidates.classes * num_classes + candidates.classes[:, :1]
     counts = torch.bincount(cells.flatten(), shares.flatten(), num_classes * num_classes)
     counts = counts.view(num_classes, num_classes)
-    error = 1 - float(counts.diagonal().sum() / counts.sum())
+    error = max(1 - float(counts.diagonal().sum() / counts.sum()), _LEAST_ERROR)
     counts = counts + _PRIOR_SAMPLES * _pattern(error, num_classes, counts)
     likelihood = float((weights * total[:, 0].log()).sum() / weights.sum())
     return counts / counts.sum(dim=1, keepdim=True), likelihood

@@ -145,3 +145,14 @@ def test_a_label_that_cannot_be_is_named_by_row():
     scores = torch.tensor([[0.0, 1.0], [-torch.inf, 1.0]])
     with pytest.raises(InputError, match="finite for the given label; they are not at row 1"):
         fit_noise_model(choose_candidates(scores, torch.tensor([0, 0])))
+
+
+def test_one_label_that_the_scores_exclude_leaves_every_resample_finite():
+    labels = torch.arange(80) % 2
+    scores = torch.where(torch.arange(2) == labels[:, None], 0.0, -1e4)
+    labels[0] = 1
+    candidates = choose_candidates(scores, labels)
+    model = fit_noise_model(candidates)
+    share = estimate_wrong_share(model, candidates, torch.Generator().manual_seed(0))
+    assert probability_wrong(model, candidates).round().tolist() == [1, *[0] * 79]
+    assert 0 <= share.low < share.value == pytest.approx(1 / 80)
