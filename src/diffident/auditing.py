@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import torch
 
 from diffident.difficulties import posterior
-from diffident.difficulties.protocol import Blocks
+from diffident.difficulties.posterior import Posterior
+from diffident.difficulties.protocol import Blocks, Scores
 from diffident.errors import InputError
 from diffident.files import first_line, read_parquet
 from diffident.label_noise import estimate_wrong_share, probability_wrong
@@ -39,13 +41,38 @@ class AuditSource:
     features: str | None = None
 
 
-def audit(table: DifficultyTable, blocks: Blocks | None = None) -> Suspects:
+class KeptPosterior:
+    """The verbs of `posterior` for `score_features`, which keep what they fitted: `audit` needs the same.
+
+    Attributes:
+        state: What was fitted last; None before.
+    """
+
+    def __init__(self):
+        self.state: Posterior | None = None
+
+    def fit(self, blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) -> Posterior:
+        """As `posterior`."""
+        self.state = posterior.fit(blocks, labels, num_classes, **options)
+        return self.state
+
+    def score(self, state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
+        """As `posterior`."""
+        return posterior.score(state, blocks, labels, fitted=fitted)
+
+    def describe(self, state: Posterior) -> dict[str, Any]:
+        """As `posterior`."""
+        return posterior.describe(state)
+
+
+def audit(table: DifficultyTable, blocks: Blocks | None = None, state: Posterior | None = None) -> Suspects:
     """Order the samples from hardest to easiest and name those that another class is nearer to.
 
     Args:
         table: Difficulty of every sample, as `score_features` gives it.
         blocks: The features it was scored on, as for `score_features`: then how likely each label is wrong, and how
             many are, is estimated too (`label_noise`), with the shrinkage that was given for the table.
+        state: What `posterior` fitted to the table's samples, where it was scored by that: then this is not done again.
 
     Returns:
         Rows hardest first (ties keep the table's order), and for each row whether its margin is above 0: the label's
@@ -59,11 +86,12 @@ def audit(table: DifficultyTable, blocks: Blocks | None = None) -> Suspects:
     """
     order = np.argsort(-table.difficulty, kind="stable")
     suspects = Suspects(table=table, order=order, suspect=table.margin > 0)
-    if blocks is None:
-        return suspects
-    num_classes = int(table.labels.max()) + 1 if table.label_names is None else len(table.label_names)
-    given = {"shrinkage": table.metadata["shrinkage"]} if table.metadata.get("shrinkage_choice") == "given" else {}
-    state = posterior.fit(blocks, table.labels, num_classes, **given)
+    if state is None:
+        if blocks is None:
+            return suspects
+        num_classes = int(table.labels.max()) + 1 if table.label_names is None else len(table.label_names)
+        given = {"shrinkage": table.metadata["shrinkage"]} if table.metadata.get("shrinkage_choice") == "given" else {}
+        state = posterior.fit(blocks, table.labels, num_classes, **given)
     return replace(
         suspects,
         probability_wrong=probability_wrong(state.noise, state.candidates).numpy(),

@@ -6,7 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from diffident.auditing import audit, suspect_rows
 from diffident.cli import COMMANDS, main
+from diffident.difficulties import posterior
+from diffident.storage.difficulty_table import read_difficulty_table
+from diffident.storage.features import open_features
 
 
 def fail(capsys, *arguments: str) -> str:
@@ -42,6 +46,21 @@ def test_audit_finds_the_misnamed_picture(photos, tmp_path, capsys):
     assert [(row["id"], row["nearest_label_name"]) for row in suspects] == [("light/wrong.png", "dark")]
     with Image.open(out / "suspects.png") as sheet:
         assert sheet.size[0] >= 640
+
+
+def test_audit_by_posterior_fits_it_once(photos, tmp_path, capsys, monkeypatch):
+    fit, fits = posterior.fit, []
+    monkeypatch.setattr(posterior, "fit", lambda *given, **options: fits.append(options) or fit(*given, **options))
+    out = tmp_path / "audit"
+    command = ["audit", str(photos), "--encoder", "identity", "--out", str(out), "--shrinkage", "0.2", "--json"]
+    assert main([*command, "--method", "posterior"]) == 0
+    assert fits == [{"shrinkage": 0.2}]
+    estimated = json.loads(capsys.readouterr().out)["estimated_wrong"]
+    again = audit(read_difficulty_table(out / "difficulty.parquet"), open_features(out / "features").blocks)
+    assert len(fits) == 2
+    assert estimated == {key: round(80 * share) for key, share in vars(again.wrong_share).items()}
+    rows = pq.read_table(out / "suspects.parquet")
+    assert rows["probability_wrong"].to_pylist() == again.probability_wrong[suspect_rows(again)].tolist()
 
 
 def test_audit_takes_another_label_column(tmp_path, capsys):

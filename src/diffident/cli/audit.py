@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score, write the tables and draw the sheets."""
-    from diffident.auditing import audit, write_audit_summary
+    from diffident.auditing import KeptPosterior, audit, write_audit_summary
     from diffident.integrations import write_formats
 
     if arguments.top < 1:
@@ -43,10 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
     options = method_options(arguments)
     out = Path(arguments.out)
     source, dataset = _open(arguments, out)
-    table = score_source(source, arguments.data, method=arguments.method, **options)
+    kept = KeptPosterior() if arguments.method == "posterior" else None
+    table = score_source(source, arguments.data, method=arguments.method, verbs=kept, **options)
     out.mkdir(parents=True, exist_ok=True)
     write(table, str(out / "difficulty.parquet"))
-    suspects = audit(table, source.blocks)
+    suspects = audit(table, source.blocks, None if kept is None else kept.state)
     files = write_audit(suspects, dataset, out, arguments.top)
     write_audit_summary(suspects, _origin(arguments, source, dataset), out)
     files += write_formats(arguments.export, suspects, dataset, out)
