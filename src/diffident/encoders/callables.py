@@ -13,12 +13,12 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffident.devices import resolve_device
 from diffident.encoders.common import (
     autocast,
     describe_model,
     digest_parts,
     freeze,
-    resolve_device,
     resolve_precision,
 )
 from diffident.encoders.digests import digest_callable

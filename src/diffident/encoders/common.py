@@ -1,4 +1,4 @@
-"""What the encoder families share: device, precision, fingerprint, and errors of hubs."""
+"""What the encoder families share: precision, fingerprint, and errors of hubs."""
 
 import hashlib
 import json
@@ -21,27 +21,6 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _HUB_SECONDS = 3.0
 _MESSAGE_LENGTH = 240
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-
-
-def resolve_device(device: str) -> torch.device:
-    """The named device; `auto` is the first of CUDA, MPS and the CPU.
-
-    Raises:
-        InputError: no such device here.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"`device` must be auto, cpu or an accelerator that is here; got {device} ({reason}). Use auto."
-        ) from None
-    return chosen
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffident.encoders.common import freeze, loading, resolve_device
+from diffident.devices import resolve_device
+from diffident.encoders.common import freeze, loading
 from diffident.errors import InputError, MissingDependencyError, did_you_mean
 
 TEMPLATES = ("a photo of a {}.",)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffident.devices import resolve_device
 from diffident.encoders.common import (
     autocast,
     describe_model,
@@ -17,7 +18,6 @@ from diffident.encoders.common import (
     freeze,
     loading,
     plain_repr,
-    resolve_device,
     resolve_precision,
 )
 from diffident.errors import InputError, MissingDependencyError

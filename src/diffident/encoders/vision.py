@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
+from diffident.devices import resolve_device
 from diffident.encoders.common import (
     autocast,
     describe_model,
@@ -17,7 +18,6 @@ from diffident.encoders.common import (
     freeze,
     loading,
     plain_repr,
-    resolve_device,
     resolve_precision,
 )
 from diffident.encoders.digests import digest_callable

@@ -8,6 +8,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from diffident.data.dataset import Dataset
+from diffident.devices import resolve_device
 from diffident.errors import InputError
 from diffident.models import Preprocessor, fits_in_memory
 from diffident.records import Predictions
@@ -23,12 +24,8 @@ def make_fabric(settings: TrainingSettings) -> Fabric:
     Raises:
         InputError: no such device here, or not as many, or it lacks the precision.
     """
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[name]:
-        raise InputError(f"`device` must be there; got {name!r}. Set device=cpu.")
+    # MPS by name alone: it has neither float64 nor several processes.
+    name = resolve_device(settings.device, accelerators=("cuda",)).type
     if name == "cpu" and settings.precision == "16-mixed":
         raise InputError("`precision` must be one that the device has; got '16-mixed' on the CPU. Set bf16-mixed.")
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(name, settings.devices)
