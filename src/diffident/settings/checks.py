@@ -1,0 +1,140 @@
+"""What is wrong with settings, as one sentence a fault."""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any
+
+from diffident.errors import InputError, did_you_mean
+from diffident.losses import LOSSES, make_loss
+from diffident.settings.defaults import EXAMPLES, MODEL_PREFIXES, MODELS, options_of_loss
+
+_CHOICES = {
+    "loss": tuple(LOSSES),
+    "normalizer": ("auto", "rank", "minmax", "standard", "none"),
+    "preset": ("none", *sorted({name for kind in LOSSES.values() for name in kind.presets})),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "constant", "one-cycle", "step"),
+    "augment": ("none", "crop-flip", "auto"),
+    "loading": ("auto", "memory", "workers"),
+    "loggers": ("csv", "tensorboard", "wandb", "mlflow"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+}
+# Least and largest value; an open bound is a strict one.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "alpha": (0, math.inf, False),
+    "temperature": (0, math.inf, True),
+    "smoothing": (0, 1, False),
+    "gamma": (0, math.inf, False),
+    "gamma_low": (0, math.inf, False),
+    "epsilon": (-1, math.inf, False),
+    "margin": (0, math.inf, False),
+    "eta": (0, math.inf, False),
+    "num_bins": (1, 10000, False),
+    "bin_temperature": (0, math.inf, True),
+    "epochs": (1, math.inf, False),
+    "batch_size": (2, math.inf, False),
+    "learning_rate": (0, math.inf, True),
+    "weight_decay": (0, math.inf, False),
+    "warmup": (0, 1, False),
+    "milestones": (0, 1, False),
+    "step_factor": (0, 1, True),
+    "accumulation": (1, math.inf, False),
+    "clip_norm": (0, math.inf, False),
+    "ema": (0, 0.999999, False),
+    "patience": (0, math.inf, False),
+    "num_workers": (0, 1024, False),
+    "devices": (1, 1024, False),
+    "seed": (0, 2**31 - 1, False),
+    "image_size": (0, 4096, False),
+    "width": (0, 4096, False),
+    "dropout": (0, 0.99, False),
+    "min_count": (1, math.inf, False),
+    "max_length": (1, 65536, False),
+}
+
+
+def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) -> list[str]:
+    """What does not go together with the loss; nothing where the loss itself is unknown.
+
+    Args:
+        values: Settings by name, maybe wrong by themselves.
+        fields: Of the settings, by name.
+    """
+    loss, model, preset = values.get("loss", "cross-entropy"), values.get("model", ""), values.get("preset", "none")
+    if loss not in LOSSES:
+        return []
+    kind, faults = LOSSES[loss], []
+    having = [name for name, other in LOSSES.items() if preset in other.presets]
+    if having and loss not in having:
+        faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. Take it with loss={having[0]}.")
+    if kind.mixes and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
+        faults.append(
+            f"`loss` must not mix inputs where these are texts; got {loss!r} with model {model!r}. Take another loss."
+        )
+    for setting in ("accumulation", "devices") if kind.couples else ():
+        if values.get(setting, 1) != 1:
+            faults.append(
+                f"`{setting}` must be 1 with the loss {loss!r}, which compares the samples of a batch; got "
+                f"{values[setting]}."
+            )
+    if loss == "mixup" and values.get("dynamics") is True:
+        faults.append("`dynamics` must be false with the loss 'mixup', which shows the model no sample as it is.")
+    options: dict[str, Any] = {
+        key: value for key, value in options_of_loss(loss, values).items() if not value_faults(fields[key], value)
+    }
+    try:
+        make_loss(loss, **options)
+    except InputError as error:
+        faults.append(str(error))
+    return faults
+
+
+def kind_of(field: dataclasses.Field) -> Any:
+    """The type of a setting; of `float | None` the number."""
+    if not isinstance(field.type, types.UnionType):
+        return field.type
+    return next(kind for kind in typing.get_args(field.type) if kind is not type(None))
+
+
+def value_faults(field: dataclasses.Field, value: Any) -> list[str]:
+    """What is wrong with one setting by itself: its type, its range, its name."""
+    if value is None and field.default is None:
+        return []
+    kind = kind_of(field)
+    if typing.get_origin(kind) is tuple and value is not None:
+        return [fault for one in value for fault in _single_faults(field.name, one, typing.get_args(kind)[0])]
+    return _single_faults(field.name, value, kind)
+
+
+def _single_faults(key: str, value: Any, kind: Any) -> list[str]:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        return [f"`{key}` must be {words[kind]}; got {value!r}."]
+    return _range_faults(key, value)
+
+
+def _range_faults(key: str, value: Any) -> list[str]:
+    if key == "model":
+        if value in MODEL_PREFIXES:
+            return [f"`model` must have a name after {value!r}; got none. For example: {EXAMPLES[value]}."]
+        if value not in MODELS and not value.startswith(MODEL_PREFIXES):
+            return [f"`model` must be a known name; got {value!r}. {did_you_mean(value, MODELS + MODEL_PREFIXES)}"]
+    if key in _CHOICES and value not in _CHOICES[key]:
+        return [f"`{key}` must be a known name; got {value!r}. {did_you_mean(value, _CHOICES[key])}"]
+    if key in _RANGES:
+        low, high, strict = _RANGES[key]
+        number: Any = value
+        inside = math.isfinite(number) and (number > low if strict else number >= low) and number <= high
+        if not inside:
+            bound = f"{'above' if strict else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
+            return [f"`{key}` must be {bound}; got {value}."]
+    return []
+
+
+def raise_faults(faults: list[str]) -> None:
+    """Raise one `InputError` of all faults, if there are any."""
+    if faults:
+        raise InputError(faults[0] if len(faults) == 1 else f"{len(faults)} settings are wrong. " + " ".join(faults))

@@ -1,0 +1,57 @@
+"""What a setting is where it is not given: by model and by loss."""
+
+from typing import Any
+
+from diffident.losses import LOSSES
+
+MODELS = (
+    "cnn-small",
+    "densenet-bc",
+    "mlp",
+    "ngrams",
+    "resnet18-32px",
+    "resnet34-32px",
+    "resnet50-32px",
+    "wrn-28-10",
+)
+MODEL_PREFIXES = ("python:", "timm:", "torchvision:", "transformers:")
+# By model, or its prefix. Those of `ngrams` were chosen on validation data: benchmarks/clinc150_selection.py.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "cnn-small": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.01},
+    "mlp": {"epochs": 30, "learning_rate": 1e-3, "weight_decay": 0.01, "dropout": 0.3},
+    "ngrams": {"epochs": 20, "learning_rate": 8e-3, "weight_decay": 0.01, "dropout": 0.5},
+    "densenet-bc": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "resnet18-32px": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "resnet34-32px": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "resnet50-32px": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "wrn-28-10": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "timm:": {"epochs": 10, "learning_rate": 3e-4, "weight_decay": 0.05},
+    "torchvision:": {"epochs": 10, "learning_rate": 3e-4, "weight_decay": 0.05},
+    "transformers:": {"epochs": 3, "learning_rate": 3e-5, "weight_decay": 0.01},
+    "python:": {"epochs": 30, "learning_rate": 1e-3, "weight_decay": 0.01},
+}
+EXAMPLES = {
+    "python:": "python:my_models:small_cnn",
+    "timm:": "timm:resnet18",
+    "torchvision:": "torchvision:resnet18",
+    "transformers:": "transformers:distilbert-base-uncased",
+}
+
+
+def defaults_of_model(model: str) -> dict[str, Any]:
+    """Those of the model, or of its prefix; one that is unknown gets those of own models."""
+    prefix = next((prefix for prefix in MODEL_PREFIXES if model.startswith(prefix)), model)
+    return _DEFAULTS.get(prefix, _DEFAULTS["python:"])
+
+
+def defaults_of_loss(loss: str, preset: str) -> dict[str, Any]:
+    """Those of weights, the loss's own, and the preset's."""
+    if loss not in LOSSES:
+        return {}
+    kind = LOSSES[loss]
+    return {"temperature": 0.7, "normalizer": "rank", **kind.defaults, **kind.presets.get(preset, {})}
+
+
+def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are options of the loss, as far as they are given."""
+    return {option: values[option] for option in LOSSES[loss].options if values.get(option) is not None}

@@ -1,0 +1,128 @@
+"""The record of all settings, checked when it is made."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from diffident.settings.checks import loss_faults, raise_faults, value_faults
+from diffident.settings.defaults import defaults_of_loss, defaults_of_model, options_of_loss
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides what a run computes, besides the data.
+
+    Attributes:
+        model: A name of `MODELS`, or a prefix of `MODEL_PREFIXES` and a name.
+        loss: A key of `LOSSES`.
+        preset: Values of the loss's options by name: `paper` is alpha 0.3, temperature 0.7 and normalizer none of
+            `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
+        alpha: Strength of what the loss adds to cross-entropy; of mixup and regmixup, of the Beta distribution. None of
+            these numbers of losses means that the loss's own default is taken, or that it takes no such number.
+        temperature: Of the weights made of difficulty; of `logit-norm`, of the logits.
+        normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
+        smoothing: Of the labels.
+        gamma: Power of the focal losses.
+        gamma_low: Of `flsd`, for labels of low probability.
+        epsilon: Of `poly`.
+        margin: Between logits, of `mbls`.
+        eta: What a mixture counts beside a sample, of `regmixup`.
+        num_bins: Of `soft-ece`.
+        bin_temperature: Of `soft-ece`.
+        epochs: Passes over the data; 0 takes the model's default.
+        batch_size: Samples a step; a last batch of one sample joins the one before.
+        learning_rate: Peak rate; 0 takes the model's default.
+        weight_decay: Decoupled for adamw; -1 takes the model's default.
+        optimizer: adamw or sgd (Nesterov momentum 0.9).
+        schedule: cosine (to zero), constant, step, or one-cycle (from a 25th up to the peak, then down to nearly zero).
+        warmup: Fraction of all steps with a rising rate; -1 takes the schedule's own: 0.3 of one-cycle, else 0.05.
+        milestones: Fractions of all steps after which the rate is multiplied (schedule `step`).
+        step_factor: What the rate is multiplied with there.
+        accumulation: Parts of a batch that go through the model one after another, to save memory; its gradient is
+            that of the whole, but for batch norm and dropout.
+        clip_norm: Largest norm of all gradients together; 0 is none.
+        ema: Decay of the moving average of the weights, which is validated and kept in their stead; 0 is none.
+        patience: Epochs without a lower validation loss after which training ends and the best weights are kept; 0 is
+            none.
+        augment: none, crop-flip (images), or auto (crop-flip for RGB images of 16 px and more).
+        seed: Of initial weights, order, dropout and augmentation.
+        device: auto, cpu, cuda or mps.
+        devices: Processes that share every batch: GPUs, or processes on the CPU. Batch norm counts all of a batch.
+        precision: As Lightning Fabric names it.
+        compile: Whether torch.compile makes the model faster.
+        channels_last: Whether images lie in memory with their channels last, which convolutions may like better.
+        loading: memory (everything is prepared first), workers (images are read for every batch), or auto: memory where
+            images take at most half of it. The result is the same.
+        num_workers: Processes that read images for batches.
+        loggers: Beside metrics.jsonl: csv, tensorboard, wandb, mlflow.
+        image_size: Side in pixels to which images are resized; 0 takes the size that a model of timm or torchvision was
+            made for, else the data's, at most 64.
+        width: Channels of the first stage, hidden units, or the growth of densenet-bc; 0 takes the model's default.
+        dropout: Before the linear layers (ngrams, mlp) or in the blocks (wrn-28-10); -1 takes the model's default.
+        min_count: Texts that a 1-2-gram must occur in (ngrams).
+        max_length: Largest number of grams or tokens kept of a text.
+        pretrained: Whether timm, torchvision and transformers models start from downloaded weights.
+        dynamics: Whether every epoch writes what it saw of every training sample, for `score --method
+            training-dynamics`; the weights are the same with and without.
+    """
+
+    model: str
+    loss: str = "cross-entropy"
+    preset: str = "none"
+    alpha: float | None = None
+    temperature: float | None = None
+    normalizer: str = "auto"
+    smoothing: float | None = None
+    gamma: float | None = None
+    gamma_low: float | None = None
+    epsilon: float | None = None
+    margin: float | None = None
+    eta: float | None = None
+    num_bins: int | None = None
+    bin_temperature: float | None = None
+    epochs: int = 0
+    batch_size: int = 128
+    learning_rate: float = 0.0
+    weight_decay: float = -1.0
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    warmup: float = -1.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    step_factor: float = 0.1
+    accumulation: int = 1
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    patience: int = 0
+    augment: str = "none"
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    compile: bool = False
+    channels_last: bool = False
+    loading: str = "auto"
+    num_workers: int = 2
+    loggers: tuple[str, ...] = ()
+    image_size: int = 0
+    width: int = 0
+    dropout: float = -1.0
+    min_count: int = 2
+    max_length: int = 512
+    pretrained: bool = True
+    dynamics: bool = False
+
+    def __post_init__(self):
+        warmup = 0.3 if self.schedule == "one-cycle" else 0.05
+        of_loss = defaults_of_loss(self.loss, self.preset)
+        defaults = {"dropout": 0.0, "warmup": warmup, **defaults_of_model(self.model), **of_loss}
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        for name, field in fields.items():
+            if name in defaults and getattr(self, name) == field.default:
+                object.__setattr__(self, name, defaults[name])
+        values = dataclasses.asdict(self)
+        faults = [fault for key, value in values.items() for fault in value_faults(fields[key], value)]
+        raise_faults(faults or loss_faults(values, fields))
+
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """The options that the loss takes."""
+        return options_of_loss(self.loss, vars(self))
