@@ -41,13 +41,13 @@ class CalibrationSums:
 
     Attributes:
         totals: Samples.
-        hits: Right predictions.
-        scores: Confidences.
+        wrong: Wrong predictions.
+        gaps: Confidences minus right predictions.
     """
 
     totals: Float[Tensor, "r g"]
-    hits: Float[Tensor, "r g"]
-    scores: Float[Tensor, "r g"]
+    wrong: Float[Tensor, "r g"]
+    gaps: Float[Tensor, "r g"]
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,26 @@ class BinSums:
     """Sums over bins (r, b), the bin of the lowest confidences first; attributes as of `CalibrationSums`."""
 
     sizes: Float[Tensor, "r b"]
-    hits: Float[Tensor, "r b"]
-    scores: Float[Tensor, "r b"]
+    wrong: Float[Tensor, "r b"]
+    gaps: Float[Tensor, "r b"]
 
     @property
-    def gaps(self) -> Float[Tensor, "r b"]:
-        """Confidences minus right predictions."""
-        return self.scores - self.hits
+    def hits(self) -> Float[Tensor, "r b"]:
+        """Right predictions."""
+        return self.sizes - self.wrong
+
+    @property
+    def scores(self) -> Float[Tensor, "r b"]:
+        """Confidences."""
+        return self.gaps + self.hits
 
 
 def calibration_sums(
     ranking: Ranking, counts: Float[Tensor, "r n"] | None, cumulative: CumulativeCounts | None = None
 ) -> CalibrationSums:
-    """Cumulate confidences beside what `ranking.cumulate(counts)` gives, which may be passed in."""
+    """Cumulate gaps beside what `ranking.cumulate(counts)` gives, which may be passed in."""
     cumulative = ranking.cumulate(counts) if cumulative is None else cumulative
-    hits = cumulative.totals - cumulative.positives
-    return CalibrationSums(cumulative.totals, hits, ranking.cumulate_scores(counts))
+    return CalibrationSums(cumulative.totals, cumulative.positives, ranking.cumulate_gaps(counts))
 
 
 def bin_edges(num_bins: int, device: torch.device | None = None) -> Float[Tensor, " e"]:
@@ -110,7 +114,7 @@ def _between(inner: Int[Tensor, " i"], last: int) -> Int[Tensor, " e"]:
 
 def bin_sums(sums: CalibrationSums, cuts: Int[Tensor, " e"]) -> BinSums:
     """The sums of every bin."""
-    return BinSums(*(part.index_select(1, cuts).diff(dim=1).flip(1) for part in (sums.totals, sums.hits, sums.scores)))
+    return BinSums(*(part.index_select(1, cuts).diff(dim=1).flip(1) for part in (sums.totals, sums.wrong, sums.gaps)))
 
 
 def ece_from_bins(bins: BinSums) -> Float[Tensor, " r"]:
@@ -138,7 +142,7 @@ def mce_from_bins(bins: BinSums) -> Float[Tensor, " r"]:
 
 def ks_from_sums(sums: CalibrationSums) -> Float[Tensor, " r"]:
     """`ks_error` of every resample."""
-    return (sums.scores - sums.hits).abs().amax(dim=1) / sums.totals[:, -1]
+    return sums.gaps.abs().amax(dim=1) / sums.totals[:, -1]
 
 
 def reliability_bins(

@@ -13,15 +13,14 @@ from diffident.metrics.ranking import CumulativeCounts, one_or_all, rank_samples
 
 def auroc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`auroc` of every resample."""
-    true, false = _true_and_false(cumulative)
-    new_false = cumulative.sizes - cumulative.new_positives
-    area = torch.linalg.vecdot(new_false, true[:, 1:] + true[:, :-1]) / 2
+    true, false = cumulative.positives, cumulative.negatives
+    area = torch.linalg.vecdot(false.diff(dim=1), true[:, 1:] + true[:, :-1]) / 2
     return area / (true[:, -1] * false[:, -1])
 
 
 def fpr95_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`fpr95` of every resample."""
-    true, false = _true_and_false(cumulative)
+    true, false = cumulative.positives, cumulative.negatives
     reached = 20 * true >= 19 * true[:, -1:]  # whole numbers: 0.95 itself has no exact float
     first = reached.to(torch.uint8).argmax(dim=1, keepdim=True)
     rate = false.gather(1, first).squeeze(1) / false[:, -1]
@@ -30,7 +29,7 @@ def fpr95_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
 
 def aupr_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`aupr` of every resample."""
-    true, false = _true_and_false(cumulative)
+    true, false = cumulative.positives, cumulative.negatives
     precision = true[:, 1:] / cumulative.totals[:, 1:].clamp_min(1)
     average = torch.linalg.vecdot(cumulative.new_positives, precision) / true[:, -1]
     return torch.where(false[:, -1] > 0, average, torch.nan)
@@ -121,7 +120,3 @@ def aupr_errors(
     """`aupr` of finding wrong predictions (positive) by 1 - confidence; its chance level is the error rate."""
     cumulative = errors_from_accepted(rank_samples(confidence, errors).cumulate(counts))
     return one_or_all(aupr_from_counts(cumulative), counts)
-
-
-def _true_and_false(cumulative: CumulativeCounts) -> tuple[Float[Tensor, "r g"], Float[Tensor, "r g"]]:
-    return cumulative.positives, cumulative.totals - cumulative.positives

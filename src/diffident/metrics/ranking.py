@@ -23,10 +23,19 @@ class CumulativeCounts:
     totals: Float[Tensor, "r g"]
     positives: Float[Tensor, "r g"]
 
+    def at(self, columns: Int[Tensor, " k"]) -> "CumulativeCounts":
+        """Some columns, in their order."""
+        return CumulativeCounts(self.totals.index_select(1, columns), self.positives.index_select(1, columns))
+
     @cached_property
     def sizes(self) -> Float[Tensor, "r g"]:
         """Samples of every group (r, g)."""
         return self.totals.diff(dim=1)
+
+    @cached_property
+    def negatives(self) -> Float[Tensor, "r g"]:
+        """The other samples among them (r, g + 1)."""
+        return self.totals - self.positives
 
     @cached_property
     def new_positives(self) -> Float[Tensor, "r g"]:
@@ -59,9 +68,14 @@ class Ranking:
         drawn = self._drawn(counts)
         return CumulativeCounts(self._at_ends(drawn), self._at_ends(drawn * self.positive))
 
-    def cumulate_scores(self, counts: Float[Tensor, "r n"] | None = None) -> Float[Tensor, "r g"]:
-        """Cumulative sums of the scores, 0 first (r, g + 1); arguments as for `cumulate`."""
-        return self._at_ends(self._drawn(counts) * self.scores)
+    @cached_property
+    def gaps(self) -> Float[Tensor, " n"]:
+        """Score at every place, minus 1 where the sample is not positive: confidences minus right predictions."""
+        return self.scores - 1 + self.positive
+
+    def cumulate_gaps(self, counts: Float[Tensor, "r n"] | None = None) -> Float[Tensor, "r g"]:
+        """Cumulative sums of the gaps, 0 first (r, g + 1); arguments as for `cumulate`."""
+        return self._at_ends(self._drawn(counts) * self.gaps)
 
     def in_place_order(self) -> "Ranking":
         """The same ranking for rows that the caller has brought into its order."""
@@ -103,6 +117,21 @@ def rank_rounded(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> R
     last = torch.ones_like(keys, dtype=torch.bool)
     last[:-1] = whole[:-1] != whole[1:]
     return Ranking(None, last.nonzero().squeeze(1), (keys & 1).to(torch.float64), whole.to(torch.float64) / scale)
+
+
+def bends(ranking: Ranking, sought: Float[Tensor, " n"]) -> Int[Tensor, " k"]:
+    """Columns of `CumulativeCounts` between which curves of the samples sought are not straight, first and last too.
+
+    A run of groups that hold none of the sought is one straight piece, whatever a resample draws of them. So areas and
+    rates need none of the columns inside it: few are left where few samples are sought.
+
+    Args:
+        ranking: The samples.
+        sought: Above 0 where the sample at a place of the ranking is sought.
+    """
+    found = torch.nn.functional.pad(sought.cumsum(0)[ranking.ends], (1, 0)).diff() > 0
+    end = found.new_ones(1)
+    return (torch.cat([end, found]) | torch.cat([found, end])).nonzero().squeeze(1)
 
 
 def one_or_all(values: Float[Tensor, " r"], counts: Float[Tensor, "r n"] | None) -> Float[Tensor, "..."]:

@@ -4,6 +4,8 @@ Tied confidences are one group: the risk inside it is the expected one over rand
 the order of the samples. A resample draws a sample several times; its copies are tied.
 """
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -34,8 +36,7 @@ def aurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     from a to b the mean of that over its places; the sum of h_(k-1) over k = a + 1 ... b is b (h_b - 1) - a (h_a - 1).
     """
     totals = cumulative.totals.long()
-    harmonic = _harmonic_numbers(cumulative.totals)
-    sums = torch.arange(len(harmonic), dtype=torch.float64, device=harmonic.device) * (harmonic - 1)
+    harmonic, sums = _harmonic_numbers(cumulative.totals)
     means = sums[totals].diff(dim=1) / cumulative.sizes.clamp_min(1)
     all_wrong = cumulative.positives[:, -1]
     added = all_wrong * harmonic[totals[:, -1]] - torch.linalg.vecdot(cumulative.new_positives, means)
@@ -45,7 +46,7 @@ def aurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
 def least_aurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
     """`aurc` of the best order of every resample: all errors last."""
     totals, wrong = cumulative.totals[:, -1], cumulative.positives[:, -1]
-    harmonic = _harmonic_numbers(cumulative.totals)
+    harmonic, _ = _harmonic_numbers(cumulative.totals)
     right = totals - wrong
     return (wrong - right * (harmonic[totals.long()] - harmonic[right.long()])) / totals
 
@@ -58,7 +59,7 @@ def eaurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
 def coverage_at_risk_from_counts(cumulative: CumulativeCounts, risk: float) -> Float[Tensor, " r"]:
     """`coverage_at_risk` of every resample."""
     totals, wrong = cumulative.totals, cumulative.positives
-    allowed = wrong <= risk * totals * (1 + 1e-12)  # 1 in 20 is a risk of 0.05, whatever 0.05 * 20 rounds to
+    allowed = wrong <= totals * (risk * (1 + 1e-12))  # 1 in 20 is a risk of 0.05, whatever 0.05 * 20 rounds to
     return torch.where(allowed, totals, 0).amax(dim=1) / totals[:, -1]
 
 
@@ -188,7 +189,13 @@ def _fraction(name: str, value: float) -> float:
     return value
 
 
-def _harmonic_numbers(totals: Float[Tensor, "r g"]) -> Float[Tensor, " m"]:
-    largest = int(totals[:, -1].max())
-    steps = torch.arange(1, largest + 1, dtype=torch.float64, device=totals.device)
-    return torch.nn.functional.pad(steps.reciprocal().cumsum(0), (1, 0))
+def _harmonic_numbers(totals: Float[Tensor, "r g"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """h_k = 1 + ... + 1/k and k (h_k - 1), for k from 0 to the largest total."""
+    return _harmonic_numbers_to(int(totals[:, -1].max()), totals.device)
+
+
+@lru_cache(maxsize=1)  # all resamples of one set of samples need the same
+def _harmonic_numbers_to(largest: int, device: torch.device) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    numbers = torch.arange(largest + 1, dtype=torch.float64, device=device)
+    harmonic = torch.nn.functional.pad(numbers[1:].reciprocal().cumsum(0), (1, 0))
+    return harmonic, numbers * (harmonic - 1)

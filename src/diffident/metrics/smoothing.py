@@ -24,8 +24,7 @@ def cell_cuts(ranking: Ranking, num_cells: int = NUM_CELLS) -> Int[Tensor, " e"]
 
 def cell_gaps(sums: CalibrationSums, cuts: Int[Tensor, " e"]) -> Float[Tensor, "r m"]:
     """Confidences minus right predictions in every cell, divided by the number of samples."""
-    gaps = (sums.scores - sums.hits).index_select(1, cuts)
-    return -gaps.diff(dim=1) / sums.totals[:, -1:]
+    return -sums.gaps.index_select(1, cuts).diff(dim=1) / sums.totals[:, -1:]
 
 
 def smooth(gaps: Float[Tensor, "r m"], width: Float[Tensor, " r"]) -> Float[Tensor, "r m"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffident.metrics import calibration as cal
 from diffident.metrics import detection, selective
 from diffident.metrics.classwise import CLASSWISE_METRICS, ClasswiseSums, classwise_values
-from diffident.metrics.ranking import CumulativeCounts, Ranking, rank_rounded, rank_samples
+from diffident.metrics.ranking import CumulativeCounts, Ranking, bends, rank_rounded, rank_samples
 from diffident.metrics.smoothing import cell_cuts, cell_gaps, smooth_width
 from diffident.metrics.terms import SampleTerms
 
@@ -28,12 +28,14 @@ class CalibrationSuite:
 
     Attributes:
         ranking: Samples by confidence; positive are the wrong ones.
+        curve: Columns of the cumulative counts that curves bend at.
         cuts: Columns between the equally wide bins.
         mass_cuts: Columns between the bins of equal mass.
         cells: Columns between the cells of the smooth error.
     """
 
     ranking: Ranking
+    curve: Int[Tensor, " k"]
     cuts: Int[Tensor, " e"]
     mass_cuts: Int[Tensor, " e"]
     cells: Int[Tensor, " m"]
@@ -66,6 +68,11 @@ class DrawnCalibration:
         return self.suite.ranking.cumulate(self.counts)
 
     @cached_property
+    def curve(self) -> CumulativeCounts:
+        """The same where curves bend: all that the areas and rates of a curve need."""
+        return self.cumulative.at(self.suite.curve)
+
+    @cached_property
     def sums(self) -> cal.CalibrationSums:
         """The same with confidences."""
         return cal.calibration_sums(self.suite.ranking, self.counts, self.cumulative)
@@ -73,7 +80,7 @@ class DrawnCalibration:
     @cached_property
     def flagged(self) -> CumulativeCounts:
         """Samples and wrong ones among the least sure."""
-        return detection.errors_from_accepted(self.cumulative)
+        return detection.errors_from_accepted(self.curve)
 
     @cached_property
     def bins(self) -> cal.BinSums:
@@ -109,7 +116,7 @@ class Drawn(DrawnCalibration):
     @cached_property
     def aurc(self) -> Float[Tensor, " r"]:
         """Area under the risk-coverage curve."""
-        return selective.aurc_from_counts(self.cumulative)
+        return selective.aurc_from_counts(self.curve)
 
     @cached_property
     def positive(self) -> DrawnCalibration:
@@ -136,14 +143,14 @@ _MEANS: dict[str, Callable[[Drawn], Tensor]] = {
 }
 _SELECTIVE: dict[str, Callable[[Drawn], Tensor]] = {
     "aurc": lambda drawn: drawn.aurc,
-    "eaurc": lambda drawn: drawn.aurc - selective.least_aurc_from_counts(drawn.cumulative),
-    "augrc": lambda drawn: selective.augrc_from_counts(drawn.cumulative),
+    "eaurc": lambda drawn: drawn.aurc - selective.least_aurc_from_counts(drawn.curve),
+    "augrc": lambda drawn: selective.augrc_from_counts(drawn.curve),
     **{
-        name: lambda drawn, risk=risk: selective.coverage_at_risk_from_counts(drawn.cumulative, risk)
+        name: lambda drawn, risk=risk: selective.coverage_at_risk_from_counts(drawn.curve, risk)
         for name, risk in RISKS.items()
     },
     **{
-        name: lambda drawn, coverage=coverage: selective.risk_at_coverage_from_counts(drawn.cumulative, coverage)
+        name: lambda drawn, coverage=coverage: selective.risk_at_coverage_from_counts(drawn.curve, coverage)
         for name, coverage in COVERAGES.items()
     },
     "auroc_errors": lambda drawn: detection.auroc_from_counts(drawn.flagged),
@@ -158,7 +165,7 @@ _POSITIVE: dict[str, Callable[[DrawnCalibration], Tensor]] = {
 
 
 def _hits(drawn: DrawnCalibration) -> CumulativeCounts:
-    return CumulativeCounts(drawn.cumulative.totals, drawn.cumulative.totals - drawn.cumulative.positives)
+    return CumulativeCounts(drawn.curve.totals, drawn.curve.negatives)
 
 
 _ALL: dict[str, Callable[[Drawn], Tensor]] = {
@@ -201,17 +208,31 @@ def prepare(terms: SampleTerms, rank: Callable[..., Ranking] = rank_samples) -> 
     wrong = terms.errors.to(torch.float64)
     brier = torch.full_like(terms.nll, torch.nan) if terms.brier is None else terms.brier
     means = torch.stack([1 - wrong, terms.nll, brier, wrong, wrong * terms.confidence])
-    positive = None if terms.positive is None else prepare_calibration(terms.positive, terms.labels != 1, rank)
+    positive = None
+    if terms.positive is not None:
+        positive = prepare_calibration(terms.positive, terms.labels != 1, rank, seek_right=True)
     return Suite(prepare_calibration(terms.confidence, terms.errors, rank), positive, means)
 
 
 def prepare_calibration(
-    confidence: Float[Tensor, " n"], errors: Bool[Tensor, " n"], rank: Callable[..., Ranking] = rank_samples
+    confidence: Float[Tensor, " n"],
+    errors: Bool[Tensor, " n"],
+    rank: Callable[..., Ranking] = rank_samples,
+    *,
+    seek_right: bool = False,
 ) -> CalibrationSuite:
-    """Sort and bin confidences once."""
+    """Sort and bin confidences once.
+
+    Args:
+        confidence: Higher is surer.
+        errors: Which predictions are wrong.
+        rank: How to sort them.
+        seek_right: Whether curves are about finding the right ones, not the wrong ones.
+    """
     ranking = rank(confidence, errors)
     return CalibrationSuite(
         ranking,
+        bends(ranking, 1 - ranking.positive if seek_right else ranking.positive),
         cal.equal_width_cuts(ranking, cal.NUM_BINS),
         cal.equal_mass_cuts(ranking, cal.NUM_BINS),
         cell_cuts(ranking),
