@@ -29,8 +29,9 @@ import torch
 from diffident.bootstrap import bootstrap, percentile_interval, resampling_counts
 from diffident.metrics import ece
 from diffident.metrics.deviations import calibration_deviations
+from diffident.metrics.ranking import rank_samples
 from diffident.metrics.streaming import MetricAccumulator
-from diffident.metrics.suite import CALIBRATION, CalibrationSuite, DrawnCalibration, prepare_calibration
+from diffident.metrics.suite import CALIBRATION, CalibrationSuite, DrawnCalibration
 
 BATCH = 10_000
 LIBRARIES = ("diffident", "torchmetrics", "torch-uncertainty", "netcal")
@@ -242,7 +243,7 @@ def draw(num_rows: int, generator: torch.Generator) -> torch.Tensor:
 def true_errors(model: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
     """The errors with the probabilities of being right in the place of outcomes, from many samples."""
     confidence = draw(2_000_000, torch.Generator().manual_seed(1)).sort(descending=True).values
-    suite = prepare_calibration(confidence, torch.zeros(len(confidence), dtype=torch.bool))
+    suite = CalibrationSuite(rank_samples(confidence, torch.zeros(len(confidence), dtype=torch.bool)))
     suite = replace(suite, ranking=replace(suite.ranking, positive=1 - model(confidence)))
     drawn = DrawnCalibration(suite, None)
     found = {name: float(metric(drawn)) for name, metric in CALIBRATION.items()}
@@ -260,7 +261,7 @@ def measure_coverage(num_trials: int, num_resamples: int = 200) -> None:
                 generator = torch.Generator().manual_seed(trial)
                 confidence = draw(num_rows, generator).round(decimals=12)
                 errors = torch.rand(num_rows, generator=generator, dtype=torch.float64) > model(confidence)
-                suite = prepare_calibration(confidence, errors)
+                suite = CalibrationSuite(rank_samples(confidence, errors))
                 for name, (low, high) in intervals(suite, num_resamples, generator).items():
                     hits[name] += low <= truth[name] <= high
                 chunks = resampling_counts([num_rows], num_resamples, generator)

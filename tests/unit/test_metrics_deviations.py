@@ -8,7 +8,8 @@ from diffident.evaluation import evaluate
 from diffident.metrics.calibration import ece
 from diffident.metrics.classwise import classwise_ece
 from diffident.metrics.deviations import calibration_deviations
-from diffident.metrics.suite import CALIBRATION, DrawnCalibration, prepare_calibration
+from diffident.metrics.ranking import rank_samples
+from diffident.metrics.suite import CALIBRATION, CalibrationSuite, DrawnCalibration
 
 GAP = 0.05
 NUM_TRIALS = 40
@@ -22,7 +23,7 @@ def trial(seed, gap, n=2000):
 
 
 def intervals(confidence, errors, seed):
-    suite = prepare_calibration(confidence, errors)
+    suite = CalibrationSuite(rank_samples(confidence, errors))
     values = {name: metric(DrawnCalibration(suite, None)).item() for name, metric in CALIBRATION.items()}
     deviations = calibration_deviations(suite, values)
     return bootstrap(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from diffident import metrics
 from diffident.metrics.deviations import calibration_deviations
-from diffident.metrics.ranking import bends, rank_samples
+from diffident.metrics.ranking import bends, rank_samples, rank_unordered
 from diffident.metrics.suite import CALIBRATION, COVERAGES, RISKS, Drawn, drawn_metrics, metric_names, prepare
 from diffident.metrics.terms import SampleTerms
 
@@ -58,3 +58,12 @@ def test_curves_bend_beside_the_samples_sought_only():
     ranking = rank_samples(torch.tensor([0.9, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4]), torch.arange(7) == 2)
     assert bends(ranking, ranking.positive).tolist() == [0, 1, 2, 6]
     assert bends(ranking, torch.zeros(7)).tolist() == [0, 6]
+
+
+@given(st.lists(st.tuples(st.sampled_from([-0.0, 0.0, 5e-324, 0.3, 1 / 3, 1.0]), st.booleans()), min_size=1))
+def test_sorting_without_rows_finds_the_same_ties(table):
+    scores, positive = map(torch.tensor, zip(*table, strict=True))
+    ours, theirs = rank_unordered(scores.double(), positive), rank_samples(scores.double(), positive)
+    assert torch.equal(ours.ends, theirs.ends)
+    assert torch.equal(ours.scores, theirs.scores)
+    assert torch.equal(ours.cumulate().positives, theirs.cumulate().positives)

@@ -30,7 +30,8 @@ def nll_terms(log_probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Flo
 def brier_terms(probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Sum over classes of (p_k - 1[label = k])^2, in [0, 2]."""
     of_label = probs.gather(1, labels.long()[:, None]).squeeze(1)
-    return torch.linalg.vecdot(probs, probs) - of_label.square() + (1 - of_label).square()
+    squares = torch.linalg.vector_norm(probs, dim=1).square()  # nothing of size [n, c] is made
+    return squares - of_label.square() + (1 - of_label).square()
 
 
 def nll(

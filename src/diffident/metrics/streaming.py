@@ -41,7 +41,7 @@ class MetricAccumulator:
             if name not in known:
                 raise InputError(f"`metrics` must be keys of an evaluation; got `{name}`. {did_you_mean(name, known)}")
         self.metrics = None if metrics is None else tuple(metrics)
-        self._brier = metrics is not None and "brier" in metrics
+        self._needed = {name: metrics is not None and name in metrics for name in ("nll", "brier")}
         self._whole = metrics is None or not set(CLASSWISE_METRICS).isdisjoint(metrics)
         self.reset()
 
@@ -78,7 +78,7 @@ class MetricAccumulator:
         if self._whole:
             self._add(*sample_terms(scores, labels))
         else:
-            self._add(light_terms(scores, labels, brier=self._brier), None)
+            self._add(light_terms(scores, labels, **self._needed), None)
 
     def merge(self, other: "MetricAccumulator") -> None:
         """Take in what another accumulator has seen, which is left as it is.

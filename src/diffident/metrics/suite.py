@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.metrics import calibration as cal
 from diffident.metrics import detection, selective
 from diffident.metrics.classwise import CLASSWISE_METRICS, ClasswiseSums, classwise_values
-from diffident.metrics.ranking import CumulativeCounts, Ranking, bends, rank_rounded, rank_samples
+from diffident.metrics.ranking import CumulativeCounts, Ranking, bends, rank_samples, rank_unordered
 from diffident.metrics.smoothing import cell_cuts, cell_gaps, smooth_width
 from diffident.metrics.terms import SampleTerms
 
@@ -24,21 +24,35 @@ COVERAGES = {"risk_at_coverage_80": 0.8, "risk_at_coverage_90": 0.9}
 
 @dataclass(frozen=True)
 class CalibrationSuite:
-    """Confidences against outcomes, sorted and binned once.
+    """Confidences against outcomes, sorted once, and binned once when bins are first asked for.
 
     Attributes:
         ranking: Samples by confidence; positive are the wrong ones.
-        curve: Columns of the cumulative counts that curves bend at.
-        cuts: Columns between the equally wide bins.
-        mass_cuts: Columns between the bins of equal mass.
-        cells: Columns between the cells of the smooth error.
+        seek_right: Whether curves are about finding the right ones, not the wrong ones.
     """
 
     ranking: Ranking
-    curve: Int[Tensor, " k"]
-    cuts: Int[Tensor, " e"]
-    mass_cuts: Int[Tensor, " e"]
-    cells: Int[Tensor, " m"]
+    seek_right: bool = False
+
+    @cached_property
+    def curve(self) -> Int[Tensor, " k"]:
+        """Columns of the cumulative counts that curves bend at."""
+        return bends(self.ranking, 1 - self.ranking.positive if self.seek_right else self.ranking.positive)
+
+    @cached_property
+    def cuts(self) -> Int[Tensor, " e"]:
+        """Columns between the equally wide bins."""
+        return cal.equal_width_cuts(self.ranking, cal.NUM_BINS)
+
+    @cached_property
+    def mass_cuts(self) -> Int[Tensor, " e"]:
+        """Columns between the bins of equal mass."""
+        return cal.equal_mass_cuts(self.ranking, cal.NUM_BINS)
+
+    @cached_property
+    def cells(self) -> Int[Tensor, " m"]:
+        """Columns between the cells of the smooth error."""
+        return cell_cuts(self.ranking)
 
 
 @dataclass(frozen=True)
@@ -48,12 +62,31 @@ class Suite:
     Attributes:
         calibration: Of the prediction's confidence.
         positive: Of the positive class's probability; None unless the task is binary.
-        means: Terms whose means are metrics or parts of them (5, n): right, nll, brier, wrong, confidence if wrong.
+        terms: The samples.
     """
 
     calibration: CalibrationSuite
     positive: CalibrationSuite | None
-    means: Float[Tensor, "t n"]
+    terms: SampleTerms
+
+    @cached_property
+    def means(self) -> Float[Tensor, "t n"]:
+        """The terms of `_TERMS`, in their order."""
+        return torch.stack([term(self.terms) for term in _TERMS.values()])
+
+
+_TERMS: dict[str, Callable[[SampleTerms], Float[Tensor, " n"]]] = {
+    "right": lambda terms: 1 - terms.errors.to(torch.float64),
+    "wrong": lambda terms: terms.errors.to(torch.float64),
+    "confidence if wrong": lambda terms: terms.errors * terms.confidence,
+    "nll": lambda terms: _or_nan(terms.nll, terms),
+    "brier": lambda terms: _or_nan(terms.brier, terms),
+}
+"""What has a mean that is a metric, or a part of one."""
+
+
+def _or_nan(values: Float[Tensor, " n"] | None, terms: SampleTerms) -> Float[Tensor, " n"]:
+    return torch.full_like(terms.confidence, torch.nan) if values is None else values
 
 
 class DrawnCalibration:
@@ -105,11 +138,14 @@ class Drawn(DrawnCalibration):
         super().__init__(suite.calibration, counts)
         self.whole = suite
 
-    @cached_property
-    def means(self) -> Float[Tensor, "t r"]:
-        """Means of the terms."""
+    def mean(self, name: str) -> Float[Tensor, " r"]:
+        """Mean of one of `_TERMS`."""
         if self.counts is None:
-            return self.whole.means.mean(dim=1, keepdim=True)
+            return _TERMS[name](self.whole.terms).mean()[None]
+        return self._means[list(_TERMS).index(name)]
+
+    @cached_property
+    def _means(self) -> Float[Tensor, "t r"]:
         counts = self.counts.to(torch.float64)
         return self.whole.means @ counts.T / counts.sum(dim=1)
 
@@ -136,10 +172,10 @@ CALIBRATION: dict[str, Callable[[DrawnCalibration], Tensor]] = {
 """Metrics of confidences against outcomes. Chance alone raises them, so their intervals are `deviations`."""
 
 _MEANS: dict[str, Callable[[Drawn], Tensor]] = {
-    "accuracy": lambda drawn: drawn.means[0],
-    "nll": lambda drawn: drawn.means[1],
-    "brier": lambda drawn: drawn.means[2],
-    "overconfidence": lambda drawn: drawn.means[4] / drawn.means[3],
+    "accuracy": lambda drawn: drawn.mean("right"),
+    "nll": lambda drawn: drawn.mean("nll"),
+    "brier": lambda drawn: drawn.mean("brier"),
+    "overconfidence": lambda drawn: drawn.mean("confidence if wrong") / drawn.mean("wrong"),
 }
 _SELECTIVE: dict[str, Callable[[Drawn], Tensor]] = {
     "aurc": lambda drawn: drawn.aurc,
@@ -199,44 +235,18 @@ def all_values(terms: SampleTerms, sums: ClasswiseSums) -> dict[str, float]:
 def sample_values(terms: SampleTerms, names: Iterable[str] | None = None) -> dict[str, float]:
     """The named metrics of the samples themselves; without names every one but the classwise ones."""
     names = metric_names(binary=terms.positive is not None) if names is None else names
-    found = drawn_metrics(Drawn(prepare(terms, rank_rounded)), names)
+    if not any(name.endswith("_positive") for name in names):
+        terms = replace(terms, positive=None)
+    found = drawn_metrics(Drawn(prepare(terms, rank_unordered)), names)
     return {name: float(value) for name, value in found.items()}
 
 
 def prepare(terms: SampleTerms, rank: Callable[..., Ranking] = rank_samples) -> Suite:
-    """Sort and bin once; with `rank_rounded` for values on the samples only."""
-    wrong = terms.errors.to(torch.float64)
-    brier = torch.full_like(terms.nll, torch.nan) if terms.brier is None else terms.brier
-    means = torch.stack([1 - wrong, terms.nll, brier, wrong, wrong * terms.confidence])
+    """Sort and bin once; with `rank_unordered` for values on the samples only."""
     positive = None
     if terms.positive is not None:
-        positive = prepare_calibration(terms.positive, terms.labels != 1, rank, seek_right=True)
-    return Suite(prepare_calibration(terms.confidence, terms.errors, rank), positive, means)
-
-
-def prepare_calibration(
-    confidence: Float[Tensor, " n"],
-    errors: Bool[Tensor, " n"],
-    rank: Callable[..., Ranking] = rank_samples,
-    *,
-    seek_right: bool = False,
-) -> CalibrationSuite:
-    """Sort and bin confidences once.
-
-    Args:
-        confidence: Higher is surer.
-        errors: Which predictions are wrong.
-        rank: How to sort them.
-        seek_right: Whether curves are about finding the right ones, not the wrong ones.
-    """
-    ranking = rank(confidence, errors)
-    return CalibrationSuite(
-        ranking,
-        bends(ranking, 1 - ranking.positive if seek_right else ranking.positive),
-        cal.equal_width_cuts(ranking, cal.NUM_BINS),
-        cal.equal_mass_cuts(ranking, cal.NUM_BINS),
-        cell_cuts(ranking),
-    )
+        positive = CalibrationSuite(rank(terms.positive, terms.labels != 1), seek_right=True)
+    return Suite(CalibrationSuite(rank(terms.confidence, terms.errors)), positive, terms)
 
 
 def in_place_order(suite: Suite) -> Suite:

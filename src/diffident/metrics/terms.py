@@ -19,15 +19,15 @@ class SampleTerms:
     Attributes:
         confidence: Largest probability, rounded like `max_softmax`.
         errors: Which predictions are wrong.
-        nll: Minus the log-probability of the label.
-        brier: Brier score; None where it was not asked for.
+        nll: Minus the log-probability of the label; None where it was not asked for.
+        brier: Brier score; likewise.
         labels: Classes.
         positive: Probability of class 1 of a binary task, rounded too; None for others.
     """
 
     confidence: Float[Tensor, " n"]
     errors: Bool[Tensor, " n"]
-    nll: Float[Tensor, " n"]
+    nll: Float[Tensor, " n"] | None
     brier: Float[Tensor, " n"] | None
     labels: Int[Tensor, " n"]
     positive: Float[Tensor, " n"] | None
@@ -52,34 +52,38 @@ def sample_terms(scores: ClassScores, labels: Int[Tensor, " n"]) -> tuple[Sample
     pieces, sums = [], None
     for rows in scores.blocks():
         block, of_rows = scores.block(rows), labels[rows]
-        pieces.append(_block_terms(block, of_rows, brier_terms(block.probs, of_rows)))
+        pieces.append(_block_terms(block, of_rows, block.nll(of_rows), brier_terms(block.probs, of_rows)))
         of_block = classwise_sums(block.probs, of_rows)
         sums = of_block if sums is None else sums + of_block
     assert sums is not None  # there is at least one row
     return concatenate_terms(pieces), sums
 
 
-def light_terms(scores: ClassScores, labels: Int[Tensor, " n"], *, brier: bool) -> SampleTerms:
+def light_terms(scores: ClassScores, labels: Int[Tensor, " n"], *, nll: bool, brier: bool) -> SampleTerms:
     """The terms alone, which is faster: but for the Brier score they need no more than two probabilities a sample.
 
     Args:
         scores: The predictions.
         labels: Classes.
+        nll: Whether the log-probability is needed.
         brier: Whether the Brier score is needed.
     """
     pieces = []
     for rows in scores.blocks():
         block, of_rows = scores.block(rows), labels[rows]
-        pieces.append(_block_terms(block, of_rows, brier_terms(block.probs, of_rows) if brier else None))
+        of_nll = block.nll(of_rows) if nll else None
+        pieces.append(_block_terms(block, of_rows, of_nll, brier_terms(block.probs, of_rows) if brier else None))
     return concatenate_terms(pieces)
 
 
-def _block_terms(block: ScoreBlock, labels: Int[Tensor, " n"], brier: Float[Tensor, " n"] | None) -> SampleTerms:
+def _block_terms(
+    block: ScoreBlock, labels: Int[Tensor, " n"], nll: Float[Tensor, " n"] | None, brier: Float[Tensor, " n"] | None
+) -> SampleTerms:
     confidence = block.probability(block.predictions).round(decimals=TIE_DECIMALS)
     positive = None
     if block.values.shape[1] == 2:
         positive = block.probability(torch.ones_like(labels)).round(decimals=TIE_DECIMALS)
-    return SampleTerms(confidence, block.predictions != labels, block.nll(labels), brier, labels, positive)
+    return SampleTerms(confidence, block.predictions != labels, nll, brier, labels, positive)
 
 
 def confidence_of(scores: ClassScores) -> Float[Tensor, " n"]:
