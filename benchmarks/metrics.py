@@ -110,7 +110,7 @@ def time_library(library: str, num_rows: int, num_classes: int, repeats: int) ->
     return {"seconds": round(sum(seconds.values()), 3), "megabytes above the data": (after - before) // 1024, **seconds}
 
 
-# What each peer has; netcal's ACE bins every class by mass, which is nearest to our bins of equal mass.
+# What each peer has.
 THEIRS = {
     "torchmetrics": ["accuracy", "ece", "mce", "auroc_errors", "aupr_errors"],
     "torch-uncertainty": [
@@ -186,12 +186,16 @@ def torch_uncertainty_parts(num_classes: int) -> dict[str, Callable]:
 
 
 def netcal_parts(num_classes: int) -> dict[str, Callable]:
-    from netcal.metrics import ACE, ECE, MCE
+    from netcal.metrics import ECE, MCE
 
     def measured(metric) -> Callable:
         return lambda probs, labels: metric.measure(probs.numpy(), labels.numpy())
 
-    return {"ece": measured(ECE(15)), "mce": measured(MCE(15)), "ace": measured(ACE(15))}
+    return {
+        "ece": measured(ECE(15)),
+        "mce": measured(MCE(15)),
+        "ece_equal_mass": measured(ECE(15, equal_intervals=False)),
+    }
 
 
 PARTS = {
