@@ -32,8 +32,20 @@ def entropy_bonus(z, y, s=None, alpha=0.1):
     return cross_entropy(z, y) - alpha * entropy(z)
 
 
-def difficulty_aware(z, y, s, alpha=0.2):
-    return cross_entropy(z, y) - alpha * s * entropy(z)
+def difficulty_aware(z, y, s, alpha=None, doubt=0.3):
+    """Where no alpha is given, its strength is found by bisection: the entropy bonus and the label balance at it."""
+    if alpha is not None:
+        return cross_entropy(z, y) - alpha * s * entropy(z)
+    others = len(z) - 1
+    left = doubt * s * others / len(z)
+    p = [1 - left if k == y else left / others for k in range(len(z))]
+    h = -sum(q * math.log(q) for q in p)
+    low, high = 0.0, 100.0  # the gradient p_k + a p_k (log p_k + h) of another class falls with a
+    for _ in range(200):
+        middle = (low + high) / 2
+        other = p[(y + 1) % len(z)]
+        low, high = (middle, high) if 1 + middle * (math.log(other) + h) > 0 else (low, middle)
+    return cross_entropy(z, y) - low * entropy(z)
 
 
 def difficulty_smoothing(z, y, s, smoothing=0.1):

@@ -40,7 +40,7 @@ OTHER = {
     "cross-entropy": {},
     "label-smoothing": {"smoothing": 0.3},
     "entropy": {"alpha": 0.7},
-    "difficulty-aware": {"alpha": 0.9},
+    "difficulty-aware": {"doubt": 0.6},
     "difficulty-smoothing": {"smoothing": 0.5},
     "difficulty-temperature": {"alpha": 0.8},
     "focal": {"gamma": 0.5},
@@ -76,7 +76,7 @@ def logits_of(name, logits):
 def test_every_loss_is_covered():
     assert set(LOSSES) == set(NEUTRAL) == set(OTHER) == set(oracles_losses.LOSSES)
     for name, kind in LOSSES.items():
-        assert set(OTHER[name]) == set(kind.options)
+        assert set(OTHER[name]) == set(kind.options) - ({"alpha"} if "doubt" in kind.options else set())
         assert set(NEUTRAL[name]) <= set(kind.options)
 
 
@@ -93,7 +93,7 @@ def test_what_is_said_of_them():
     assert names(lambda k: k.mixes) == ["mixup", "regmixup"]
     assert names(lambda k: k.couples) == ["crl", "mmce", "soft-ece"]
     assert names(lambda k: not k.soft_targets) == ["crl", "dual-focal", "mmce", "soft-ece"]
-    assert LOSSES["flsd"].defaults == {"gamma": 3.0, "gamma_low": 5.0}
+    assert LOSSES["flsd"].resolved() == {"gamma": 3.0, "gamma_low": 5.0}
 
 
 @every_loss

@@ -85,7 +85,7 @@ def test_weight_one_is_the_constant_bonus():
 def test_masked_classes_take_no_part(c):
     logits, labels, weights = batch(4, c)
     masked = torch.cat([logits.detach(), torch.full((4, 2), -math.inf)], dim=1).double().requires_grad_()
-    loss, expected = (DifficultyAwareLoss()(values, labels, weights) for values in (masked, logits))
+    loss, expected = (DifficultyAwareLoss(alpha=0.2)(values, labels, weights) for values in (masked, logits))
     torch.testing.assert_close(loss, expected)
     gradient = torch.autograd.grad(loss, masked)[0]
     torch.testing.assert_close(gradient[:, :c], torch.autograd.grad(expected, logits)[0])
@@ -169,3 +169,40 @@ def test_logits_that_are_not_contiguous():
 def test_weights_say_where_they_come_from():
     with pytest.raises(InputError, match=r"got None\. Make them with `difficulty_weights\(difficulty\)`"):
         DifficultyAwareLoss()(torch.zeros(2, 2), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("c", [2, 3, 10, 200])
+@pytest.mark.parametrize("doubt", [0.01, 0.3, 0.9])
+def test_one_sample_is_best_left_as_unsure_as_doubt_says(doubt, c):
+    left = doubt * 0.5 * (c - 1) / c
+    probs = torch.full((1, c), left / (c - 1), dtype=torch.float64)
+    probs[0, 1] = 1 - left
+    logits = probs.log().requires_grad_()
+    criterion, rest = DifficultyAwareLoss(doubt=doubt), (torch.tensor([1]), torch.tensor([0.5], dtype=torch.float64))
+    loss = criterion(logits, *rest)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, torch.zeros(1, c, dtype=torch.float64))
+    for step in (-0.1, 0.1):  # the loss is convex in the probabilities: where its gradient is 0, it is least
+        assert criterion(logits.detach() + step * functional.one_hot(rest[0], c), *rest) > loss
+
+
+def test_with_alpha_it_is_the_form_of_the_paper():
+    logits, labels, weights = batch(7, 5)
+    entropies = torch.distributions.Categorical(logits=logits).entropy()
+    expected = (functional.cross_entropy(logits, labels, reduction="none") - 0.2 * weights * entropies).mean()
+    torch.testing.assert_close(DifficultyAwareLoss(alpha=0.2)(logits, labels, weights), expected)
+
+
+def test_no_doubt_is_cross_entropy_also_for_one_class():
+    logits, labels, weights = batch(7, 5)
+    expected = functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(DifficultyAwareLoss(doubt=0.0)(logits, labels, weights), expected)
+    torch.testing.assert_close(DifficultyAwareLoss()(logits, labels, 0 * weights), expected)
+    assert DifficultyAwareLoss()(torch.zeros(2, 1), torch.tensor([0, 0]), torch.ones(2)) == 0
+
+
+def test_alpha_and_doubt_together_are_refused():
+    with pytest.raises(InputError, match=r"must not both be given; got 0\.2 and 0\.3"):
+        DifficultyAwareLoss(0.2, 0.3)
+    with pytest.raises(InputError, match=r"`doubt` must be in \[0, 0\.99\]; got 1"):
+        DifficultyAwareLoss(doubt=1.0)

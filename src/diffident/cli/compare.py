@@ -153,6 +153,8 @@ def name_of_run(settings) -> str:
     defaults = load_settings(None, [], model=settings.model, loss=settings.loss)
     names = dict.fromkeys((*LOSSES[settings.loss].options, "temperature", "normalizer"))
     changed = [
-        f"{name}={getattr(settings, name)}" for name in names if getattr(settings, name) != getattr(defaults, name)
+        f"{name}={getattr(settings, name)}"
+        for name in names
+        if getattr(settings, name) not in (None, getattr(defaults, name))
     ]
     return " ".join([settings.loss, *changed])

@@ -33,6 +33,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         model: `mlp` or `python:module:function`.
         loss: A key of `diffident.losses.LOSSES`.
         alpha: Of the loss, most often the strength of its bonus; None for the loss's own default.
+        doubt: Of the difficulty-aware loss, in the place of alpha; None for its own default.
         normalizer: Of the difficulty, as in `difficulty_weights`.
         temperature: Of the weights, as in `difficulty_weights`.
         method: How difficulty is scored where `fit` gets none: on the features `X` themselves.
@@ -63,6 +64,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         *,
         loss: Any = "difficulty-aware",
         alpha: Any = None,
+        doubt: Any = None,
         normalizer: Any = "rank",
         temperature: Any = 0.7,
         method: Any = "rmd",
@@ -78,6 +80,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         self.model = model
         self.loss = loss
         self.alpha = alpha
+        self.doubt = doubt
         self.normalizer = normalizer
         self.temperature = temperature
         self.method = method

@@ -1,6 +1,5 @@
 """Training losses: one file a method, all called as `loss(logits, labels, weights=None)`."""
 
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,11 +85,10 @@ class LossKind:
         """Names of the numbers it takes."""
         return self.loss_class.options
 
-    @property
-    def defaults(self) -> dict[str, float]:
-        """What its options are where they are not given."""
-        parameters = inspect.signature(self.loss_class).parameters
-        return {option: parameters[option].default for option in self.options}
+    def resolved(self, **given: Any) -> dict[str, float | None]:
+        """What all its options are where these are given; None where another one rules it out."""
+        made = self.loss_class(**given)
+        return {option: getattr(made, option) for option in self.options}
 
     @property
     def soft_targets(self) -> bool:

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffident.errors import InputError
 from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, check_weights
 from diffident.losses.entropy_regularized import entropy_regularized
 
@@ -11,18 +16,32 @@ WEIGHTS_FROM_DIFFICULTY = "Make them with `difficulty_weights(difficulty)` and p
 PRESETS: dict[str, dict[str, Any]] = {"paper": {"alpha": 0.3, "temperature": 0.7, "normalizer": "none"}}
 
 
+DOUBT = 0.3
+
+
 class DifficultyAwareLoss(Loss):
-    """CE(logits, y) - alpha * s * H(softmax(logits)): hard samples (weight s near 1) may stay unsure.
+    """CE(logits, y) - a_i * H(softmax(logits)): hard samples (weight s near 1) may stay unsure.
+
+    By default a_i is the strength at which this loss of one sample is least where softmax(logits) leaves the share
+    doubt * s * (c - 1) / c to the other classes: what label smoothing of strength doubt * s asks for. So the default
+    means the same for 10 classes and for 1000, where one alpha does not: alpha 0.2 leaves 5 % to nine other classes,
+    but 34 % to 999. Masked classes (logits of -inf) are counted too. With `alpha` given, a_i = alpha * s, as in the
+    paper.
 
     The weights come from `difficulty_weights(difficulty, normalizer, temperature)`. It can be differentiated once, for
     the logits alone.
 
     Args:
-        alpha: Strength of the bonus, at least 0; 0 is cross-entropy.
+        alpha: Strength of the bonus of the hardest sample, at least 0; 0 is cross-entropy. None takes it from `doubt`.
+        doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 1 (no class above another); 0.3 where
+            alpha is not given.
         reduction: `mean` over the batch, or `none`.
 
+    Raises:
+        InputError: alpha and doubt are both given, or out of range.
+
     Example:
-        >>> criterion = DifficultyAwareLoss(alpha=0.2)
+        >>> criterion = DifficultyAwareLoss()
         >>> criterion(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor([1.0, 0.0])).shape
         torch.Size([])
 
@@ -31,14 +50,43 @@ class DifficultyAwareLoss(Loss):
         difficulty as it is, at temperature 0.7; our default weights are those of its rank, see `docs/method.md`.
     """
 
-    options = ("alpha",)
+    options = ("alpha", "doubt")
     takes_halves = True
 
-    def __init__(self, alpha: float = 0.2, *, reduction: str = "mean"):
+    def __init__(self, alpha: float | None = None, doubt: float | None = None, *, reduction: str = "mean"):
         super().__init__(reduction=reduction)
-        self.alpha = check_number("alpha", alpha, 0, hint="Take 0.1 to 0.3, or 0 for cross-entropy.")
+        if alpha is not None and doubt is not None:
+            raise InputError(f"`alpha` and `doubt` must not both be given; got {alpha} and {doubt}. Leave one out.")
+        self.alpha, self.doubt = alpha, doubt
+        if alpha is not None:
+            self.alpha = check_number("alpha", alpha, 0, hint="Take 0.1 to 0.3, or 0 for cross-entropy.")
+        else:
+            hint = "Take 0.3, or 0 for cross-entropy."
+            self.doubt = check_number("doubt", DOUBT if doubt is None else doubt, 0, 0.99, hint=hint)
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
         """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole bonus."""
         weights = check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY)
-        return entropy_regularized(logits, labels, self.alpha, weights, self.reduction)
+        if self.alpha is not None:
+            return entropy_regularized(logits, labels, self.alpha, weights, self.reduction)
+        assert self.doubt is not None
+        strengths = strengths_of_doubt(self.doubt * weights, logits.shape[1])
+        return entropy_regularized(logits, labels, 1.0, strengths, self.reduction)
+
+
+def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:
+    """Strengths of the entropy bonus at which the loss of one sample is least where p_label = 1 - e.
+
+    With e = doubt * (c - 1) / c spread evenly over the c - 1 other classes, the gradient p_k (1 + a (log p_k + H)) of
+    such a class is 0 for a = 1 / ((1 - e) log((1 - e) (c - 1) / e)).
+
+    Args:
+        doubt: In [0, 1).
+        num_classes: c; with one class there is no doubt.
+    """
+    if num_classes == 1:
+        return torch.zeros_like(doubt)
+    # The least positive number keeps 0 / 0 away: at doubt 0 the logarithm is so large that the bonus is nearly none.
+    left = (doubt * ((num_classes - 1) / num_classes)).clamp(min=torch.finfo(doubt.dtype).tiny)
+    strengths = 1 / ((1 - left) * torch.log((1 - left) * (num_classes - 1) / left))
+    return torch.where(doubt > 0, strengths, doubt)

@@ -25,6 +25,7 @@ _CHOICES = {
 # Least and largest value; an open bound is a strict one.
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "alpha": (0, math.inf, False),
+    "doubt": (0, 0.99, False),
     "temperature": (0, math.inf, True),
     "smoothing": (0, 1, False),
     "gamma": (0, math.inf, False),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from diffident.errors import InputError
 from diffident.losses import LOSSES
 
 MODELS = (
@@ -44,12 +45,17 @@ def defaults_of_model(model: str) -> dict[str, Any]:
     return _DEFAULTS.get(prefix, _DEFAULTS["python:"])
 
 
-def defaults_of_loss(loss: str, preset: str) -> dict[str, Any]:
-    """Those of weights, the loss's own, and the preset's."""
+def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Those of weights, the preset's, and the loss's own beside the settings that are given."""
     if loss not in LOSSES:
         return {}
     kind = LOSSES[loss]
-    return {"temperature": 0.7, "normalizer": "rank", **kind.defaults, **kind.presets.get(preset, {})}
+    of_preset = kind.presets.get(preset, {})
+    try:
+        own = kind.resolved(**options_of_loss(loss, {**of_preset, **options_of_loss(loss, given)}))
+    except (InputError, TypeError):  # what is wrong with them is told by the checks of all settings
+        own = {}
+    return {"temperature": 0.7, "normalizer": "rank", **of_preset, **own}
 
 
 def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:

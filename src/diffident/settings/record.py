@@ -18,6 +18,7 @@ class TrainingSettings:
             `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
         alpha: Strength of what the loss adds to cross-entropy; of mixup and regmixup, of the Beta distribution. None of
             these numbers of losses means that the loss's own default is taken, or that it takes no such number.
+        doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 1, where alpha is not given.
         temperature: Of the weights made of difficulty; of `logit-norm`, of the logits.
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
         smoothing: Of the labels.
@@ -69,6 +70,7 @@ class TrainingSettings:
     loss: str = "cross-entropy"
     preset: str = "none"
     alpha: float | None = None
+    doubt: float | None = None
     temperature: float | None = None
     normalizer: str = "auto"
     smoothing: float | None = None
@@ -112,7 +114,7 @@ class TrainingSettings:
 
     def __post_init__(self):
         warmup = 0.3 if self.schedule == "one-cycle" else 0.05
-        of_loss = defaults_of_loss(self.loss, self.preset)
+        of_loss = defaults_of_loss(self.loss, self.preset, vars(self))
         defaults = {"dropout": 0.0, "warmup": warmup, **defaults_of_model(self.model), **of_loss}
         fields = {field.name: field for field in dataclasses.fields(self)}
         for name, field in fields.items():

@@ -92,7 +92,7 @@ def train_with_chosen_alpha(
     choice = (
         read_choice(kept) if kept.exists() else choose_alpha(dataset, settings, folder=trials, report=report, **shared)
     )
-    chosen = replace(settings, alpha=choice.alpha, temperature=choice.temperature)
+    chosen = replace(settings, alpha=choice.alpha, doubt=None, temperature=choice.temperature)
     run = train(dataset, chosen, out=out, test=test, resume=resume, progress=progress, **shared)
     write_choice(choice, kept)
     shutil.rmtree(trials, ignore_errors=True)
@@ -143,7 +143,7 @@ def choose_alpha(
     def attempt(alpha: float, temperature: float) -> None:
         if any((trial.alpha, trial.temperature) == (alpha, temperature) for trial in trials):
             return
-        chosen = replace(settings, alpha=alpha, temperature=temperature)
+        chosen = replace(settings, alpha=alpha, doubt=None, temperature=temperature)
         out = folder / f"alpha-{alpha:g}-temperature-{temperature:g}"
         run = train(dataset, chosen, out=out, difficulty=difficulty, validation=validation, resume=out.exists())
         trials.append(_judged(chosen, run.predictions("validation")))
