@@ -43,7 +43,7 @@ def main(folder: Path, epochs: int = 8) -> dict[str, float]:
         ),
         train_dataset=add_weights(columns(train), difficulty),  # one
         eval_dataset=columns(test),
-        compute_loss_func=TrainerLoss(alpha=0.2),  # two
+        compute_loss_func=TrainerLoss(),  # two
         compute_metrics=accuracy,
     )
     trainer.train()

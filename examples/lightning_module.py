@@ -20,7 +20,7 @@ class Classifier(lightning.LightningModule):
     def __init__(self):
         super().__init__()
         self.network = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-        self.criterion = diffident.DifficultyAwareLoss(alpha=0.2)
+        self.criterion = diffident.DifficultyAwareLoss()
 
     def training_step(self, batch, batch_idx):
         """The difficulty-aware loss, and what the callback asks for."""

@@ -16,7 +16,7 @@ def main(epochs: int = 15) -> float:
     torch.manual_seed(0)
     dataset = TensorDataset(pixels(train), torch.from_numpy(train.labels))
     dataset = diffident.with_weights(dataset, difficulty, ids=train.ids)  # one
-    criterion = diffident.DifficultyAwareLoss(alpha=0.2)  # two
+    criterion = diffident.DifficultyAwareLoss()  # two
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(epochs):

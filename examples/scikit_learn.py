@@ -12,7 +12,7 @@ def main(epochs: int = 15) -> float:
     """Train on handwritten digits; the test accuracy."""
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
-    classifier = DifficultyAwareClassifier(alpha=0.2, epochs=epochs, random_state=0)
+    classifier = DifficultyAwareClassifier(epochs=epochs, random_state=0)
     model = make_pipeline(StandardScaler(), classifier).fit(X_train, y_train)
 
     distances = RelativeMahalanobis().fit(X_train, y_train)

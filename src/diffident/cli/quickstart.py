@@ -27,7 +27,7 @@ from diffident.cli.common import log, print_json, progress_bar
 from diffident.errors import InputError
 
 EXAMPLE = "diffident quickstart --out quickstart/"
-LOSSES = {"cross-entropy": [], "entropy": ["alpha=0.1"], "difficulty-aware": ["alpha=0.2"]}
+LOSSES = {"cross-entropy": [], "entropy": ["alpha=0.1"], "difficulty-aware": []}
 NUM_TRAIN = 200
 WRONG_FRACTION = 0.2
 TRAINING = {"model": "mlp", "epochs": 100, "batch_size": 32, "dropout": 0.0, "device": "cpu"}
