@@ -94,3 +94,12 @@ def _unreadable_array(path: str | Path, name: str, suffix: str, error: Exception
         f"`{name}` must be a readable {suffix}; {path} is not: {reason}. Save plain numbers and strings with "
         f"numpy.{'savez' if suffix == '.npz' else 'save'}, without objects."
     )
+
+
+def row_ids(name: str, num_rows: int) -> np.ndarray:
+    """Ids of samples that have none of their own, str objects (n,): the name and the row, at least six digits.
+
+    Samples and features of one file stem have the same ids, so that stages can be joined.
+    """
+    width = max(6, len(str(max(num_rows - 1, 0))))
+    return np.array([f"{name}:{row:0{width}d}" for row in range(num_rows)], dtype=object)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +159,15 @@ def test_several_features_are_combined(combine, tmp_path, features, out, capsys)
 )
 def test_wrong_calls_are_one_line(arguments, message, features, out, capsys):
     assert message in fail(capsys, "score", features, "--out", out, *arguments)
+
+
+def test_a_changed_byte_of_a_shard_is_one_line(features, out, capsys):
+    shard = Path(features) / "shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert fail(capsys, "score", features, "--out", out) == (
+        f"diffident: error: `FEATURES` must be whole; {shard} is missing or was changed. Extract again into a new folder."
+    )
+    assert not Path(out).exists()
 
 
 def test_wrong_combinations_are_one_line(tmp_path, features, out, capsys):

@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from diffident.data.columns import read_ids
 from diffident.errors import InputError
 from diffident.records import Features
+from diffident.storage import features as features_file
 from diffident.storage.features import is_features, open_features, save_features
 
 
@@ -195,3 +197,20 @@ def test_truncated_npz(function, tmp_path):
         f"`FEATURES` must be a readable .npz; {path} is not: it is no whole zip archive. "
         "Save plain numbers and strings with numpy.savez, without objects."
     )
+
+
+def test_a_shard_is_compared_with_its_checksum_once(store, monkeypatch):
+    digested = []
+    digest = features_file.file_digest
+    monkeypatch.setattr(features_file, "file_digest", lambda path: digested.append(path.name) or digest(path))
+    source = open_features(store)
+    assert len(list(source.blocks())) == len(list(source.blocks())) == 1
+    assert digested == ["shard-00000.safetensors"]
+
+
+@pytest.mark.parametrize(("count", "last"), [(3, "a:000002"), (10**6, "a:999999"), (10**6 + 1, "a:1000000")])
+def test_features_and_samples_of_one_file_have_the_same_ids(count, last, tmp_path):
+    np.savez(tmp_path / "a.npz", features=np.zeros((count, 1), np.float32))
+    ids = open_features(tmp_path / "a.npz").ids
+    assert ids[-1] == last
+    assert np.array_equal(ids, read_ids(None, "a", count, "ids", "a.npz", range(count)))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffident.errors import InputError, MissingColumnError, did_you_mean
+from diffident.files import row_ids
 
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category", "intent", "y")
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "review", "question")
@@ -151,8 +152,7 @@ def read_ids(values: Iterable | None, name: str, num_rows: int, column: str, whe
         InputError: an id occurs twice, is missing, or is neither text nor a number.
     """
     if values is None:
-        width = max(6, len(str(max(num_rows - 1, 0))))
-        return np.array([f"{name}:{row:0{width}d}" for row in range(num_rows)], dtype=object)
+        return row_ids(name, num_rows)
     values = list(values)
     if set(map(type, values)) != {str} or not all(map(str.strip, values)):
         _check_ids(values, column, where, rows)

@@ -146,14 +146,14 @@ class Part:
     labels: np.ndarray
     first_row: int
 
-    def blocks(self) -> Any:
-        """The features, a shard at a time."""
-        return (read_shard(self.folder, shard) for shard in self.shards)
+    def blocks(self, *, check: bool = False) -> Any:
+        """The features, a shard at a time; compared with their checksums if so asked."""
+        return (read_shard(self.folder, shard, check=check) for shard in self.shards)
 
 
 def part_statistics(part: Part, num_classes: int) -> GaussianStatistics:
-    """The statistics of a part; errors number the rows of the whole store."""
-    return rmd.statistics_of(part.blocks, part.labels, num_classes, first_row=part.first_row)
+    """The statistics of a part, whose shards are checked on the way; errors number the rows of the whole store."""
+    return rmd.statistics_of(lambda: part.blocks(check=True), part.labels, num_classes, first_row=part.first_row)
 
 
 def merge_statistics(first: GaussianStatistics, *others: GaussianStatistics) -> GaussianStatistics:

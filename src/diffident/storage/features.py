@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffident.errors import InputError, did_you_mean
-from diffident.files import first_line, npz_keys, read_npz, read_parquet
+from diffident.files import first_line, npz_keys, read_npz, read_parquet, row_ids
 from diffident.records import Features
 from diffident.storage.atomic import atomic_path, write_text
 
@@ -48,6 +48,7 @@ class FeatureSource:
         num_features: Width d.
         shards: Files in order, with their rows and checksums; empty for an array in memory.
         array: The features of an .npz, or None.
+        checked: Files whose checksum has been compared.
     """
 
     path: Path
@@ -59,17 +60,26 @@ class FeatureSource:
     num_features: int
     shards: tuple[dict, ...] = ()
     array: Tensor | None = field(default=None, repr=False)
+    checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def blocks(self) -> Iterator[Float[Tensor, "b d"]]:
-        """The features in the data set's order, a shard at a time; can be called again."""
+        """The features in the data set's order, a shard at a time; can be called again.
+
+        A shard is compared with its checksum when it is read for the first time.
+
+        Raises:
+            InputError: a shard is missing, damaged or changed; names it.
+        """
         if self.array is not None:
             yield from self.array.split(_BLOCK_ROWS)
         for shard in self.shards:
             if shard["rows"]:
-                yield read_shard(self.path, shard)
+                values = read_shard(self.path, shard, check=shard["file"] not in self.checked)
+                self.checked.add(shard["file"])
+                yield values
 
     def load(self) -> Features:
         """Everything in memory."""
@@ -78,17 +88,13 @@ class FeatureSource:
         return Features(self.ids, values, labels, self.label_names, self.encoder, self.columns)
 
     def verify(self) -> None:
-        """Compare every shard with its checksum.
+        """Compare every shard with its checksum, without reading its features.
 
         Raises:
             InputError: a shard is missing or was changed; names it.
         """
         for shard in self.shards:
-            path = self.path / shard["file"]
-            if not path.is_file() or file_digest(path) != shard["sha256"]:
-                raise InputError(
-                    f"`FEATURES` must be whole; {path} is missing or was changed. Extract again into a new folder."
-                )
+            _check_digest(self.path, shard)
 
 
 def is_features(path: str | Path) -> bool:
@@ -185,11 +191,16 @@ def write_shard(folder: Path, number: int, values: Float[Tensor, "n d"]) -> dict
     return {"file": name, "rows": len(values), "sha256": file_digest(folder / name)}
 
 
-def read_shard(folder: Path, shard: dict) -> Float[Tensor, "n d"]:
+def read_shard(folder: Path, shard: dict, *, check: bool) -> Float[Tensor, "n d"]:
     """The features of a shard; those stored in half precision as float32.
 
+    Args:
+        folder: The store.
+        shard: Its entry in the manifest.
+        check: Whether to compare it with its checksum, which takes about as long as to read it.
+
     Raises:
-        InputError: missing, truncated or of another size than the manifest says.
+        InputError: missing, truncated, of another size than the manifest says or, where that is checked, changed.
     """
     path = folder / shard["file"]
     try:
@@ -203,7 +214,17 @@ def read_shard(folder: Path, shard: dict) -> Float[Tensor, "n d"]:
             f"`FEATURES` must be whole; {path} is of shape {list(values.shape)}, not [{shard['rows']}, d]. "
             "Extract again into a new folder."
         )
+    if check:
+        _check_digest(folder, shard)
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _check_digest(folder: Path, shard: dict) -> None:
+    path = folder / shard["file"]
+    if not path.is_file() or file_digest(path) != shard["sha256"]:
+        raise InputError(
+            f"`FEATURES` must be whole; {path} is missing or was changed. Extract again into a new folder."
+        )
 
 
 def write_index(folder: Path, ids: np.ndarray, labels: np.ndarray | None, columns: dict, shards: list[dict]) -> None:
@@ -326,8 +347,7 @@ def _open_npz(path: Path) -> FeatureSource:
 
 def _npz_ids(ids: np.ndarray | None, count: int, path: Path) -> np.ndarray:
     if ids is None:
-        width = max(6, len(str(count)))
-        return np.array([f"{path.stem}:{row:0{width}d}" for row in range(count)], dtype=object)
+        return row_ids(path.stem, count)
     found = list(map(str, ids.reshape(-1).tolist()))
     if ids.shape != (count,) or len(set(found)) != count:
         raise InputError(
