@@ -78,12 +78,12 @@ def compare(evaluations: Sequence[tuple[str, int, Evaluation]], baseline: str | 
     keys = tuple(dict.fromkeys(key for seeds in values.values() for metrics in seeds.values() for key in metrics))
     rows = []
     for name, seeds in values.items():
-        metrics = {key: _spread([run.get(key, math.nan) for run in seeds.values()]) for key in keys}
+        metrics = {key: spread_of([run.get(key, math.nan) for run in seeds.values()]) for key in keys}
         differences = {}
         if baseline is not None and name != baseline:
             common = [(run, values[baseline][seed]) for seed, run in seeds.items() if seed in values[baseline]]
             for key in keys:
-                differences[key] = _spread([a.get(key, math.nan) - b.get(key, math.nan) for a, b in common])
+                differences[key] = spread_of([a.get(key, math.nan) - b.get(key, math.nan) for a, b in common])
         rows.append(ComparisonRow(name, tuple(sorted(seeds)), metrics, differences))
     return Comparison(tuple(rows), baseline, keys)
 
@@ -118,7 +118,8 @@ def _values_by_name(evaluations: Sequence[tuple[str, int, Evaluation]]) -> dict[
     return values
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def spread_of(values: Sequence[float]) -> Spread:
+    """Mean and spread of the values that are defined."""
     defined = np.array([value for value in values if not math.isnan(value)], dtype=np.float64)
     mean = float(defined.mean()) if len(defined) else math.nan
     deviation = float(defined.std(ddof=1)) if len(defined) > 1 else math.nan

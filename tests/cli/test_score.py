@@ -165,7 +165,8 @@ def test_a_changed_byte_of_a_shard_is_one_line(features, out, capsys):
     shard = Path(features) / "shard-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert fail(capsys, "score", features, "--out", out) == (
-        f"diffident: error: `FEATURES` must be whole; {shard} is missing or was changed. Extract again into a new folder."
+        f"diffident: error: `FEATURES` must be whole; {shard} is missing or was changed. "
+        "Extract again into a new folder."
     )
     assert not Path(out).exists()
 

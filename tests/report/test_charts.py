@@ -9,11 +9,12 @@ from diffident.auditing import audit
 from diffident.confidence import max_softmax
 from diffident.metrics.calibration import ece
 from diffident.metrics.selective import aurc
-from diffident.records import DifficultyGroup, Estimate, Evaluation
+from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 from diffident.report import audit_charts, prediction_charts
 from diffident.report.building import Report
 from diffident.report.charts import Histogram, Table, plain_name, plain_names, slug, table_of_chart
-from diffident.report.evaluation_charts import corruption_charts, difficulty_chart, further_tables
+from diffident.report.evaluation_charts import corruption_charts, difficulty_chart
+from diffident.report.evaluation_tables import further_tables
 from diffident.report.figures import draw_charts, write_figures
 from diffident.report.prediction_charts import (
     Method,
@@ -168,15 +169,49 @@ def test_corruptions_are_in_a_grid_with_gaps():
     assert (accuracy.key, error.key) == ("accuracy-by-corruption-0", "ece-by-corruption-0")
 
 
-def test_detectors_and_calibrators_have_tables_where_there_are_some():
+def test_what_else_an_evaluation_holds_is_one_table_each():
     estimate = Estimate(0.5, 0.4, 0.6)
-    evaluation = make_evaluation(
-        0.5, ood_detectors={"noise": {"energy": {"auroc": estimate}}}, calibrated={"temperature": {"nll": estimate}}
+    group = ClassGroup(1, "cat", 7, {"accuracy": estimate, "mce": estimate})
+    one = make_evaluation(
+        0.5,
+        ood_detectors={"noise": {"energy": {"auroc": estimate}}},
+        calibrated={"temperature": {"nll": estimate}},
+        conformal={"aps": {"coverage": Estimate(0.9, math.nan, math.nan)}},
+        abstention={"0.05": {"threshold": Estimate(math.nan, math.nan, math.nan)}},
+        by_class=(group,),
     )
-    detectors, calibrated = further_tables("a/b", evaluation)
-    assert (detectors.key, calibrated.key) == ("detectors-a-b", "calibrated-a-b")
-    assert detectors.rows == (("noise: energy", "0.5000 (0.4000 to 0.6000)"),)
-    assert further_tables("m", make_evaluation(0.5)) == []
+    tables = further_tables({"a": [one], "b": [make_evaluation(0.5)]})
+    shown = "0.5000 (0.4000 to 0.6000)"
+    assert {table.key: (table.header, table.rows) for table in tables} == {
+        "detectors": (("method", "detector", "auroc"), (("a", "noise: energy", shown),)),
+        "calibrated": (("method", "calibrator", "nll"), (("a", "temperature", shown),)),
+        "conformal": (("method", "sets", "coverage"), (("a", "aps", "0.9000"),)),
+        "abstention": (("method", "target error rate", "threshold"), (("a", "0.05", "–"),)),
+        "classes": (("method", "class (samples)", "accuracy"), (("a", "cat (7)", shown),)),
+    }
+    assert further_tables({"m": [make_evaluation(0.5)]}) == []
+
+
+def test_seeds_are_shown_by_mean_and_deviation_and_the_missing_counted():
+    def seed(*values):
+        return make_evaluation(
+            0.5,
+            calibrated={name: {"nll": Estimate(value, 0.1, 0.9)} for name, value in zip("tv", values, strict=False)},
+        )
+
+    (table,) = further_tables({"a": [seed(0.2, 0.3), seed(0.4), seed(0.6, math.nan)], "b": [seed(0.5)]})
+    assert table.rows == (
+        ("a (3)", "t", "0.4000 ± 0.2000"),
+        ("a (3)", "v", "0.3000 (0.1000 to 0.9000), 1 of 3 seeds"),
+        ("b (1)", "t", "0.5000 (0.1000 to 0.9000)"),
+    )
+
+
+def test_of_many_classes_the_first_are_shown_and_the_others_counted():
+    groups = tuple(ClassGroup(index, None, 1, {"accuracy": Estimate(1.0, 1.0, 1.0)}) for index in range(103))
+    (table,) = further_tables({"m": [make_evaluation(0.5, by_class=groups)]})
+    assert (len(table.rows), table.rows[-1][1]) == (100, "99 (1)")
+    assert table.note.endswith("The first 100 classes; 3 are left out.")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,17 @@ def test_one_method_has_its_metrics_and_no_verdict():
     assert verdict_of([], [], None, 200) == ([], [])
 
 
+def test_many_runs_share_one_table_with_every_metric():
+    runs = make_runs()
+    evaluations = evaluations_of(runs)
+    _, tables = verdict_of(evaluations, runs, None, 20)
+    assert [table.key for table in tables] == ["verdict", "methods", "metrics"]
+    assert tables[-1].header == ("metric", "cross-entropy (6)", "difficulty-aware (6)")
+    assert [row[0] for row in tables[-1].rows] == list(evaluations[0][2].metrics)
+    four = [(f"m{number}", 0, evaluations[number][2]) for number in range(4)]
+    assert [table.key for table in verdict_of(four, [], None, 20)[1]] == ["comparison", "metrics"]
+
+
 def test_an_unknown_baseline_is_refused():
     runs = make_runs()
     with pytest.raises(InputError, match=r"^`--baseline` must be one of the methods; got 'cross'\. Did you mean"):

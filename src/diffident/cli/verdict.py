@@ -9,10 +9,12 @@ from diffident.errors import InputError, did_you_mean
 from diffident.paired import DEFAULT_METRICS, PairedComparison, PairedDifference, compare_predictions
 from diffident.records import Estimate, Evaluation, Predictions
 from diffident.report.charts import Table, cell
-from diffident.report.evaluation_charts import comparison_table, evaluation_table, further_tables
+from diffident.report.evaluation_charts import comparison_table
+from diffident.report.evaluation_tables import by_method, evaluation_table, further_tables, metrics_table
 
 OURS = "difficulty-aware"
 _MOST_SINGLE_TABLES = 3
+"""Methods of one run each that have a table of metrics of their own; more share one."""
 
 
 def verdict_of(
@@ -37,10 +39,12 @@ def verdict_of(
     if not names:
         return [], []
     pairs = comparisons_of(names, baseline)
-    single: list[Table] = []
+    methods = by_method(evaluations)
     if len(evaluations) == len(names) <= _MOST_SINGLE_TABLES:
-        for name, _, one in evaluations:
-            single += [evaluation_table(name, one), *further_tables(name, one)]
+        single = [evaluation_table(name, one) for name, _, one in evaluations]
+    else:
+        single = [metrics_table(methods)]
+    single += further_tables(methods)
     if len(names) == 1:
         return [], single
     if len(predictions) < len(evaluations):

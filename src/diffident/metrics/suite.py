@@ -146,6 +146,7 @@ class Drawn(DrawnCalibration):
 
     @cached_property
     def _means(self) -> Float[Tensor, "t r"]:
+        assert self.counts is not None  # seen to by `mean`
         counts = self.counts.to(torch.float64)
         return self.whole.means @ counts.T / counts.sum(dim=1)
 

@@ -1,11 +1,12 @@
-"""Plots and tables of evaluations: metrics by decile of difficulty, by class, by corruption, and the comparison."""
+"""Plots of evaluations: metrics by decile of difficulty and by corruption; and the table of a comparison."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from diffident.comparison import Comparison, Spread
 from diffident.records import Estimate, Evaluation
-from diffident.report.charts import Chart, Line, LineChart, Matrix, Table, cell, numbers, plain_name, plain_names, slug
+from diffident.report.charts import Chart, Line, LineChart, Matrix, Table, numbers, plain_name, plain_names
+from diffident.report.evaluation_tables import by_method
 
 # Metrics that are drawn against difficulty, where an evaluation has them.
 _TITLES = {"accuracy": "Accuracy", "nll": "NLL", "ece": "ECE", "aurc": "AURC"}
@@ -14,7 +15,7 @@ _SHOWN = ("accuracy", "nll", "brier", "ece", "classwise_ece", "aurc", "auroc_err
 
 def evaluation_charts(evaluations: Sequence[tuple[str, int, Evaluation]]) -> list[Chart]:
     """Every metric by decile of difficulty, one line a method; heat maps of the corruptions of each method."""
-    methods = _by_method(evaluations)
+    methods = by_method(evaluations)
     charts: list[Chart] = []
     for key in _TITLES:
         chart = difficulty_chart(methods, key)
@@ -59,13 +60,6 @@ def _spread_line(name: str, columns: Sequence[Sequence[Estimate]], counts: Seque
         low, high = [min(column) for column in values], [max(column) for column in values]
     means = [math.fsum(column) / len(column) for column in values]
     return Line(name, numbers(range(len(columns))), numbers(means), numbers(low), numbers(high), numbers(counts))
-
-
-def _by_method(evaluations: Sequence[tuple[str, int, Evaluation]]) -> dict[str, list[Evaluation]]:
-    methods: dict[str, list[Evaluation]] = {}
-    for name, _, evaluation in evaluations:
-        methods.setdefault(name, []).append(evaluation)
-    return methods
 
 
 Grid = Mapping[tuple[str, int], Mapping[str, float]]
@@ -121,42 +115,3 @@ def _spread_cell(spread: Spread, sign: str = "") -> str:
         return "–"
     mean = f"{spread.mean:{sign}.4f}"
     return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"
-
-
-def evaluation_table(name: str, evaluation: Evaluation) -> Table:
-    """Every metric with its 95 % interval."""
-    estimates = dict(evaluation.metrics)
-    for outside, metrics in evaluation.ood.items():
-        estimates.update({f"{plain_name(outside)}: {key}": estimate for key, estimate in metrics.items()})
-    rows = tuple((key, cell(e.value), cell(e.low), cell(e.high)) for key, e in estimates.items())
-    note = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes; 95 % bootstrap intervals."
-    return Table(
-        f"metrics-{slug(name)}", f"Metrics: {plain_name(name)}", ("metric", "value", "low", "high"), rows, note
-    )
-
-
-def further_tables(name: str, evaluation: Evaluation) -> list[Table]:
-    """Out-of-distribution detectors and post-hoc calibrators, where the evaluation has some."""
-    outside = {
-        f"{plain_name(ood)}: {detector}": metrics
-        for ood, detectors in evaluation.ood_detectors.items()
-        for detector, metrics in detectors.items()
-    }
-    sets = (("detectors", "Detectors", outside), ("calibrated", "After calibration", evaluation.calibrated))
-    return [
-        _set_table(f"{key}-{slug(name)}", f"{title}: {plain_name(name)}", found) for key, title, found in sets if found
-    ]
-
-
-def _set_table(key: str, title: str, found: Mapping[str, Mapping[str, Estimate]]) -> Table:
-    names = tuple(dict.fromkeys(metric for metrics in found.values() for metric in metrics))
-    missing = Estimate(math.nan, math.nan, math.nan)
-    rows = tuple(
-        (name, *(_estimate_cell(metrics.get(one, missing)) for one in names)) for name, metrics in found.items()
-    )
-    return Table(key, title, ("", *names), rows, "In brackets the 95 % interval.")
-
-
-def _estimate_cell(estimate: Estimate) -> str:
-    shown = cell(estimate.value)
-    return shown if math.isnan(estimate.low) else f"{shown} ({cell(estimate.low)} to {cell(estimate.high)})"
