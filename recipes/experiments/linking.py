@@ -1,0 +1,105 @@
+"""How the methods of a recipe hang together: what they are like, ensembles, sweeps, and their settings."""
+
+from dataclasses import replace
+from typing import Any
+
+from experiments.checking import Faults, take
+from experiments.recipe import Method, Recipe, SweepPoint
+
+from diffident.errors import InputError, did_you_mean
+from diffident.losses import LOSSES
+from diffident.settings import TrainingSettings, load_settings
+
+
+def check_links(recipe: Recipe, faults: Faults) -> None:
+    """Note methods that are named and not there, or not of the kind that is wanted."""
+    plain = [name for name, method in recipe.methods.items() if method.loss]
+    trained = [name for name, method in recipe.methods.items() if method.ensemble is None]
+    if not recipe.methods:
+        faults.add("`methods` must have at least one; got none. Write [methods.cross-entropy].")
+        return
+    for key in ("baseline", "ours"):
+        name = getattr(recipe, key)
+        if name not in recipe.methods:
+            faults.add(f"`{key}` must be one of the methods; got {name!r}. {did_you_mean(name, recipe.methods)}")
+    for name, method in recipe.methods.items():
+        if method.like is not None and method.like not in plain:
+            faults.add(
+                f"`methods.{name}.like` must be a method with a loss of its own; got {method.like!r}. "
+                f"{did_you_mean(method.like, plain)}"
+            )
+        elif method.constant and (method.like is None or recipe.methods[method.like].loss != "difficulty-aware"):
+            faults.add(f"`methods.{name}.constant` must be used with `like` a method of the loss difficulty-aware.")
+        if method.like is not None and method.tune:
+            faults.add(f"`methods.{name}.tune` must not be used with `like`, which takes what was chosen there.")
+        if method.ensemble is not None and method.ensemble.of not in trained:
+            faults.add(
+                f"`methods.{name}.ensemble.of` must be a method that is trained; got {method.ensemble.of!r}. "
+                f"{did_you_mean(method.ensemble.of, trained)}"
+            )
+
+
+def sweep_methods(
+    name: str, values: dict[str, Any], recipe: Recipe, faults: Faults
+) -> list[tuple[Method, dict[str, Any]]]:
+    """The points of a sweep, and what a recipe would say of each."""
+    where = f"sweeps.{name}"
+    faults.unknown(where, values, ("vary", "values", "methods"))
+    vary = take(values, "vary", str, "", faults, where)
+    if not vary:
+        faults.add(f"`{where}.vary` must be given; got none. For example data.limit.")
+    points, found = [], values.get("methods", [recipe.ours])
+    for key, several in (("values", values.get("values")), ("methods", found)):
+        if not isinstance(several, list) or not several:
+            faults.add(f"`{where}.{key}` must be a list; got {several!r}.")
+            return []
+    for method in found:
+        if method not in recipe.methods or not recipe.methods[method].loss:
+            known = [other for other, one in recipe.methods.items() if one.loss]
+            faults.add(f"`{where}.methods` must be ones with a loss; got {method!r}. {did_you_mean(str(method), known)}")
+            continue
+        for value in values["values"]:
+            own: dict[str, Any] = {vary.rpartition(".")[2]: value}
+            for table in reversed(vary.split(".")[:-1]):
+                own = {table: own}
+            point = SweepPoint(name, vary, value, method)
+            points.append((Method(f"{method}@{name}={value}", like=method, point=point), {"like": method, **own}))
+    return points
+
+
+def settings_of(recipe: Recipe, method: Method, seed: int, chosen: dict[str, Any] | None = None) -> TrainingSettings:
+    """The settings of a run.
+
+    Args:
+        recipe: Of the method.
+        method: What is trained.
+        seed: Of the run.
+        chosen: What was chosen for the method, or for what it is like.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    source = recipe.source_of(method)
+    values = {**recipe.training, **source.options, **(chosen or {}), **method.options}
+    return load_settings(**{**values, "loss": source.loss, "seed": seed})
+
+
+def constant_settings(settings: TrainingSettings, mean_weight: float) -> TrainingSettings:
+    """Those of a constant entropy bonus that is as strong on average as the difficulty-aware one."""
+    assert settings.alpha is not None  # settings fill in the loss's default
+    alpha = round(settings.alpha * mean_weight, 6)
+    return replace(settings, loss="entropy", preset="none", alpha=alpha, temperature=0.7, normalizer="rank")
+
+
+def check_settings(method: Method, recipe: Recipe, faults: Faults) -> None:
+    """Note settings that the library refuses, of every value that will be tried."""
+    if method.ensemble is not None or (method.like or method.name) not in recipe.methods:
+        return
+    if recipe.source_of(method).loss not in LOSSES:
+        return
+    trials = [{option: value} for option, values in method.tune.items() for value in values] or [{}]
+    for trial in trials:
+        try:
+            settings_of(recipe, method, 0, trial)
+        except InputError as error:
+            faults.add(f"methods.{method.name}: {error}")

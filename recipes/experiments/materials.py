@@ -1,0 +1,259 @@
+"""The data of a recipe, its features and its difficulty, each opened or made once."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from experiments.recipe import DataChange, DifficultySpec, Method, Recipe
+
+from diffident import extract, open_dataset
+from diffident.data.dataset import Dataset
+from diffident.data.samples import IMAGE_SUFFIXES, ReadImageFile, ReadVector
+from diffident.difficulties import score_features
+from diffident.difficulties.weights import scaled_rank
+from diffident.errors import InputError, did_you_mean
+from diffident.losses import LOSSES
+from diffident.records import DifficultyTable, Features, positions_of
+from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
+from diffident.storage.features import open_features
+
+_SLICE = re.compile(r"(?P<spec>.*)\[(?P<first>-?\d*):(?P<last>-?\d*)\]")
+_NAMED = ("hf:", "torchvision:", "digits")
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A recipe, where its data are, and where its results go.
+
+    Attributes:
+        recipe: What is done.
+        data: Folder that the recipe's files are in.
+        out: Folder of everything that is made.
+        features: Training features that were made before, or None.
+        threads: Of every training.
+    """
+
+    recipe: Recipe
+    data: Path
+    out: Path
+    features: Path | None = None
+    threads: int = 1
+
+
+class Materials:
+    """What trainings are made from; each thing is opened when it is first asked for.
+
+    Args:
+        place: The recipe and its folders.
+        log: Called with lines for people.
+    """
+
+    def __init__(self, place: Place, log: Log = lambda line: None):
+        self.place, self.recipe, self._log = place, place.recipe, log
+        self._features: dict[tuple[str | None, str], Features] = {}
+
+    @cached_property
+    def raw_train(self) -> Dataset:
+        """The training samples as the file has them."""
+        spec = self.recipe.data
+        dataset = open_split(self.place.data, spec.train, label_column=spec.label_column)
+        if spec.limit is not None and spec.limit < len(dataset):
+            dataset = dataset.select(np.arange(spec.limit) * len(dataset) // spec.limit)
+        return dataset
+
+    @cached_property
+    def train(self) -> Dataset:
+        """What is trained on: samples, or their features."""
+        return self._inputs(self.raw_train, "train")
+
+    @cached_property
+    def evaluated(self) -> dict[str, Dataset]:
+        """What every run predicts: `validation`, `test`, `ood-NAME` without labels, `extra-NAME`."""
+        data = self.recipe.data
+        sets = {split: open_split(self.place.data, getattr(data, split)) for split in ("validation", "test")}
+        for name, spec in data.ood.items():
+            outside = open_outside(self.place.data, spec)
+            sets[f"ood-{name}"] = replace(outside, labels=None, label_names=None)
+        for name, spec in data.extra.items():
+            sets[f"extra-{name}"] = joined_by_name(open_split(self.place.data, spec), self.raw_train, name)
+        return {name: self._inputs(dataset, name) for name, dataset in sets.items()}
+
+    def training_data(self, change: DataChange, seed: int) -> Dataset:
+        """The training data after what a method does to them."""
+        return changed(self.train, change, seed)
+
+    def features(self, encoder: str | None, dataset: Dataset, split: str = "train") -> Features:
+        """Features of a split, in the data set's order; extracted once into the output folder."""
+        key = encoder, split
+        if key not in self._features:
+            if self.place.features is not None and split == "train" and encoder == self.recipe.difficulty.encoder:
+                self._features[key] = taken(open_features(self.place.features).load(), dataset)
+            else:
+                self._features[key] = self._extracted(encoder, dataset, split)
+        return self._features[key]
+
+    def needs_difficulty(self, method: Method) -> bool:
+        """Whether a method's loss has weights made of difficulty."""
+        return LOSSES[self.recipe.source_of(method).loss].needs_weights
+
+    def table(self, spec: DifficultySpec, dataset: Dataset, seed: int) -> DifficultyTable:
+        """The difficulty of training samples, scored on the labels that they have now; kept in a file."""
+        features = taken(self.features(spec.encoder, self.raw_train), dataset)
+        assert dataset.labels is not None  # `train` has refused data without
+        digest = hashlib.sha256("\n".join(map(str, dataset.ids)).encode() + np.asarray(dataset.labels).tobytes())
+        digest.update(features.values.numpy().tobytes())
+        digest.update(json.dumps([spec.method, spec.options, dataset.num_classes], sort_keys=True).encode())
+        file = self.place.out / "difficulty" / f"{spec.method}-{digest.hexdigest()[:16]}.parquet"
+        if not file.exists():
+            table = score_features(
+                lambda: iter(features.values.split(16_384)),
+                dataset.ids,
+                np.asarray(dataset.labels),
+                num_classes=dataset.num_classes,
+                method=spec.method,
+                encoder=features.encoder,
+                label_names=dataset.label_names,
+                **spec.options,
+            )
+            write_difficulty_table(table, file)
+        return rearranged(read_difficulty_table(file), spec, seed)
+
+    def _inputs(self, dataset: Dataset, split: str) -> Dataset:
+        if self.recipe.data.inputs == "samples":
+            return dataset
+        features = self.features(self.recipe.difficulty.encoder, dataset, split)
+        values = features.values.float().numpy()
+        digest = hashlib.sha256(values.tobytes()).hexdigest()
+        return replace(dataset, modality="vector", read=ReadVector(values), fingerprint=digest)
+
+    def _extracted(self, encoder: str | None, dataset: Dataset, split: str) -> Features:
+        if encoder is None:
+            raise InputError(
+                f"`difficulty.encoder` must be given to extract {split}; got none. Add --encoder ENC, or --features DIR."
+            )
+        folder = self.place.out / "features" / slug(encoder) / split
+        if not (folder / "manifest.json").exists():
+            self._log(f"Extracting {len(dataset):,} samples of {dataset.name} with {encoder}.")
+        source = extract(dataset, encoder, out=folder)
+        return taken(source.load(), dataset)  # type: ignore[union-attr]
+
+
+def slug(text: str) -> str:
+    """A name for a folder: the text's letters and a digest of the whole."""
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "-", text)[-40:].strip("-.")
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def open_split(folder: Path, spec: str, *, label_column: str | None = None) -> Dataset:
+    """A data set of the recipe; `SPEC[first:last]` are some of its rows, as Python counts them."""
+    found = _SLICE.fullmatch(spec)
+    plain = spec if found is None else found["spec"]
+    where = plain if plain.startswith(_NAMED) else str(folder / plain)
+    dataset = open_dataset(where, label_column=label_column)
+    if found is None:
+        return dataset
+    first, last = (int(found[end]) if found[end] else None for end in ("first", "last"))
+    rows = np.arange(len(dataset))[first:last]
+    if not len(rows):
+        raise InputError(f"`data` must hold samples; {spec} takes none of {len(dataset)}. Mend the numbers.")
+    return dataset.select(rows)
+
+
+def open_outside(folder: Path, spec: str) -> Dataset:
+    """An out-of-distribution set: as others, or a folder of pictures without class folders."""
+    path = folder / spec
+    if not path.is_dir() or any(entry.is_dir() and entry.name[0] != "." for entry in path.iterdir()):
+        return open_split(folder, spec)
+    names = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+    if not names:
+        return open_split(folder, spec)  # says what is wrong
+    ids = np.array(names, dtype=object)
+    stats = [path.joinpath(name).stat() for name in names]
+    digest = hashlib.sha256(json.dumps([names, [(s.st_size, s.st_mtime_ns) for s in stats]]).encode()).hexdigest()
+    return Dataset(path.name, "image", ids, None, ReadImageFile(path.resolve(), tuple(names), ids), digest)
+
+
+def joined_by_name(dataset: Dataset, train: Dataset, name: str) -> Dataset:
+    """A labelled set whose classes are some of the training data's, with the numbers that they have there."""
+    if dataset.labels is None:
+        raise InputError(f"`data.extra.{name}` must have labels; got none at {dataset.name}. Make it an ood set.")
+    if dataset.label_names is None or train.label_names is None:
+        return dataset
+    numbers = {known: number for number, known in enumerate(train.label_names)}
+    for known in dataset.label_names:
+        if known not in numbers:
+            hint = did_you_mean(known, numbers)[:200]
+            raise InputError(f"`data.extra.{name}` must have classes of the training data; got {known!r}. {hint}")
+    joined = np.array([numbers[known] for known in dataset.label_names], dtype=np.int64)
+    return replace(dataset, labels=joined[dataset.labels], label_names=train.label_names)
+
+
+def taken(features: Features, dataset: Dataset) -> Features:
+    """The features of these samples, in their order."""
+    rows = positions_of(features.ids, dataset.ids, what=dataset.name, where="the features")
+    if len(rows) == len(features) and np.array_equal(rows, np.arange(len(rows))):
+        return features
+    return Features(dataset.ids, features.values[torch.from_numpy(rows)], None, None, features.encoder)
+
+
+def changed(dataset: Dataset, change: DataChange, seed: int) -> Dataset:
+    """Fewer samples, then a long tail, then wrong labels."""
+    if change.limit is not None and change.limit < len(dataset):
+        dataset = dataset.select(np.arange(change.limit) * len(dataset) // change.limit)
+    generator = np.random.default_rng(seed)
+    if change.imbalance is not None:
+        dataset = dataset.select(_long_tail(np.asarray(dataset.labels), dataset.num_classes, change.imbalance, generator))
+    if change.label_noise:
+        dataset = replace(dataset, labels=_flipped(dataset, change.label_noise, generator))
+    return dataset
+
+
+def _long_tail(labels: np.ndarray, num_classes: int, ratio: float, generator: np.random.Generator) -> np.ndarray:
+    """Rows of which class k keeps size * ratio ** (-k / (K - 1)), at random; size is that of the largest class."""
+    size, kept = np.bincount(labels).max(), []
+    for label in range(num_classes):
+        rows = np.flatnonzero(labels == label)
+        count = max(1, round(size * ratio ** (-label / max(num_classes - 1, 1))))
+        kept.append(generator.permutation(rows)[:count])
+    return np.sort(np.concatenate(kept))
+
+
+def _flipped(dataset: Dataset, share: float, generator: np.random.Generator) -> np.ndarray:
+    """The labels, a share of them replaced by another class at random."""
+    labels, num_classes = np.array(dataset.labels), dataset.num_classes
+    rows = generator.choice(len(labels), round(share * len(labels)), replace=False)
+    labels[rows] = (labels[rows] + generator.integers(1, num_classes, len(rows))) % num_classes
+    return labels
+
+
+def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> DifficultyTable:
+    """The table with its difficulty turned round, or given to random other samples (of the same class)."""
+    difficulty = -table.difficulty if spec.invert else table.difficulty.copy()
+    generator = np.random.default_rng(seed)
+    groups = _groups(table.labels, spec)
+    for rows in groups:
+        difficulty[rows] = difficulty[generator.permutation(rows)]
+    return replace(table, difficulty=difficulty, rank=scaled_rank(difficulty))
+
+
+def _groups(labels: np.ndarray, spec: DifficultySpec) -> Iterator[np.ndarray]:
+    """Rows among which difficulties change places."""
+    if spec.shuffle:
+        yield np.arange(len(labels))
+    elif spec.shuffle_within_class:
+        for label in np.unique(labels):
+            yield np.flatnonzero(labels == label)
+
+
+def fingerprints(materials: Materials) -> dict[str, Any]:
+    """What tells the evaluated sets from others."""
+    return {name: [len(one), one.fingerprint] for name, one in materials.evaluated.items()}
+
