@@ -12,12 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.ledger import claim
-from experiments.materials import Materials, Place, fingerprints
+from experiments.ledger import claim_methods, claim_sets
+from experiments.materials import Materials, Place, check_there, fingerprints
 from experiments.reading import read_recipe
 from experiments.recipe import Recipe
 from experiments.results import Measured, collect, compare_all, compare_pair, pairs_of, write_results
-from experiments.schedule import Runner, chosen_methods, prepare, runner, train_all
+from experiments.schedule import Runner, chosen_methods, prepare, runner, train_all, trained_methods, tune_all
 
 from diffident.errors import DiffidentError, InputError, MissingDependencyError
 
@@ -59,25 +59,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> None:
     recipe = _recipe(given)
-    names = chosen_methods(recipe, given.methods)
+    names = trained_methods(recipe, chosen_methods(recipe, given.methods))
     if not given.data.is_dir():
         raise InputError(f"`--data` must be a folder; {given.data} is not. Check the path.")
     for option in ("jobs", "threads"):
         if getattr(given, option) < 1:
             raise InputError(f"`--{option}` must be at least 1; got {getattr(given, option)}. Leave it out for 1.")
     materials = Materials(Place(recipe, given.data, given.out, given.features, given.threads), _log)
-    claim(given.out, recipe, fingerprints(materials))
+    check_there(materials.place)
+    claim_methods(given.out, recipe)
     measured: Measured = {}
     with runner(materials, given.jobs) as run:
         if not given.results_only:
             prepare(materials, names)
-            train_all(
-                materials,
-                names,
-                run,
-                _log,
-                finished=lambda: write_results(materials, collect(materials, measured), None) and None,
-            )
+            tune_all(materials, names, run, _log)
+        claim_sets(given.out, fingerprints(materials.evaluated))
+        if not given.results_only:
+            train_all(materials, names, run, _log, lambda: write_results(materials, collect(materials, measured), None))
         collect(materials, measured)
         _log(f"Comparing {len(measured)} runs.")
         file = write_results(materials, measured, _comparisons(recipe, measured, run))
@@ -87,7 +85,7 @@ def _run(given: argparse.Namespace) -> None:
 def _comparisons(recipe: Recipe, measured: Measured, run: Runner) -> dict:
     pairs = pairs_of(recipe, measured)
     found = {task[1][0]: result for task, result in run([(compare_pair, (pair,)) for pair in pairs])}
-    return compare_all(pairs, [found[pair] for pair in pairs])
+    return compare_all(recipe, [found[pair] for pair in pairs])
 
 
 def _recipe(given: argparse.Namespace) -> Recipe:

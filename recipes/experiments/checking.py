@@ -20,11 +20,12 @@ class Faults:
         if fault not in self.found:
             self.found.append(fault)
 
-    def unknown(self, table: str, values: Collection[str], known: Collection[str]) -> None:
-        """Note keys that are not known."""
-        for key in values:
+    def unknown(self, table: str, values: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+        """Note keys that are not known, and give the others."""
+        for key, value in values.items():
             if key not in known:
-                self.add(f"`{_key(table, key)}` must be a known key; got it. {did_you_mean(key, known)}")
+                self.add(f"`{_key(table, key)}` must be a known key; got {value!r}. {did_you_mean(key, known)}")
+        return {key: value for key, value in values.items() if key in known}
 
     def table(self, values: dict[str, Any], key: str, table: str = "") -> dict[str, Any]:
         """The table of this name; empty where there is none."""

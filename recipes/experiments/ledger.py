@@ -15,34 +15,47 @@ from diffident.storage.runs import differing_settings
 LEDGER = "recipe.json"
 
 
-def claim(out: Path, recipe: Recipe, sets: dict[str, Any]) -> None:
-    """Write down what the recipe is about to make, unless the folder holds runs of the same names made otherwise.
-
-    Args:
-        out: The output folder.
-        recipe: What will be run there.
-        sets: Fingerprints of the evaluated sets.
+def claim_methods(out: Path, recipe: Recipe) -> None:
+    """Write down what the methods' runs are made of, unless the folder holds runs of these names made otherwise.
 
     Raises:
         ResumeError: one message with everything that differs.
     """
-    file = out / LEDGER
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"methods": {}, "sets": {}}
-    now = {name: spec_of(recipe, method) for name, method in recipe.methods.items() if method.ensemble is None}
+    before, now = _read(out), {}
+    for name, method in recipe.methods.items():
+        if method.ensemble is None:
+            now[name] = spec_of(recipe, method)
     differ = [
         f"{name}: {'; '.join(_differences(before['methods'][name], spec))}"
         for name, spec in now.items()
         if _was_run(out, name) and before["methods"].get(name, spec) != spec
     ]
-    known = json.loads(json.dumps(sets))
-    differ += [f"set {name}: other samples" for name, one in known.items() if before["sets"].get(name, one) != one]
+    _refuse(out, differ)
+    _write(out, {**before, "methods": {**before["methods"], **now}})
+
+
+def claim_sets(out: Path, sets: dict[str, list]) -> None:
+    """The same for what is predicted: set and fingerprint."""
+    before = _read(out)
+    _refuse(out, [f"set {name}: other samples" for name, one in sets.items() if before["sets"].get(name, one) != one])
+    _write(out, {**before, "sets": {**before["sets"], **sets}})
+
+
+def _read(out: Path) -> dict[str, Any]:
+    file = out / LEDGER
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"methods": {}, "sets": {}}
+
+
+def _write(out: Path, ledger: dict[str, Any]) -> None:
+    write_text(out / LEDGER, json.dumps(ledger, indent=1) + "\n")
+
+
+def _refuse(out: Path, differ: list[str]) -> None:
     if differ:
         raise ResumeError(
             f"`--out` must hold runs of the same recipe; {out} differs: {'. '.join(differ)}. Use another --out, or "
-            f"delete those runs."
+            f"delete it."
         )
-    ledger = {"methods": {**before["methods"], **now}, "sets": {**before["sets"], **known}}
-    write_text(file, json.dumps(ledger, indent=1) + "\n")
 
 
 def _was_run(out: Path, name: str) -> bool:
@@ -50,7 +63,7 @@ def _was_run(out: Path, name: str) -> bool:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    old, new = (load_settings(**{k: v for k, v in spec["settings"].items()}) for spec in (before, now))
+    old, new = (load_settings(**spec["settings"]) for spec in (before, now))
     words = differing_settings(old, new)
     for key in now:
         if key != "settings" and before.get(key) != now[key]:

@@ -1,5 +1,6 @@
 """How the methods of a recipe hang together: what they are like, ensembles, sweeps, and their settings."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -63,8 +64,13 @@ def sweep_methods(
             for table in reversed(vary.split(".")[:-1]):
                 own = {table: own}
             point = SweepPoint(name, vary, value, method)
-            points.append((Method(f"{method}@{name}={value}", like=method, point=point), {"like": method, **own}))
+            points.append((Method(point_name(method, name, value), like=method, point=point), {"like": method, **own}))
     return points
+
+
+def point_name(method: str, sweep: str, value: Any) -> str:
+    """The name of a point, which is that of a folder too."""
+    return f"{method}@{sweep}={re.sub(r'[^A-Za-z0-9.+-]+', '-', str(value))}"
 
 
 def settings_of(recipe: Recipe, method: Method, seed: int, chosen: dict[str, Any] | None = None) -> TrainingSettings:
@@ -91,15 +97,18 @@ def constant_settings(settings: TrainingSettings, mean_weight: float) -> Trainin
     return replace(settings, loss="entropy", preset="none", alpha=alpha, temperature=0.7, normalizer="rank")
 
 
-def check_settings(method: Method, recipe: Recipe, faults: Faults) -> None:
-    """Note settings that the library refuses, of every value that will be tried."""
-    if method.ensemble is not None or (method.like or method.name) not in recipe.methods:
-        return
-    if recipe.source_of(method).loss not in LOSSES:
-        return
-    trials = [{option: value} for option, values in method.tune.items() for value in values] or [{}]
-    for trial in trials:
-        try:
-            settings_of(recipe, method, 0, trial)
-        except InputError as error:
-            faults.add(f"methods.{method.name}: {error}")
+def check_settings(recipe: Recipe, faults: Faults) -> None:
+    """Note settings that the library refuses, of every value that will be tried; what several methods share once."""
+    said: set[str] = set()
+    for name, method in recipe.methods.items():
+        known = method.ensemble is None and (method.like or name) in recipe.methods
+        if not known or recipe.source_of(method).loss not in LOSSES:
+            continue
+        trials = [{option: value} for option, values in method.tune.items() for value in values] or [{}]
+        for trial in trials:
+            try:
+                settings_of(recipe, method, 0, trial)
+            except InputError as error:
+                if str(error) not in said:
+                    faults.add(f"`methods.{name}`: {error}")
+                said.add(str(error))

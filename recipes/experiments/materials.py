@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +23,8 @@ from diffident.records import DifficultyTable, Features, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
 from diffident.storage.features import open_features
 
-_SLICE = re.compile(r"(?P<spec>.*)\[(?P<first>-?\d*):(?P<last>-?\d*)\]")
-_NAMED = ("hf:", "torchvision:", "digits")
+_SLICE = re.compile(r"(?P<spec>.*)\[(?P<but>!?)(?P<first>-?\d*):(?P<last>-?\d*)(:(?P<step>[1-9]\d*))?\]")
+NAMED = ("hf:", "torchvision:", "digits")
 Log = Callable[[str], None]
 
 
@@ -75,16 +74,21 @@ class Materials:
         return self._inputs(self.raw_train, "train")
 
     @cached_property
+    def validation(self) -> Dataset:
+        """What strengths and temperatures are chosen on."""
+        return self._inputs(open_split(self.place.data, self.recipe.data.validation), "validation")
+
+    @cached_property
     def evaluated(self) -> dict[str, Dataset]:
         """What every run predicts: `validation`, `test`, `ood-NAME` without labels, `extra-NAME`."""
-        data = self.recipe.data
-        sets = {split: open_split(self.place.data, getattr(data, split)) for split in ("validation", "test")}
+        data, folder = self.recipe.data, self.place.data
+        sets = {"test": open_split(folder, data.test)}
         for name, spec in data.ood.items():
-            outside = open_outside(self.place.data, spec)
-            sets[f"ood-{name}"] = replace(outside, labels=None, label_names=None)
+            sets[f"ood-{name}"] = replace(open_outside(folder, spec), labels=None, label_names=None)
         for name, spec in data.extra.items():
-            sets[f"extra-{name}"] = joined_by_name(open_split(self.place.data, spec), self.raw_train, name)
-        return {name: self._inputs(dataset, name) for name, dataset in sets.items()}
+            sets[f"extra-{name}"] = joined_by_name(open_split(folder, spec), self.raw_train, name)
+        inputs = {name: self._inputs(dataset, name) for name, dataset in sets.items()}
+        return {"validation": self.validation, **inputs}
 
     def training_data(self, change: DataChange, seed: int) -> Dataset:
         """The training data after what a method does to them."""
@@ -146,6 +150,17 @@ class Materials:
         return taken(source.load(), dataset)  # type: ignore[union-attr]
 
 
+def check_there(place: Place) -> None:
+    """Refuse a folder that lacks files of the recipe, without opening any; all of them are named."""
+    data = place.recipe.data
+    specs = [data.train, data.validation, data.test, *data.ood.values(), *data.extra.values()]
+    plain = [spec if found is None else found["spec"] for spec in specs for found in [_SLICE.fullmatch(spec)]]
+    paths = [place.data / spec for spec in dict.fromkeys(plain) if not spec.startswith(NAMED)]
+    missing = [str(path) for path in paths if not (path.exists() or Path(str(path).rpartition(":")[0]).exists())]
+    if missing:
+        raise InputError(f"`--data` must hold what the recipe names; it lacks {', '.join(missing)}. Check the folder.")
+
+
 def slug(text: str) -> str:
     """A name for a folder: the text's letters and a digest of the whole."""
     plain = re.sub(r"[^A-Za-z0-9.-]+", "-", text)[-40:].strip("-.")
@@ -153,15 +168,16 @@ def slug(text: str) -> str:
 
 
 def open_split(folder: Path, spec: str, *, label_column: str | None = None) -> Dataset:
-    """A data set of the recipe; `SPEC[first:last]` are some of its rows, as Python counts them."""
+    """A data set of the recipe; of `SPEC[first:last:step]` some rows as Python takes them, of `SPEC[!...]` the others."""
     found = _SLICE.fullmatch(spec)
     plain = spec if found is None else found["spec"]
-    where = plain if plain.startswith(_NAMED) else str(folder / plain)
+    where = plain if plain.startswith(NAMED) else str(folder / plain)
     dataset = open_dataset(where, label_column=label_column)
     if found is None:
         return dataset
-    first, last = (int(found[end]) if found[end] else None for end in ("first", "last"))
-    rows = np.arange(len(dataset))[first:last]
+    first, last, step = (int(found[part]) if found[part] else None for part in ("first", "last", "step"))
+    every = np.arange(len(dataset))
+    rows = np.setdiff1d(every, every[first:last:step]) if found["but"] else every[first:last:step]
     if not len(rows):
         raise InputError(f"`data` must hold samples; {spec} takes none of {len(dataset)}. Mend the numbers.")
     return dataset.select(rows)
@@ -253,7 +269,7 @@ def _groups(labels: np.ndarray, spec: DifficultySpec) -> Iterator[np.ndarray]:
             yield np.flatnonzero(labels == label)
 
 
-def fingerprints(materials: Materials) -> dict[str, Any]:
-    """What tells the evaluated sets from others."""
-    return {name: [len(one), one.fingerprint] for name, one in materials.evaluated.items()}
+def fingerprints(sets: dict[str, Dataset]) -> dict[str, list]:
+    """What tells these sets from others."""
+    return {name: [len(one), one.fingerprint] for name, one in sets.items()}
 

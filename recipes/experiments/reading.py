@@ -124,7 +124,7 @@ def _recipe(name: str, values: dict[str, Any], faults: Faults) -> Recipe:
     faults.unknown("", values, _TOP)
     data = _data(faults.table(values, "data"), faults)
     difficulty = _difficulty(faults.table(values, "difficulty"), DifficultySpec(), "difficulty", faults)
-    training = faults.table(values, "training")
+    training = faults.unknown("training", faults.table(values, "training"), TRAINING_KEYS)
     methods = {
         key: _named(key, entry if isinstance(entry, dict) else {}, difficulty, faults)
         for key, entry in faults.table(values, "methods").items()
@@ -149,8 +149,7 @@ def _recipe(name: str, values: dict[str, Any], faults: Faults) -> Recipe:
         for point, own in points:
             made = _method(point.name, own, methods[str(point.like)].difficulty, faults)
             methods[point.name] = dataclasses.replace(made, point=point.point)
-    for method in methods.values():
-        check_settings(method, recipe, faults)
+    check_settings(recipe, faults)
     return recipe
 
 
@@ -159,7 +158,7 @@ def _data(values: dict[str, Any], faults: Faults) -> DataSpec:
     faults.unknown("data", values, fields)
     for split in SPLITS:
         if split not in values:
-            faults.add(f"`data.{split}` must be given; got none.")
+            faults.add(f'`data.{split}` must be given; got none. Write {split} = "FILE".')
     sets = {key: faults.table(values, key, "data") for key in ("ood", "extra")}
     for key, found in sets.items():
         for name, spec in found.items():

@@ -8,7 +8,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Where the data are, relative to `--data`; `FILE[first:last]` takes some rows.
+    """Where the data are, relative to `--data`; `FILE[first:last:step]` takes some rows, `FILE[!::step]` the others.
 
     Attributes:
         train: Training data.

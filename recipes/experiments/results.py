@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from experiments.linking import point_name
 from experiments.materials import Materials
 from experiments.measures import SCALED, is_there, measure, predictions_of, rounded
 from experiments.recipe import Method, Recipe
@@ -66,7 +67,7 @@ def pairs_of(recipe: Recipe, measured: Measured) -> list[tuple[str, str]]:
         point = recipe.methods[name].point
         others = [recipe.baseline]
         if point is not None:
-            others = [f"{recipe.baseline}@{point.sweep}={point.value}", recipe.baseline]
+            others = [point_name(recipe.baseline, point.sweep, point.value), recipe.baseline]
             others = [next((other for other in others if other in there and other != name), "")]
         pairs |= {(name, other): None for other in others if other in there and other != name}
     if recipe.ours in there:
@@ -75,8 +76,8 @@ def pairs_of(recipe: Recipe, measured: Measured) -> list[tuple[str, str]]:
     return list(pairs)
 
 
-def compare_pair(materials: Materials, pair: tuple[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """The differences of a method from another, before and after temperature scaling."""
+def compare_pair(materials: Materials, pair: tuple[str, str]) -> dict[str, Any]:
+    """The differences of a method from another and the means of both, before and after temperature scaling."""
     recipe, out = materials.recipe, materials.place.out
     splits = ["validation", "test"]
     seeds = [s for s in range(recipe.seeds) if all(is_there(recipe, out, name, s, splits) for name in pair)]
@@ -88,17 +89,29 @@ def compare_pair(materials: Materials, pair: tuple[str, str]) -> dict[str, list[
             scaled = Predictions(test.ids, calibrate(state, test.logits), test.labels, test.label_names)
             runs["before"].append((name, seed, test))
             runs[SCALED].append((name, seed, scaled))
-    found = {}
+    found: dict[str, Any] = {}
     for key, several in runs.items():
-        comparison = compare_predictions(several, pair[1], num_resamples=recipe.num_resamples) if seeds else None
-        found[key] = [] if comparison is None else [_difference(one, pair[1]) for one in comparison.differences]
+        if not seeds:
+            found[key] = {"differences": [], "means": {}}
+            continue
+        comparison = compare_predictions(several, pair[1], num_resamples=recipe.num_resamples)
+        means = {name: {key: _estimate(one) for key, one in of.items()} for name, of in comparison.means.items()}
+        found[key] = {"differences": [_difference(one, pair[1]) for one in comparison.differences], "means": means}
     return found
 
 
-def compare_all(pairs: list[tuple[str, str]], found: list[dict[str, list]]) -> dict[str, Any]:
-    """The differences of all pairs, in the pairs' order."""
-    differences = {key: [one for part in found for one in part[key]] for key in ("before", SCALED)}
-    return {"metrics": list(DEFAULT_METRICS), "pairs": [list(pair) for pair in pairs], **differences}
+def compare_all(recipe: Recipe, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The differences of all pairs, and the means of all methods with their intervals, in the recipe's order."""
+    joined: dict[str, Any] = {"metrics": list(DEFAULT_METRICS)}
+    for key in ("before", SCALED):
+        means: dict[str, Any] = {}
+        for part in reversed(found):  # of a method in several pairs the first one counts: that with the baseline
+            means |= part[key]["means"]
+        joined[key] = {
+            "means": {name: means[name] for name in recipe.methods if name in means},
+            "differences": [one for part in found for one in part[key]["differences"]],
+        }
+    return joined
 
 
 def environment(threads: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def train_trial(materials: Materials, name: str, option: str, value: Any) -> Non
     method, seed = materials.recipe.methods[name], materials.recipe.tuning_seed
     folder = trial_folder(materials.place.out, name, option, value)
     _fit(materials, method, seed, {option: value}, folder)
-    _predict(folder, "validation", materials.evaluated["validation"])
+    _predict(folder, "validation", materials.validation)
 
 
 def trials_of(recipe: Recipe, out: Path, method: Method) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def _fit(materials: Materials, method: Method, seed: int, chosen: Chosen, folder
         table = materials.table(method.difficulty, dataset, seed)
         if method.constant:
             settings = constant_settings(settings, mean_weight(dataset, settings, table))
-    validation = materials.evaluated["validation"] if settings.patience else None
+    validation = materials.validation if settings.patience else None
     return train(dataset, settings, out=folder, difficulty=table, validation=validation, resume=folder.exists())
 
 

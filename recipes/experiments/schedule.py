@@ -40,37 +40,37 @@ def chosen_methods(recipe: Recipe, names: list[str] | None) -> list[str]:
     ]
 
 
-def train_all(materials: Materials, names: list[str], run: Runner, log: Log, finished: Callable[[], None]) -> None:
-    """Choose strengths, then train the methods with every seed, one seed after the other.
-
-    Args:
-        materials: Of the recipe.
-        names: Methods; what an ensemble is of, and what a method is like, is trained as far as it is needed.
-        run: Does the trainings.
-        log: Called with lines for people.
-        finished: Called after each run.
-    """
-    recipe, out = materials.recipe, materials.place.out
-    wanted = [recipe.methods[name] for name in names]
-    trained = {method.ensemble.of if method.ensemble is not None else method.name: None for method in wanted}
-    sources = {recipe.source_of(recipe.methods[name]).name: None for name in trained}
+def tune_all(materials: Materials, names: list[str], run: Runner, log: Log) -> None:
+    """Train every value of every strength that the methods need; test data are not opened."""
+    recipe = materials.recipe
     trials: list[Task] = [
         (train_trial, (name, option, value))
-        for name in sources
+        for name in dict.fromkeys(recipe.source_of(recipe.methods[name]).name for name in names)
         for option, values in recipe.methods[name].tune.items()
         for value in values
     ]
     for number, (task, _) in enumerate(run(trials), start=1):
         log(f"Tried {number} of {len(trials)}: {task[1][0]}, {task[1][1]} {task[1][2]}.")
+
+
+def train_all(materials: Materials, names: list[str], run: Runner, log: Log, finished: Callable[[], object]) -> None:
+    """Train the methods with every seed, one seed after the other; `finished` is called after each run."""
+    recipe, out = materials.recipe, materials.place.out
     runs: list[Task] = []
     for seed in range(recipe.seeds):
-        for name in trained:
+        for name in names:
             chosen = choose(recipe, out, recipe.methods[name])
-            assert chosen is not None  # every value has just been tried
+            assert chosen is not None  # every value has been tried by `tune_all`
             runs.append((train_run, (name, seed, chosen)))
     for number, (task, _) in enumerate(run(runs), start=1):
         log(f"Trained {number} of {len(runs)}: {task[1][0]}, seed {task[1][1]}.")
         finished()
+
+
+def trained_methods(recipe: Recipe, names: list[str]) -> list[str]:
+    """What must be trained for these methods: themselves, or what an ensemble is of."""
+    methods = [recipe.methods[name] for name in names]
+    return list(dict.fromkeys(one.name if one.ensemble is None else one.ensemble.of for one in methods))
 
 
 @contextmanager
@@ -100,12 +100,9 @@ def runner(materials: Materials, jobs: int) -> Iterator[Runner]:
 
 def prepare(materials: Materials, names: Iterable[str]) -> None:
     """Open and extract what trainings need, once, before several processes would."""
-    recipe = materials.recipe
-    _ = materials.train, materials.evaluated
+    _ = materials.train, materials.validation
     for name in names:
-        method = recipe.methods[name]
-        if method.ensemble is not None:
-            method = recipe.methods[method.ensemble.of]
+        method = materials.recipe.methods[name]
         if materials.needs_difficulty(method):
             materials.features(method.difficulty.encoder, materials.raw_train)
 

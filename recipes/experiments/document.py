@@ -1,0 +1,233 @@
+"""`docs/results.md`: every table and sentence, made of `results.json` files alone."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from experiments.measures import SCALED
+from experiments.plots import images_of
+from experiments.summary import COLUMNS, Column, Mean, columns_of, means_of
+from experiments.sweeps import Sweep, sweeps_of
+from tabulate import tabulate
+
+from diffident.paired import LEVEL, mean_ranks
+
+WHEN = {"before": "as trained", SCALED: "after temperature scaling on validation data"}
+_WITH_INTERVAL = ("accuracy", "ece", "nll", "aurc")
+_OF_SWEEP = ("accuracy", "ece", "nll", "brier", "aurc", "auroc_errors")
+_HEAD = """# Results
+
+Made by `python recipes/tables.py` from `recipes/results/*.json`, which `python recipes/run.py` writes; nothing here is
+typed by hand. Every recipe's file says what it is, how to run it and on what.
+
+How to read the tables: mean ± standard deviation over seeds, on test data. Bold is the best mean among single models,
+and among ensembles. Strengths were chosen on validation data, with the same number of values for every method. A
+difference is called real where a paired test over samples and, with several seeds, over seeds stays below {level:g} after
+Holm's correction over the metrics tested (docs/metrics.md). `shuffled` gives the same weights to random samples,
+`constant` is an entropy bonus of the same mean strength for all; both have the strength of `difficulty-aware`. Members of
+ensembles are shared among seeds (seed s takes the runs s, s + 1, ... round the end), so that the spread over seeds of an
+ensemble says less than that of a single model.
+"""
+
+
+def document(results: list[dict[str, Any]], images: str) -> str:
+    """The whole page.
+
+    Args:
+        results: Of every recipe, in the order of the page.
+        images: Folder of the pictures as the page names it.
+    """
+    parts = [_HEAD.format(level=LEVEL)]
+    ranks = _ranks(results)
+    if ranks:
+        parts.append(ranks)
+    parts += [_section(one, images) for one in results]
+    return "\n".join(parts)
+
+
+def _section(results: dict[str, Any], images: str) -> str:
+    plain = {name: method for name, method in results["methods"].items() if "point" not in method}
+    parts = [f"## {results['title']}\n", _facts(results), _choices(plain)]
+    columns = columns_of(results)
+    for when, words in WHEN.items():
+        parts.append(f"### {results['title']}, {words}\n\n{_table(plain, columns, when)}")
+    parts += [_intervals(results, plain), _corrupted(plain)]
+    pictures = images_of(results)
+    parts += [f"![{words}]({images}/{name})\n" for name, words in pictures.items() if "-sweep-" not in name]
+    parts += [_in_words(results, when) for when in WHEN]
+    for sweep in sweeps_of(results):
+        parts.append(f"### {results['title']}: {sweep.name}\n\n{_sweep_table(sweep, columns)}")
+        parts += [f"![{words}]({images}/{name})\n" for name, words in pictures.items() if name.endswith(sweep.image)]
+    return "\n".join(part for part in parts if part)
+
+
+def _facts(results: dict[str, Any]) -> str:
+    data, found = results["data"], results["environment"]
+    sizes = ", ".join(f"{one['num_samples']:,} {name}" for name, one in data.items())
+    where = found["gpu"] or f"{found['cpu']}, {found['cores']} cores, {found['threads']} thread(s) a training"
+    seconds = [run["seconds"] for one in results["methods"].values() if "of" not in one for run in one["runs"]]
+    lines = [
+        f"Recipe: [`recipes/{results['recipe']}.toml`](../recipes/{results['recipe']}.toml). Samples: {sizes}. "
+        f"Seeds: {len(results['seeds'])}. {len(seconds)} trainings of {np.median(seconds):,.0f} s (median) on {where}; "
+        f"diffident {found['diffident']}, torch {found['torch']}."
+    ]
+    missing = ", ".join(f"{name} ({len(seeds)} seeds)" for name, seeds in results["missing"].items())
+    if missing:
+        lines.append(f"Not finished: {missing}.")
+    return "\n".join(lines) + "\n"
+
+
+def _choices(methods: dict[str, Any]) -> str:
+    """Which strengths were chosen, and from which."""
+    words = []
+    for name, method in methods.items():
+        chosen = (method.get("tuning") or {}).get("chosen")
+        for option, value in (chosen or {}).items():
+            tried = ", ".join(f"{trial[option]:g}" for trial in method["tuning"]["trials"])
+            words.append(f"{name} {option} {value:g} (of {tried})")
+    return f"Chosen by validation NLL: {'; '.join(words)}.\n" if words else ""
+
+
+def _table(methods: dict[str, Any], columns: list[Column], when: str) -> str:
+    means = {name: means_of(method, when) for name, method in methods.items()}
+    ensembles = [name for name in methods if methods[name]["role"] == "ensemble"]
+    best = _best(means, columns, [name for name in methods if name not in ensembles])
+    if len(ensembles) > 1:
+        best |= _best(means, columns, ensembles)
+    rows = [
+        [name, *(_cell(column, means[name].get(column.key), (name, column.key) in best) for column in columns)]
+        for name in methods
+    ]
+    return _markdown(["method", *(column.title for column in columns)], rows)
+
+
+def _best(means: dict[str, dict[str, Mean]], columns: list[Column], names: list[str]) -> set[tuple[str, str]]:
+    """Method and metric of every best mean; several where they are shown alike."""
+    found = set()
+    for column in columns:
+        known = {name: means[name][column.key].mean for name in names if column.key in means[name]}
+        known = {name: value for name, value in known.items() if not math.isnan(value)}
+        if len(known) > 1:
+            top = (max if column.higher else min)(known.values())
+            found |= {(n, column.key) for n, value in known.items() if column.number(value) == column.number(top)}
+    return found
+
+
+def _cell(column: Column, mean: Mean | None, best: bool) -> str:
+    if mean is None or math.isnan(mean.mean):
+        return "–"
+    text = column.number(mean.mean)
+    text = f"**{text}**" if best else text
+    return text if math.isnan(mean.deviation) else f"{text} ± {column.number(mean.deviation)}"
+
+
+def _intervals(results: dict[str, Any], methods: dict[str, Any]) -> str:
+    """Means with intervals over samples and seeds, of the metrics that matter most."""
+    comparisons = results["comparisons"] or {}
+    means = comparisons.get("before", {}).get("means", {})
+    columns = [column for column in COLUMNS if column.key in _WITH_INTERVAL]
+    rows = []
+    for name in methods:
+        if name in means:
+            rows.append([name, *(_with_interval(column, means[name][column.key]) for column in columns)])
+    if not rows:
+        return ""
+    table = _markdown(["method", *(column.title for column in columns)], rows)
+    return f"### {results['title']}, 95 % intervals over samples and seeds\n\n{table}"
+
+
+def _with_interval(column: Column, estimate: list[float | None]) -> str:
+    value, low, high = (column.number(one) for one in estimate)
+    return f"{value} ({low} to {high})"
+
+
+def _corrupted(methods: dict[str, Any]) -> str:
+    """Metrics on corrupted test data, where they were measured."""
+    rows = []
+    for name, method in methods.items():
+        found = [run["corrupted"] for run in method["runs"] if "corrupted" in run]
+        if found:
+            values = [float(np.mean([one[key] for one in found])) for key in ("mean_corruption_error", "mean_ece")]
+            rows.append([name, *(f"{100 * value:.2f}" for value in values)])
+    return _markdown(["method", "mean corruption error %", "mean ECE %"], rows) if rows else ""
+
+
+def _in_words(results: dict[str, Any], when: str) -> str:
+    """The real differences in sentences: of all methods from the baseline, and of ours from all."""
+    found = (results["comparisons"] or {}).get(when)
+    if not found:
+        return ""
+    baseline, ours = results["baseline"], results["ours"]
+    against = [one for one in found["differences"] if one["other"] == baseline]
+    of_ours = [one for one in found["differences"] if one["method"] == ours and one["other"] != baseline]
+    parts = [f"### {results['title']}, real differences, {WHEN[when]}\n"]
+    parts.append(f"From {baseline}:\n")
+    parts += _sentences(against, lambda one: one["method"], results)
+    if of_ours:
+        parts.append(f"\nOf {ours} from the others:\n")
+        parts += _sentences(of_ours, lambda one: f"from {one['other']}", results)
+    return "\n".join(parts) + "\n"
+
+
+def _sentences(differences: list[dict[str, Any]], named: Callable[[dict], str], results: dict[str, Any]) -> list[str]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for one in differences:
+        if "point" not in results["methods"][one["method"]]:
+            groups.setdefault(named(one), []).append(one)
+    columns = {column.key: column for column in COLUMNS}
+    lines = []
+    for name, several in groups.items():
+        real = [one for one in several if one["adjusted_p"] is not None and one["adjusted_p"] < LEVEL]
+        words = [_words(columns[one["metric"]], one) for one in real]
+        lines.append(f"- {name}: {'; '.join(words) or 'none of the differences is told from chance'}.")
+    return lines
+
+
+def _words(column: Column, one: dict[str, Any]) -> str:
+    value, low, high = one["difference"]
+    better = "better" if (value > 0) == column.higher else "worse"
+    ends = f"{column.number(low, sign=True)} to {column.number(high, sign=True)}"
+    return f"{column.title.removesuffix(' %')} {better} by {column.number(abs(value))} ({ends}, p {one['adjusted_p']:.2g})"
+
+
+def _sweep_table(sweep: Sweep, columns: list[Column]) -> str:
+    shown = [column for column in columns if column.key in _OF_SWEEP or column.key.startswith("ood/")]
+    means = {key: means_of(method, "before") for key, method in sweep.methods.items()}
+    rows = [
+        [method, sweep.shown(value), *(_cell(column, means[method, value].get(column.key), False) for column in shown)]
+        for method, value in sweep.methods
+    ]
+    return _markdown(["method", sweep.vary, *(column.title for column in shown)], rows)
+
+
+def _ranks(results: list[dict[str, Any]]) -> str:
+    """Mean ranks of the single-model losses that all recipes have, over recipes and metrics."""
+    tables = [one for one in results if not sweeps_of(one)]
+    losses = [{name for name, method in one["methods"].items() if method["role"] == "loss"} for one in tables]
+    names = [name for name in (tables[0]["methods"] if tables else ()) if all(name in known for known in losses)]
+    if len(names) < 2:
+        return ""
+    ranks = {when: _mean_ranks(tables, names, when) for when in WHEN}
+    rows = [[name, *(f"{ranks[when][name]:.2f}" for when in WHEN)] for name in sorted(names, key=ranks["before"].get)]
+    left = sorted(set().union(*losses) - set(names))
+    note = f" Not in all of them: {', '.join(left)}." if left else ""
+    count = "one recipe" if len(tables) == 1 else f"{len(tables)} recipes"
+    table = _markdown(["method", *WHEN.values()], rows)
+    return f"## Mean ranks\n\nOver {count} and all metrics of the tables, 1 is best; single models only.{note}\n\n{table}"
+
+
+def _mean_ranks(tables: list[dict[str, Any]], names: list[str], when: str) -> dict[str, float]:
+    values = []
+    for results in tables:
+        means = {name: means_of(results["methods"][name], when) for name in names}
+        for column in columns_of(results):
+            signed = {n: means[n][column.key].mean * (-1 if column.higher else 1) for n in names}
+            if not any(map(math.isnan, signed.values())):
+                values.append(signed)
+    return mean_ranks(values, higher_is_better=False)
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    aligned = ("left", *["right"] * (len(header) - 1))
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=aligned) + "\n"

@@ -1,0 +1,107 @@
+"""Results as the documents need them: means over seeds, intervals, and the words for metrics."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from experiments.measures import METRICS
+from scipy.stats import t
+
+from diffident.errors import InputError
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a metric is shown.
+
+    Attributes:
+        key: In the results.
+        title: In tables.
+        higher: Whether higher is better.
+        percent: Whether it is shown in per cent.
+        digits: Decimals.
+    """
+
+    key: str
+    title: str
+    higher: bool
+    percent: bool
+    digits: int
+
+    def number(self, value: float | None, *, sign: bool = False) -> str:
+        """The value as it is shown; a dash where undefined."""
+        if value is None or math.isnan(value):
+            return "–"
+        return f"{value * (100 if self.percent else 1):{'+' if sign else ''}.{self.digits}f}"
+
+
+COLUMNS = (
+    Column("accuracy", "accuracy %", True, True, 2),
+    Column("ece", "ECE %", False, True, 2),
+    Column("classwise_ece", "classwise ECE %", False, True, 3),
+    Column("nll", "NLL", False, False, 4),
+    Column("brier", "Brier", False, False, 4),
+    Column("aurc", "AURC %", False, True, 3),
+    Column("auroc_errors", "AUROC of errors %", True, True, 2),
+    Column("fpr95_errors", "FPR95 of errors %", False, True, 2),
+)
+assert tuple(column.key for column in COLUMNS) == METRICS
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A metric over seeds: mean, sample standard deviation and 95 % t interval; NaN where there are too few."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+def mean_of(values: list[float | None]) -> Mean:
+    """Over the seeds at which it is defined."""
+    defined = np.array([value for value in values if value is not None], dtype=np.float64)
+    if len(defined) < 2:
+        mean = float(defined[0]) if len(defined) else math.nan
+        return Mean(mean, math.nan, math.nan, math.nan)
+    mean, deviation = float(defined.mean()), float(defined.std(ddof=1))
+    half = float(t.ppf(0.975, len(defined) - 1)) * deviation / math.sqrt(len(defined))
+    return Mean(mean, deviation, mean - half, mean + half)
+
+
+def means_of(method: dict[str, Any], when: str) -> dict[str, Mean]:
+    """Every metric of a method of the results, `before` or `after` temperature scaling."""
+    keys = dict.fromkeys(key for run in method["runs"] for key in run[when])
+    return {key: mean_of([run[when].get(key) for run in method["runs"]]) for key in keys}
+
+
+def columns_of(results: dict[str, Any]) -> list[Column]:
+    """The metrics of a recipe, those of its further sets last."""
+    keys = dict.fromkeys(key for method in results["methods"].values() for run in method["runs"] for key in run["before"])
+    shown = list(COLUMNS)
+    for key in keys:
+        name, _, metric = key.partition("/")
+        if name == "ood":
+            shown.append(Column(key, f"AUROC of {metric} %", True, True, 2))
+        elif metric:
+            title = {"accuracy": "accuracy %", "ece": "ECE %", "nll": "NLL"}[metric]
+            shown.append(Column(key, f"{name} {title}", metric == "accuracy", metric != "nll", 4 if metric == "nll" else 2))
+    return shown
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A `results.json`.
+
+    Raises:
+        InputError: it is not there, or no such file.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        results = None
+    if not isinstance(results, dict) or results.get("format_version") != 1 or "methods" not in results:
+        raise InputError(f"`RESULTS` must be a results.json of recipes/run.py; {path} is not. Run the recipe.")
+    return results
