@@ -12,14 +12,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from diffident.errors import DiffidentError, InputError, MissingDependencyError
 from experiments.ledger import claim_methods, claim_sets
 from experiments.materials import Materials, Place, check_there, fingerprints
 from experiments.reading import read_recipe
 from experiments.recipe import Recipe
 from experiments.results import Measured, collect, compare_all, compare_pair, pairs_of, write_results
 from experiments.schedule import Runner, chosen_methods, prepare, runner, train_all, trained_methods, tune_all
-
-from diffident.errors import DiffidentError, InputError, MissingDependencyError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,12 +10,11 @@ import os
 import sys
 from pathlib import Path
 
+from diffident.errors import InputError
+from diffident.storage.atomic import write_text
 from experiments.document import document
 from experiments.plots import write_images
 from experiments.summary import read_results
-
-from diffident.errors import InputError
-from diffident.storage.atomic import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -62,7 +62,7 @@ def take(
     if type(value) is not kind:
         faults.add(f"`{_key(table, key)}` must be {_WORDS[kind]}; got {value!r}.")
     elif choices is not None and value not in choices:
-        faults.add(f"`{_key(table, key)}` must be a known name; got {value!r}. {did_you_mean(value, choices)}")
+        faults.add(f"`{_key(table, key)}` must be a known name; got {value!r}. {did_you_mean(str(value), choices)}")
     elif least is not None and not value >= least:
         faults.add(f"`{_key(table, key)}` must be at least {least:g}; got {value}.")
     else:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
+
+from diffident.paired import LEVEL, mean_ranks
 from experiments.measures import SCALED
 from experiments.plots import images_of
 from experiments.summary import COLUMNS, Column, Mean, columns_of, means_of
 from experiments.sweeps import Sweep, sweeps_of
-from tabulate import tabulate
-
-from diffident.paired import LEVEL, mean_ranks
 
 WHEN = {"before": "as trained", SCALED: "after temperature scaling on validation data"}
 _WITH_INTERVAL = ("accuracy", "ece", "nll", "aurc")
@@ -23,11 +23,11 @@ typed by hand. Every recipe's file says what it is, how to run it and on what.
 
 How to read the tables: mean ± standard deviation over seeds, on test data. Bold is the best mean among single models,
 and among ensembles. Strengths were chosen on validation data, with the same number of values for every method. A
-difference is called real where a paired test over samples and, with several seeds, over seeds stays below {level:g} after
-Holm's correction over the metrics tested (docs/metrics.md). `shuffled` gives the same weights to random samples,
-`constant` is an entropy bonus of the same mean strength for all; both have the strength of `difficulty-aware`. Members of
-ensembles are shared among seeds (seed s takes the runs s, s + 1, ... round the end), so that the spread over seeds of an
-ensemble says less than that of a single model.
+difference is called real where a paired test over samples and, with several seeds, over seeds stays below {level:g}
+after Holm's correction over the metrics tested (docs/metrics.md). `shuffled` gives the same weights to random samples,
+`constant` is an entropy bonus of the same mean strength for all; both have the strength of `difficulty-aware`.
+Ensembles share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So the spread of an
+ensemble over seeds says less than that of a single model.
 """
 
 
@@ -188,7 +188,9 @@ def _words(column: Column, one: dict[str, Any]) -> str:
     value, low, high = one["difference"]
     better = "better" if (value > 0) == column.higher else "worse"
     ends = f"{column.number(low, sign=True)} to {column.number(high, sign=True)}"
-    return f"{column.title.removesuffix(' %')} {better} by {column.number(abs(value))} ({ends}, p {one['adjusted_p']:.2g})"
+    return (
+        f"{column.title.removesuffix(' %')} {better} by {column.number(abs(value))} ({ends}, p {one['adjusted_p']:.2g})"
+    )
 
 
 def _sweep_table(sweep: Sweep, columns: list[Column]) -> str:
@@ -209,12 +211,17 @@ def _ranks(results: list[dict[str, Any]]) -> str:
     if len(names) < 2:
         return ""
     ranks = {when: _mean_ranks(tables, names, when) for when in WHEN}
-    rows = [[name, *(f"{ranks[when][name]:.2f}" for when in WHEN)] for name in sorted(names, key=ranks["before"].get)]
+    rows = [
+        [name, *(f"{ranks[when][name]:.2f}" for when in WHEN)]
+        for name in sorted(names, key=lambda name: ranks["before"][name])
+    ]
     left = sorted(set().union(*losses) - set(names))
     note = f" Not in all of them: {', '.join(left)}." if left else ""
     count = "one recipe" if len(tables) == 1 else f"{len(tables)} recipes"
     table = _markdown(["method", *WHEN.values()], rows)
-    return f"## Mean ranks\n\nOver {count} and all metrics of the tables, 1 is best; single models only.{note}\n\n{table}"
+    return (
+        f"## Mean ranks\n\nOver {count} and all metrics of the tables, 1 is best; single models only.{note}\n\n{table}"
+    )
 
 
 def _mean_ranks(tables: list[dict[str, Any]], names: list[str], when: str) -> dict[str, float]:

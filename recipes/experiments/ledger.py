@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.recipe import Recipe
-from experiments.runs import spec_of
-
 from diffident.errors import ResumeError
 from diffident.settings import load_settings
 from diffident.storage.atomic import write_text
 from diffident.storage.runs import differing_settings
+from experiments.recipe import Recipe
+from experiments.runs import spec_of
 
 LEDGER = "recipe.json"
 

@@ -4,12 +4,11 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from experiments.checking import Faults, take
-from experiments.recipe import Method, Recipe, SweepPoint
-
 from diffident.errors import InputError, did_you_mean
 from diffident.losses import LOSSES
 from diffident.settings import TrainingSettings, load_settings
+from experiments.checking import Faults, take
+from experiments.recipe import Method, Recipe, SweepPoint
 
 
 def check_links(recipe: Recipe, faults: Faults) -> None:
@@ -57,7 +56,9 @@ def sweep_methods(
     for method in found:
         if method not in recipe.methods or not recipe.methods[method].loss:
             known = [other for other, one in recipe.methods.items() if one.loss]
-            faults.add(f"`{where}.methods` must be ones with a loss; got {method!r}. {did_you_mean(str(method), known)}")
+            faults.add(
+                f"`{where}.methods` must be ones with a loss; got {method!r}. {did_you_mean(str(method), known)}"
+            )
             continue
         for value in values["values"]:
             own: dict[str, Any] = {vary.rpartition(".")[2]: value}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiments.recipe import DataChange, DifficultySpec, Method, Recipe
 
 from diffident import extract, open_dataset
 from diffident.data.dataset import Dataset
@@ -22,6 +21,7 @@ from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Features, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
 from diffident.storage.features import open_features
+from experiments.recipe import DataChange, DifficultySpec, Method, Recipe
 
 _SLICE = re.compile(r"(?P<spec>.*)\[(?P<but>!?)(?P<first>-?\d*):(?P<last>-?\d*)(:(?P<step>[1-9]\d*))?\]")
 NAMED = ("hf:", "torchvision:", "digits")
@@ -141,7 +141,7 @@ class Materials:
     def _extracted(self, encoder: str | None, dataset: Dataset, split: str) -> Features:
         if encoder is None:
             raise InputError(
-                f"`difficulty.encoder` must be given to extract {split}; got none. Add --encoder ENC, or --features DIR."
+                f"`difficulty.encoder` must be given to extract {split}; got none. Add --encoder ENC or --features DIR."
             )
         folder = self.place.out / "features" / slug(encoder) / split
         if not (folder / "manifest.json").exists():
@@ -168,7 +168,7 @@ def slug(text: str) -> str:
 
 
 def open_split(folder: Path, spec: str, *, label_column: str | None = None) -> Dataset:
-    """A data set of the recipe; of `SPEC[first:last:step]` some rows as Python takes them, of `SPEC[!...]` the others."""
+    """A data set of the recipe; `SPEC[first:last:step]` are some rows as Python takes them, `SPEC[!...]` the others."""
     found = _SLICE.fullmatch(spec)
     plain = spec if found is None else found["spec"]
     where = plain if plain.startswith(NAMED) else str(folder / plain)
@@ -226,7 +226,9 @@ def changed(dataset: Dataset, change: DataChange, seed: int) -> Dataset:
         dataset = dataset.select(np.arange(change.limit) * len(dataset) // change.limit)
     generator = np.random.default_rng(seed)
     if change.imbalance is not None:
-        dataset = dataset.select(_long_tail(np.asarray(dataset.labels), dataset.num_classes, change.imbalance, generator))
+        dataset = dataset.select(
+            _long_tail(np.asarray(dataset.labels), dataset.num_classes, change.imbalance, generator)
+        )
     if change.label_noise:
         dataset = replace(dataset, labels=_flipped(dataset, change.label_noise, generator))
     return dataset
@@ -272,4 +274,3 @@ def _groups(labels: np.ndarray, spec: DifficultySpec) -> Iterator[np.ndarray]:
 def fingerprints(sets: dict[str, Dataset]) -> dict[str, list]:
     """What tells these sets from others."""
     return {name: [len(one), one.fingerprint] for name, one in sets.items()}
-

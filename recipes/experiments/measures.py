@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiments.recipe import Recipe
-from experiments.runs import run_folder
 
 from diffident import evaluate
-from diffident.calibrators import calibrate, fit_calibrator
+from diffident.calibrators import Calibrator, calibrate, fit_calibrator
 from diffident.posthoc import check_apart
 from diffident.records import Predictions
 from diffident.storage.predictions import read_predictions
 from diffident.storage.runs import open_run
+from experiments.recipe import Recipe
+from experiments.runs import run_folder
 
 METRICS = ("accuracy", "ece", "classwise_ece", "nll", "brier", "aurc", "auroc_errors", "fpr95_errors")
 SCALED = "after"
@@ -35,11 +35,19 @@ def members_of(recipe: Recipe, name: str, seed: int) -> list[tuple[str, int]]:
     return [(ensemble.of, (seed + step) % recipe.seeds) for step in range(ensemble.members)]
 
 
+def seeds_of(recipe: Recipe, name: str) -> list[int]:
+    """The seeds that a method is measured at; of an ensemble those whose members are no earlier seed's."""
+    found: dict[frozenset, int] = {}
+    for seed in range(recipe.seeds):
+        members = members_of(recipe, name, seed)
+        if len(set(members)) == len(members):
+            found.setdefault(frozenset(members), seed)
+    return list(found.values())
+
+
 def is_there(recipe: Recipe, out: Path, name: str, seed: int, splits: list[str]) -> bool:
     """Whether everything that a method and seed is measured by has been predicted."""
     members = members_of(recipe, name, seed)
-    if len(set(members)) < len(members):
-        return False
     files = [run_folder(out, *member) / "predictions" / f"{split}.parquet" for member in members for split in splits]
     return all(file.exists() for file in files)
 
@@ -55,6 +63,12 @@ def predictions_of(recipe: Recipe, out: Path, name: str, seed: int, split: str) 
     return Predictions(found[0].ids, mean, found[0].labels, found[0].label_names)
 
 
+def fit_temperature(validation: Predictions) -> Calibrator:
+    """The temperature that makes the validation labels most likely."""
+    assert validation.labels is not None  # validation data have labels
+    return fit_calibrator("temperature", validation.logits, validation.labels)
+
+
 def measure(recipe: Recipe, out: Path, name: str, seed: int) -> dict[str, Any]:
     """Everything that the results say of a method and seed."""
     sets = {split: predictions_of(recipe, out, name, seed, split) for split in ("validation", "test")}
@@ -62,7 +76,7 @@ def measure(recipe: Recipe, out: Path, name: str, seed: int) -> dict[str, Any]:
     further = {key: predictions_of(recipe, out, name, seed, f"extra-{key}") for key in recipe.data.extra}
     validation, test = sets["validation"], sets["test"]
     check_apart(validation, test)
-    state = fit_calibrator("temperature", validation.logits, validation.labels)
+    state = fit_temperature(validation)
 
     def scaled(logits: torch.Tensor) -> torch.Tensor:
         return calibrate(state, logits)

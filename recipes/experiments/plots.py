@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiments.summary import COLUMNS, Column, Mean, means_of
-from experiments.sweeps import Sweep, sweeps_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from diffident.report.charts import Line, LineChart
 from diffident.report.figures import draw_charts, save_figure
+from experiments.summary import COLUMNS, Column, Mean, means_of
+from experiments.sweeps import Sweep, sweeps_of
 
 MOST_BYTES = 100_000
 SHOWN = ("ece", "nll", "aurc")

@@ -11,6 +11,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from diffident.corruptions import CORRUPTIONS
+from diffident.difficulties import METHODS
+from diffident.errors import InputError, did_you_mean
+from diffident.losses import LOSSES
+from diffident.settings import TrainingSettings, parse_value
 from experiments.checking import Faults, take
 from experiments.linking import check_links, check_settings, sweep_methods
 from experiments.recipe import (
@@ -23,12 +28,6 @@ from experiments.recipe import (
     Method,
     Recipe,
 )
-
-from diffident.corruptions import CORRUPTIONS
-from diffident.difficulties import METHODS
-from diffident.errors import InputError, did_you_mean
-from diffident.losses import LOSSES
-from diffident.settings import TrainingSettings, parse_value
 
 BUDGET = 3
 """Values that every tuned method is trained with."""
@@ -165,8 +164,11 @@ def _data(values: dict[str, Any], faults: Faults) -> DataSpec:
             if not isinstance(spec, str):
                 faults.add(f"`data.{key}.{name}` must be text; got {spec!r}.")
     inputs = take(values, "inputs", str, "samples", faults, "data", choices=("samples", "features"))
+    train, validation, test = (take(values, split, str, "", faults, "data") for split in SPLITS)
     return DataSpec(
-        **{split: take(values, split, str, "", faults, "data") for split in SPLITS},
+        train=train,
+        validation=validation,
+        test=test,
         **sets,
         label_column=take(values, "label_column", str, None, faults, "data"),
         limit=take(values, "limit", int, None, faults, "data", least=2),
@@ -250,9 +252,7 @@ def _corruptions(values: dict[str, Any], faults: Faults) -> Corruptions:
             return Corruptions()
     for kind in kinds:
         if kind not in ("all", *CORRUPTIONS):
-            faults.add(
-                f"`corruptions.kinds` must be known names; got {kind!r}. {did_you_mean(str(kind), CORRUPTIONS)}"
-            )
+            faults.add(f"`corruptions.kinds` must be known names; got {kind!r}. {did_you_mean(str(kind), CORRUPTIONS)}")
     for severity in severities:
         if severity not in (1, 2, 3, 4, 5):
             faults.add(f"`corruptions.severities` must be of 1 to 5; got {severity!r}.")

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.linking import point_name
-from experiments.materials import Materials
-from experiments.measures import SCALED, is_there, measure, predictions_of, rounded
-from experiments.recipe import Method, Recipe
-from experiments.runs import choose, trials_of
 
 import diffident
-from diffident.calibrators import calibrate, fit_calibrator
+from diffident.calibrators import calibrate
 from diffident.paired import DEFAULT_METRICS, PairedDifference, compare_predictions
 from diffident.records import Estimate, Predictions
 from diffident.storage.atomic import write_text
+from experiments.linking import point_name
+from experiments.materials import Materials
+from experiments.measures import SCALED, fit_temperature, is_there, measure, predictions_of, rounded, seeds_of
+from experiments.recipe import Method, Recipe
+from experiments.runs import choose, trials_of
 
 RESULTS = "results.json"
 FORMAT_VERSION = 1
@@ -30,7 +30,7 @@ def collect(materials: Materials, measured: Measured) -> Measured:
     recipe, out = materials.recipe, materials.place.out
     splits = list(materials.evaluated)
     for name in recipe.methods:
-        for seed in range(recipe.seeds):
+        for seed in seeds_of(recipe, name):
             if (name, seed) not in measured and is_there(recipe, out, name, seed, splits):
                 measured[name, seed] = measure(recipe, out, name, seed)
     return measured
@@ -80,12 +80,13 @@ def compare_pair(materials: Materials, pair: tuple[str, str]) -> dict[str, Any]:
     """The differences of a method from another and the means of both, before and after temperature scaling."""
     recipe, out = materials.recipe, materials.place.out
     splits = ["validation", "test"]
-    seeds = [s for s in range(recipe.seeds) if all(is_there(recipe, out, name, s, splits) for name in pair)]
+    common = [seed for seed in seeds_of(recipe, pair[0]) if seed in seeds_of(recipe, pair[1])]
+    seeds = [seed for seed in common if all(is_there(recipe, out, name, seed, splits) for name in pair)]
     runs: dict[str, list[tuple[str, int, Predictions]]] = {"before": [], SCALED: []}
     for name in pair:
         for seed in seeds:
             validation, test = (predictions_of(recipe, out, name, seed, split) for split in splits)
-            state = fit_calibrator("temperature", validation.logits, validation.labels)
+            state = fit_temperature(validation)
             scaled = Predictions(test.ids, calibrate(state, test.logits), test.labels, test.label_names)
             runs["before"].append((name, seed, test))
             runs[SCALED].append((name, seed, scaled))
@@ -160,7 +161,7 @@ def _method(recipe: Recipe, out: Path, method: Method, measured: Measured) -> di
 
 def _missing(recipe: Recipe, measured: Measured) -> dict[str, list[int]]:
     """Seeds that are not finished, by method."""
-    absent = {name: [s for s in range(recipe.seeds) if (name, s) not in measured] for name in recipe.methods}
+    absent = {name: [s for s in seeds_of(recipe, name) if (name, s) not in measured] for name in recipe.methods}
     return {name: seeds for name, seeds in absent.items() if seeds}
 
 
@@ -186,5 +187,3 @@ def _difference(found: PairedDifference, other: str) -> dict[str, Any]:
 
 def _estimate(found: Estimate) -> list[float | None]:
     return [rounded(value) for value in (found.value, found.low, found.high)]
-
-

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.linking import constant_settings, settings_of
-from experiments.materials import Materials
-from experiments.recipe import Method, Recipe
 
 from diffident import predict, train
 from diffident.corruptions import kinds_of
@@ -23,6 +20,9 @@ from diffident.settings import TrainingSettings
 from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder
 from diffident.training.checks import weights_for
+from experiments.linking import constant_settings, settings_of
+from experiments.materials import Materials
+from experiments.recipe import Method, Recipe
 
 Chosen = dict[str, Any]
 """Option to value, as validation data chose it."""

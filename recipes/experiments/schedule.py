@@ -8,11 +8,11 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
+
+from diffident.errors import InputError, did_you_mean
 from experiments.materials import Log, Materials, Place
 from experiments.recipe import Recipe
 from experiments.runs import choose, train_run, train_trial
-
-from diffident.errors import InputError, did_you_mean
 
 Task = tuple[Callable[..., Any], tuple]
 Runner = Callable[[list[Task]], Iterator[tuple[Task, Any]]]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiments.measures import METRICS
 from scipy.stats import t
 
 from diffident.errors import InputError
+from experiments.measures import METRICS
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def means_of(method: dict[str, Any], when: str) -> dict[str, Mean]:
 
 def columns_of(results: dict[str, Any]) -> list[Column]:
     """The metrics of a recipe, those of its further sets last."""
-    keys = dict.fromkeys(key for method in results["methods"].values() for run in method["runs"] for key in run["before"])
+    keys = dict.fromkeys(
+        key for method in results["methods"].values() for run in method["runs"] for key in run["before"]
+    )
     shown = list(COLUMNS)
     for key in keys:
         name, _, metric = key.partition("/")
@@ -88,7 +90,9 @@ def columns_of(results: dict[str, Any]) -> list[Column]:
             shown.append(Column(key, f"AUROC of {metric} %", True, True, 2))
         elif metric:
             title = {"accuracy": "accuracy %", "ece": "ECE %", "nll": "NLL"}[metric]
-            shown.append(Column(key, f"{name} {title}", metric == "accuracy", metric != "nll", 4 if metric == "nll" else 2))
+            shown.append(
+                Column(key, f"{name} {title}", metric == "accuracy", metric != "nll", 4 if metric == "nll" else 2)
+            )
     return shown
 
 
