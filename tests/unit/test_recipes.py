@@ -1,0 +1,380 @@
+"""The recipes: what a file may say, what is done to data, and a small recipe run from end to end."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from experiments import schedule
+from experiments.materials import Materials, Place, changed, open_split, rearranged
+from experiments.measures import members_of, seeds_of
+from experiments.reading import read_recipe
+from experiments.recipe import DataChange, DifficultySpec
+from run import main
+
+from diffident import evaluate, open_dataset
+from diffident.errors import InputError
+from diffident.storage.difficulty_table import read_difficulty_table
+from diffident.storage.predictions import read_predictions
+from diffident.storage.runs import open_run
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SMALL = """
+seeds = 3
+[data]
+train = "digits:train[:200]"
+validation = "digits:validation"
+test = "digits:test"
+ood = { noisy = "digits:test[:40]" }
+[difficulty]
+encoder = "glyphs"
+[training]
+model = "mlp"
+epochs = 2
+device = "cpu"
+[methods.cross-entropy]
+loss = "cross-entropy"
+[methods.difficulty-aware]
+loss = "difficulty-aware"
+tune = { alpha = [0.1, 5.0, 0.2] }
+[methods.shuffled]
+like = "difficulty-aware"
+difficulty = { shuffle = true }
+[methods.constant]
+like = "difficulty-aware"
+constant = true
+[methods.ensemble]
+ensemble = { of = "cross-entropy", members = 2 }
+[sweeps.noise]
+vary = "data.label_noise"
+values = [0.5]
+methods = ["cross-entropy"]
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def run_small(file, out, *more):
+    return main([str(file), "--data", str(file.parent), "--out", str(out), "--set", "num_resamples=20", *more])
+
+
+@pytest.fixture(scope="module")
+def finished(file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    assert run_small(file, out) == 0
+    return out
+
+
+@pytest.fixture
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+def predictions(out, method, seed, split="test"):
+    return read_predictions(out / "runs" / method / f"seed-{seed}" / "predictions" / f"{split}.parquet")
+
+
+# What a file may say
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_right_and_says_what_it_costs(path):
+    assert len(read_recipe(path).methods) > 10
+    header = path.read_text().split("\n\nextends")[0]
+    for line in ("python recipes/run.py", "Hardware: ", "Time: ", "Versions: ", "Seeds: ", "Expected numbers: "):
+        assert line in header
+    assert all(line.startswith("#") for line in header.splitlines())
+
+
+def test_methods_have_the_same_budget():
+    for path in RECIPES.glob("*.toml"):
+        tuned = [method.tune for method in read_recipe(path).methods.values() if method.tune]
+        assert {len(values) for tune in tuned for values in tune.values()} == {3}
+
+
+def test_all_faults_are_said_at_once(file, tmp_path, capsys):
+    wrong = ["training.modle=mlp", "difficulty.method=rdm", "methods.x.like=cross-entrpy", "seeds=0", "data.tset=a"]
+    assert main([str(file), "--data", ".", "--out", str(tmp_path / "out"), "--set", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "5 entries are wrong. " in said
+    for words in (
+        "`training.modle` must be a known key; got 'mlp'. Did you mean `model`",
+        "`difficulty.method` must be a known name; got 'rdm'. Did you mean `rmd`?",
+        "`methods.x.like` must be a method with a loss of its own; got 'cross-entrpy'. Did you mean `cross-entropy`?",
+        "`seeds` must be at least 1; got 0.",
+        "`data.tset` must be a known key; got 'a'. Did you mean `test`?",
+    ):
+        assert words in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("methods.x={loss='focal', tune={gamma=[1.0]}}", "must be 3 values, as of every method; got [1.0]."),
+        ("methods.x={loss='focal', gamma=-1.0}", "`methods.x`: `gamma` must be at least 0; got -1.0."),
+        ("methods.x={like='difficulty-aware', tune={alpha=[1, 2, 3]}}", "`methods.x.tune` must not be used with `like`"),
+        ("methods.x={like='cross-entropy', constant=true}", "`methods.x.constant` must be used with `like` a method"),
+        ("methods.x={loss='focal', like='ensemble'}", "must have one of `loss` and `like`; got both."),
+        ("methods.x.ensemble.of=y", "`methods.x.ensemble.of` must be a method that is trained; got 'y'."),
+        ("methods.X.loss=focal", "must have names of small letters"),
+        ("difficulty.method=zero-shot", "must need features and labels alone; 'zero-shot' needs label_features too."),
+        ("sweeps.noise.values=3", "`sweeps.noise.values` must be a list; got 3."),
+        ("sweeps.noise.methods=['ensemble']", "`sweeps.noise.methods` must be ones with a loss; got 'ensemble'."),
+        ("methods.x={loss='focal', data={label_noise=2}}", "`methods.x.data.label_noise` must be at most 1, a share"),
+        ("corruptions.kinds=['fogg']", "`corruptions.kinds` must be known names; got 'fogg'. Did you mean `fog`"),
+        ("data=1", "`data` must be a table; got 1."),
+        ("baseline=5", "`baseline` must be text; got 5."),
+        ("seeds", "`--set` must be KEY=VALUE; got 'seeds'."),
+        ("seeds.a=1", "must name a table before the dot; got 'seeds.a=1', where seeds is a value."),
+    ],
+)
+def test_a_fault_is_named(file, entry, words):
+    with pytest.raises(InputError) as error:
+        read_recipe(file, [entry])
+    assert words in str(error.value)
+
+
+def test_a_file_goes_over_the_one_that_it_extends(file):
+    above = file.with_name("above.toml")
+    above.write_text('extends = "small.toml"\nwithout = ["shuffled"]\n[training]\nepochs = 7\n[methods.focal]\nloss = "focal"')
+    recipe = read_recipe(above, ["training.width=9"])
+    assert recipe.training == {"model": "mlp", "epochs": 7, "device": "cpu", "width": 9}
+    assert "focal" in recipe.methods
+    assert "shuffled" not in recipe.methods
+    above.write_text('extends = "small.toml"\nwithout = ["shufled"]')
+    with pytest.raises(InputError, match="got 'shufled' in .* Did you mean `shuffled`"):
+        read_recipe(above)
+    above.write_text('extends = "above.toml"')
+    with pytest.raises(InputError, match="must not lead back"):
+        read_recipe(above)
+
+
+# What is done to data
+
+
+def test_some_rows_and_the_others():
+    whole = open_dataset("digits:test")
+    some = open_split(Path(), "digits:test[::7]")
+    rest = open_split(Path(), "digits:test[!::7]")
+    assert list(some.ids) == list(whole.ids[::7])
+    assert sorted([*some.ids, *rest.ids]) == sorted(whole.ids)
+    assert list(open_split(Path(), "digits:test[-3:]").ids) == list(whole.ids[-3:])
+    with pytest.raises(InputError, match="takes none of 600"):
+        open_split(Path(), "digits:test[600:]")
+
+
+def test_labels_are_flipped_to_another_class_by_the_seed():
+    whole = open_dataset("digits:train")
+    noisy = changed(whole, DataChange(label_noise=0.3), seed=1)
+    assert (noisy.labels != whole.labels).sum() == 300
+    assert (noisy.labels == changed(whole, DataChange(label_noise=0.3), seed=1).labels).all()
+    assert (noisy.labels != changed(whole, DataChange(label_noise=0.3), seed=2).labels).any()
+    assert changed(whole, DataChange(), seed=1) is whole
+
+
+def test_a_long_tail_has_the_ratio_that_was_asked_for():
+    whole = open_dataset("digits:train")
+    tailed = changed(whole, DataChange(imbalance=10.0), seed=0)
+    sizes, largest = np.bincount(tailed.labels), np.bincount(whole.labels).max()
+    assert sizes[0] == np.bincount(whole.labels)[0]
+    assert sizes[9] == round(largest / 10)
+    assert sizes[3] == round(largest * 10 ** (-3 / 9))
+    assert len(set(tailed.ids)) == len(tailed)
+
+
+def test_limit_comes_before_noise():
+    fewer = changed(open_dataset("digits:train"), DataChange(limit=100, label_noise=0.1), seed=0)
+    plain = open_dataset("digits:train", limit=100)
+    assert list(fewer.ids) == list(plain.ids)
+    assert (fewer.labels != plain.labels).sum() == 10
+
+
+def test_shuffled_weights_are_the_same_ones_elsewhere(finished):
+    table = read_difficulty_table(next((finished / "difficulty").glob("rmd-*.parquet")))
+    shuffled = rearranged(table, DifficultySpec(shuffle=True), seed=1)
+    assert (np.sort(shuffled.difficulty) == np.sort(table.difficulty)).all()
+    assert (shuffled.difficulty != table.difficulty).mean() > 0.9
+    assert (shuffled.difficulty != rearranged(table, DifficultySpec(shuffle=True), seed=2).difficulty).any()
+    within = rearranged(table, DifficultySpec(shuffle_within_class=True), seed=1)
+    for label in range(10):
+        own = table.labels == label
+        assert (np.sort(within.difficulty[own]) == np.sort(table.difficulty[own])).all()
+    assert (within.difficulty != table.difficulty).any()
+    assert np.allclose(rearranged(table, DifficultySpec(invert=True), seed=1).rank, 1 - table.rank)
+
+
+def test_difficulty_is_scored_on_the_labels_that_there_are(file, tmp_path):
+    materials = Materials(Place(read_recipe(file), file.parent, tmp_path))
+    noisy = materials.training_data(DataChange(label_noise=0.2, limit=150), seed=0)
+    table = materials.table(DifficultySpec(encoder="glyphs"), noisy, seed=0)
+    assert (table.labels == noisy.labels).all()
+    flipped = noisy.labels != open_split(Path(), "digits:train[:200]").select(np.arange(150) * 200 // 150).labels
+    assert table.difficulty[flipped].mean() > table.difficulty[~flipped].mean() + table.difficulty.std()
+
+
+def test_features_can_be_made_before_and_learnt_from(file, finished, tmp_path):
+    features = next((finished / "features").glob("glyphs-*/train"))
+    recipe = read_recipe(file, ["data.inputs=features"])
+    materials = Materials(Place(recipe, file.parent, tmp_path, features))
+    assert materials.train.modality == "vector"
+    assert (materials.train[3] == materials.features("glyphs", materials.raw_train).values[3].numpy()).all()
+    assert not (tmp_path / "features").exists()
+    assert materials.evaluated["ood-noisy"].labels is None
+    assert len(materials.evaluated["ood-noisy"]) == 40
+
+
+# A run
+
+
+def test_the_value_of_least_validation_nll_is_taken(results, finished):
+    tuning = results["methods"]["difficulty-aware"]["tuning"]
+    assert [trial["alpha"] for trial in tuning["trials"]] == [0.1, 5.0, 0.2]
+    best = min(tuning["trials"], key=lambda trial: trial["nll"])
+    assert tuning["chosen"] == {"alpha": best["alpha"]}
+    assert len({trial["nll"] for trial in tuning["trials"]}) == 3
+    for method in ("difficulty-aware", "shuffled"):
+        for run in results["methods"][method]["runs"]:
+            assert run["options"] == {"alpha": best["alpha"], "temperature": 0.7, "normalizer": "rank"}
+    trial = open_run(finished / "tuning" / "difficulty-aware" / "alpha-5.0")
+    assert (trial.settings.seed, trial.settings.alpha) == (1000, 5.0)
+
+
+def test_the_constant_bonus_is_as_strong_on_average(results):
+    chosen = results["methods"]["difficulty-aware"]["tuning"]["chosen"]["alpha"]
+    ranks = np.linspace(0, 1, 200)
+    for run in results["methods"]["constant"]["runs"]:
+        assert run["options"]["alpha"] == pytest.approx(chosen * np.exp((ranks - 1) / 0.7).mean(), rel=1e-3)
+
+
+def test_the_results_are_those_of_the_predictions(results, finished):
+    for seed, run in enumerate(results["methods"]["cross-entropy"]["runs"]):
+        test, outside = (predictions(finished, "cross-entropy", seed, split) for split in ("test", "ood-noisy"))
+        found = evaluate(test.logits, test.labels, ood={"noisy": outside.logits}, num_resamples=0)
+        assert run["before"]["ece"] == pytest.approx(found.metrics["ece"].value, abs=1e-6)
+        assert run["before"]["ood/noisy"] == pytest.approx(found.ood["noisy"]["auroc"].value, abs=1e-6)
+        scaled = evaluate(test.logits.double() / run["temperature"], test.labels, num_resamples=0)
+        assert run["after"]["nll"] == pytest.approx(scaled.metrics["nll"].value, abs=1e-5)
+        assert run["after"]["accuracy"] == run["before"]["accuracy"]
+
+
+def test_an_ensemble_is_the_mean_of_its_members(results, finished):
+    probs = [torch.softmax(predictions(finished, "cross-entropy", seed).logits.double(), 1) for seed in (2, 0)]
+    labels = predictions(finished, "cross-entropy", 0).labels
+    found = evaluate(probs=(probs[0] + probs[1]) / 2, labels=labels, num_resamples=0)
+    run = results["methods"]["ensemble"]["runs"][2]
+    assert run["before"]["nll"] == pytest.approx(found.metrics["nll"].value, abs=1e-6)
+    assert run["before"]["nll"] < max(one["before"]["nll"] for one in results["methods"]["cross-entropy"]["runs"])
+
+
+def test_members_are_counted_round_and_sets_of_them_once(file):
+    recipe = read_recipe(file)
+    assert members_of(recipe, "ensemble", 2) == [("cross-entropy", 2), ("cross-entropy", 0)]
+    assert seeds_of(recipe, "ensemble") == [0, 1, 2]
+    assert seeds_of(replace(recipe, seeds=2), "ensemble") == [0]
+    assert seeds_of(replace(recipe, seeds=1), "ensemble") == []
+
+
+def test_methods_are_compared_with_the_baseline_and_ours_with_all(results):
+    pairs = {(one["method"], one["other"]) for one in results["comparisons"]["before"]["differences"]}
+    ours, base = "difficulty-aware", "cross-entropy"
+    others = {("shuffled", base), ("constant", base), ("ensemble", base), ("cross-entropy@noise=0.5", base)}
+    assert pairs == {(ours, base), *others, (ours, "shuffled"), (ours, "constant"), (ours, "ensemble")}
+    one = next(one for one in results["comparisons"]["after"]["differences"] if one["metric"] == "accuracy")
+    means = {
+        name: np.mean([run["after"]["accuracy"] for run in results["methods"][name]["runs"]])
+        for name in (one["method"], one["other"])
+    }
+    assert one["difference"][0] == pytest.approx(means[one["method"]] - means[one["other"]], abs=2e-6)
+    assert results["missing"] == {}
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same(file, finished, tmp_path, monkeypatch):
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    monkeypatch.setattr("diffident.training.workflow.launch", None)
+    assert run_small(file, out) == 0
+    assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_other_settings_for_the_same_name_are_an_error(file, finished, capsys):
+    before = (finished / "results.json").read_bytes()
+    assert run_small(file, finished, "--set", "training.epochs=3", "methods.difficulty-aware.tune.alpha=[1,2,3]") == 2
+    said = capsys.readouterr().err
+    assert "cross-entropy: epochs was 2, now 3." in said
+    assert "tune was {'alpha': [0.1, 5.0, 0.2]}, now {'alpha': [1, 2, 3]}" in said
+    assert run_small(file, finished, "--set", "data.test='digits:test[:99]'") == 2
+    assert "set test: other samples" in capsys.readouterr().err
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_an_interrupted_run_goes_on(file, finished, tmp_path, monkeypatch):
+    out, whole, done = tmp_path / "out", schedule.train_run, []
+
+    def stop(materials, name, seed, chosen):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append((name, seed))
+        whole(materials, name, seed, chosen)
+
+    monkeypatch.setattr(schedule, "train_run", stop)
+    assert run_small(file, out) == 130
+    partly = json.loads((out / "results.json").read_text())
+    assert list(partly["methods"]) == ["cross-entropy", "difficulty-aware", "shuffled", "constant"]
+    assert partly["missing"]["cross-entropy"] == [1, 2]
+    assert partly["comparisons"] is None
+    assert run_small(file, out, "--results-only") == 0
+    assert json.loads((out / "results.json").read_text())["comparisons"]["before"]["differences"]
+    monkeypatch.setattr(schedule, "train_run", whole)
+    assert run_small(file, out) == 0
+    assert without_times(out) == without_times(finished)
+
+
+def without_times(out):
+    found = json.loads((out / "results.json").read_text())
+    for method in found["methods"].values():
+        for run in method["runs"]:
+            assert run.pop("seconds") > 0
+    return json.dumps(found)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same(file, finished, tmp_path):
+    assert run_small(file, tmp_path / "out", "--jobs", "2") == 0
+    assert without_times(tmp_path / "out") == without_times(finished)
+
+
+def test_no_test_data_are_opened_for_tuning(file, tmp_path, capsys):
+    (tmp_path / "test.parquet").write_text("no Parquet")
+    arguments = [str(file), "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--methods", "shuffled"]
+    assert main([*arguments, "--set", "data.test=test.parquet"]) == 2
+    assert "test.parquet is not" in capsys.readouterr().err
+    found = (tmp_path / "out" / "tuning" / "difficulty-aware").glob("alpha-*/predictions/*")
+    assert {path.name for path in found} == {"validation.parquet"}
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", "shufled"], "`--methods` must be of the recipe; got 'shufled'. Did you mean `shuffled`?"),
+        (["--seeds", "0"], "`--seeds` must be at least 1; got 0. Leave it out for 3."),
+        (["--jobs", "0"], "`--jobs` must be at least 1; got 0."),
+        (["--ood", "svhn"], "`--ood` must be NAME=SPEC; got 'svhn'."),
+        (["--set", "data.test=gone.parquet"], "gone.parquet. Check the folder."),
+    ],
+)
+def test_a_wrong_option_is_one_line(file, tmp_path, capsys, arguments, words):
+    assert run_small(file, tmp_path / "out", *arguments) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("run.py: error: ")
+    assert words in said[0]
