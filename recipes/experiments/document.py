@@ -26,8 +26,8 @@ and among ensembles. Strengths were chosen on validation data, with the same num
 difference is called real where a paired test over samples and, with several seeds, over seeds stays below {level:g}
 after Holm's correction over the metrics tested (docs/metrics.md). `shuffled` gives the same weights to random samples,
 `constant` is an entropy bonus of the same mean strength for all; both have the strength of `difficulty-aware`.
-Ensembles share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So the spread of an
-ensemble over seeds says less than that of a single model.
+Ensembles share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So the
+spread of an ensemble over seeds says less than that of a single model.
 """
 
 

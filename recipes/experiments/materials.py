@@ -156,9 +156,15 @@ def check_there(place: Place) -> None:
     specs = [data.train, data.validation, data.test, *data.ood.values(), *data.extra.values()]
     plain = [spec if found is None else found["spec"] for spec in specs for found in [_SLICE.fullmatch(spec)]]
     paths = [place.data / spec for spec in dict.fromkeys(plain) if not spec.startswith(NAMED)]
-    missing = [str(path) for path in paths if not (path.exists() or Path(str(path).rpartition(":")[0]).exists())]
+    missing = [str(path) for path in paths if not (path.exists() or _is_split(path))]
     if missing:
         raise InputError(f"`--data` must hold what the recipe names; it lacks {', '.join(missing)}. Check the folder.")
+
+
+def _is_split(path: Path) -> bool:
+    """Whether this is FOLDER:SPLIT."""
+    folder, colon, _ = str(path).rpartition(":")
+    return bool(colon) and Path(folder).is_dir()
 
 
 def slug(text: str) -> str:

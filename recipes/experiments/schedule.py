@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError, WorkerError, did_you_mean
 from experiments.materials import Log, Materials, Place
 from experiments.recipe import Recipe
 from experiments.runs import choose, train_run, train_trial
@@ -91,6 +92,10 @@ def runner(materials: Materials, jobs: int) -> Iterator[Runner]:
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
+            except BrokenProcessPool:
+                raise WorkerError(
+                    "a training process must live to its end; one died, perhaps for want of memory. Give fewer --jobs."
+                ) from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
