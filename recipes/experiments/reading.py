@@ -34,7 +34,7 @@ BUDGET = 3
 TRAINING_KEYS = tuple(
     field.name for field in dataclasses.fields(TrainingSettings) if field.name not in ("loss", "seed", "dynamics")
 )
-_TOP = (
+TOP_KEYS = (
     "extends",
     "without",
     "title",
@@ -50,7 +50,7 @@ _TOP = (
     "num_resamples",
     "corruptions",
 )
-_OF_METHOD = ("loss", "difficulty", "data", "like", "constant", "tune", "ensemble")
+METHOD_KEYS = ("loss", "difficulty", "data", "like", "constant", "tune", "ensemble")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+-]*")
 
 
@@ -120,7 +120,7 @@ def _override(values: dict[str, Any], text: str, faults: Faults) -> None:
 
 
 def _recipe(name: str, values: dict[str, Any], faults: Faults) -> Recipe:
-    faults.unknown("", values, _TOP)
+    faults.unknown("", values, TOP_KEYS)
     data = _data(faults.table(values, "data"), faults)
     difficulty = _difficulty(faults.table(values, "difficulty"), DifficultySpec(), "difficulty", faults)
     training = faults.unknown("training", faults.table(values, "training"), TRAINING_KEYS)
@@ -207,7 +207,7 @@ def _method(name: str, values: dict[str, Any], difficulty: DifficultySpec, fault
         of = take(found, "of", str, "", faults, f"{where}.ensemble")
         members = take(found, "members", int, 3, faults, f"{where}.ensemble", least=2)
         return Method(name, ensemble=EnsembleSpec(of, members))
-    known = (*_OF_METHOD, *TRAINING_KEYS)
+    known = (*METHOD_KEYS, *TRAINING_KEYS)
     faults.unknown(where, values, known)
     if ("loss" in values) == ("like" in values):
         faults.add(f"`{where}` must have one of `loss` and `like`; got {'both' if 'loss' in values else 'neither'}.")

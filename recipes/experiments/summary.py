@@ -108,4 +108,6 @@ def read_results(path: Path) -> dict[str, Any]:
         results = None
     if not isinstance(results, dict) or results.get("format_version") != 1 or "methods" not in results:
         raise InputError(f"`RESULTS` must be a results.json of recipes/run.py; {path} is not. Run the recipe.")
+    if not results["methods"]:
+        raise InputError(f"`RESULTS` must hold a finished run; {path} has none. Run the recipe.")
     return results

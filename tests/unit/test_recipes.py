@@ -1,6 +1,7 @@
 """The recipes: what a file may say, what is done to data, and a small recipe run from end to end."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,11 @@ from diffident.errors import InputError
 from diffident.storage.difficulty_table import read_difficulty_table
 from diffident.storage.predictions import read_predictions
 from diffident.storage.runs import open_run
-from experiments import schedule
+from experiments import reading, schedule
 from experiments.materials import Materials, Place, changed, open_split, rearranged
 from experiments.measures import members_of, seeds_of
 from experiments.reading import read_recipe
-from experiments.recipe import DataChange, DifficultySpec
+from experiments.recipe import Corruptions, DataChange, DataSpec, DifficultySpec, EnsembleSpec
 from run import main
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -161,6 +162,21 @@ def test_a_file_goes_over_the_one_that_it_extends(file):
     above.write_text('extends = "above.toml"')
     with pytest.raises(InputError, match="must not lead back"):
         read_recipe(above)
+
+
+def test_every_key_is_documented():
+    page = (RECIPES / "README.md").read_text()
+    records = (DataSpec, DifficultySpec, DataChange, EnsembleSpec, Corruptions)
+    inside = {name for record in records for name in record.__dataclass_fields__} - {"options"}
+    for key in {*reading.TOP_KEYS, *reading.METHOD_KEYS, *inside, "vary", "values"}:
+        assert (
+            f"`{key}`" in page
+            or f"`{key} = " in page
+            or f"[{key}]" in page
+            or f"[{key}." in page
+            or f"{key} = " in page
+        )
+    assert {path.stem for path in RECIPES.glob("*.toml")} == set(re.findall(r"\((\w+)\.toml\)", page))
 
 
 # What is done to data

@@ -10,6 +10,8 @@ from PIL import Image
 from experiments.summary import COLUMNS, mean_of
 from tables import main, write_page
 
+from diffident.errors import InputError
+
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "recipes" / "results").glob("*.json"))
 METRICS = ("accuracy", "ece", "classwise_ece", "nll", "brier", "aurc", "auroc_errors", "fpr95_errors", "ood/far")
@@ -165,6 +167,10 @@ def test_intervals_are_those_of_student():
 
 
 def test_other_files_are_refused(tmp_path, capsys):
+    with pytest.raises(InputError, match="`RESULTS` must hold a finished run"):
+        write(tmp_path, results_of(methods={}))
+    with pytest.raises(InputError, match="`RESULTS` must be of different recipes; got one twice"):
+        write(tmp_path, results_of(), results_of())
     (tmp_path / "a.json").write_text("[]")
     assert main([str(tmp_path / "a.json"), "--out", str(tmp_path / "r.md"), "--images", str(tmp_path)]) == 2
     assert "tables.py: error: `RESULTS` must be a results.json of recipes/run.py" in capsys.readouterr().err
