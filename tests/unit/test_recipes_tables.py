@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffident.errors import InputError
 from experiments.summary import COLUMNS, mean_of
 from tables import main, write_page
-
-from diffident.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "recipes" / "results").glob("*.json"))
