@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffident import evaluate
 from diffident.errors import InputError
 from diffident.storage.predictions import read_predictions
 from experiments.materials import joined_by_name, open_outside, open_split
@@ -63,9 +64,10 @@ def test_the_recipe_runs_on_a_folder_of_its_shape(data, tmp_path):
     further = read_predictions(tmp_path / "runs/cross-entropy/seed-0/predictions/extra-imagenet-a.parquet")
     assert further.labels is not None
     assert further.labels.tolist() == [1, 1, 1, 3, 3, 3]
-    right = further.logits[:, [1, 3]].argmax(dim=1) == torch.tensor([0, 0, 0, 1, 1, 1])
-    found = results["methods"]["cross-entropy"]["runs"][0]["before"]["imagenet-a/accuracy"]
-    assert found == pytest.approx(float(right.double().mean()), abs=1e-6)
+    own = evaluate(further.logits[:, [1, 3]], torch.tensor([0, 0, 0, 1, 1, 1]), num_resamples=0)
+    found = results["methods"]["cross-entropy"]["runs"][0]["before"]
+    for metric in ("accuracy", "nll"):
+        assert found[f"imagenet-a/{metric}"] == pytest.approx(own.metrics[metric].value, abs=1e-6)
 
 
 def test_classes_are_joined_by_name(data):
