@@ -91,11 +91,10 @@ def settings_of(recipe: Recipe, method: Method, seed: int, chosen: dict[str, Any
     return load_settings(**{**values, "loss": source.loss, "seed": seed})
 
 
-def constant_settings(settings: TrainingSettings, mean_weight: float) -> TrainingSettings:
-    """Those of a constant entropy bonus that is as strong on average as the difficulty-aware one."""
-    assert settings.alpha is not None  # settings fill in the loss's default
-    alpha = round(settings.alpha * mean_weight, 6)
-    return replace(settings, loss="entropy", preset="none", alpha=alpha, temperature=0.7, normalizer="rank")
+def constant_settings(settings: TrainingSettings, alpha: float) -> TrainingSettings:
+    """Those of a constant entropy bonus of this strength in the place of the difficulty-aware one."""
+    changes = {"alpha": round(alpha, 6), "doubt": None, "temperature": 0.7, "normalizer": "rank"}
+    return replace(settings, loss="entropy", preset="none", **changes)
 
 
 def check_settings(recipe: Recipe, faults: Faults) -> None:

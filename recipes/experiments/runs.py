@@ -12,7 +12,7 @@ import torch
 from diffident import predict, train
 from diffident.corruptions import kinds_of
 from diffident.data.dataset import Dataset
-from diffident.losses import LOSSES
+from diffident.losses import LOSSES, DifficultyAwareLoss
 from diffident.metrics.accuracy import nll_terms
 from diffident.records import DifficultyTable, Predictions
 from diffident.robustness import robustness, write_robustness
@@ -98,16 +98,17 @@ def _fit(materials: Materials, method: Method, seed: int, chosen: Chosen, folder
     if LOSSES[settings.loss].needs_weights:
         table = materials.table(method.difficulty, dataset, seed)
         if method.constant:
-            settings = constant_settings(settings, mean_weight(dataset, settings, table))
+            settings = constant_settings(settings, mean_strength(dataset, settings, table))
     validation = materials.validation if settings.patience else None
     return train(dataset, settings, out=folder, difficulty=table, validation=validation, resume=folder.exists())
 
 
-def mean_weight(dataset: Dataset, settings: TrainingSettings, table: DifficultyTable) -> float:
-    """Mean over the training samples of the weight that a loss would get."""
+def mean_strength(dataset: Dataset, settings: TrainingSettings, table: DifficultyTable) -> float:
+    """Mean over the training samples of the strength of the difficulty-aware entropy bonus."""
     weights, _ = weights_for(dataset, settings, table)
     assert weights is not None  # asked of losses with weights alone
-    return float(weights.double().mean())
+    criterion = DifficultyAwareLoss(**settings.loss_options)
+    return float(criterion.strengths(weights.double(), dataset.num_classes).mean())
 
 
 def _predict(folder: Path, split: str, dataset: Dataset) -> None:

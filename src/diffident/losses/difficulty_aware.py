@@ -69,9 +69,14 @@ class DifficultyAwareLoss(Loss):
         weights = check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY)
         if self.alpha is not None:
             return entropy_regularized(logits, labels, self.alpha, weights, self.reduction)
+        return entropy_regularized(logits, labels, 1.0, self.strengths(weights, logits.shape[1]), self.reduction)
+
+    def strengths(self, weights: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:
+        """a_i, the strength of each sample's entropy bonus, of weights in [0, 1]."""
+        if self.alpha is not None:
+            return self.alpha * weights
         assert self.doubt is not None
-        strengths = strengths_of_doubt(self.doubt * weights, logits.shape[1])
-        return entropy_regularized(logits, labels, 1.0, strengths, self.reduction)
+        return strengths_of_doubt(self.doubt * weights, num_classes)
 
 
 def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:
