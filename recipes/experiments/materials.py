@@ -53,10 +53,12 @@ class Materials:
     Args:
         place: The recipe and its folders.
         log: Called with lines for people.
+        extracts: Whether features are extracted, or compared with what is there; else they are only read, as another
+            process has seen to them, and no encoder is opened.
     """
 
-    def __init__(self, place: Place, log: Log = lambda line: None):
-        self.place, self.recipe, self._log = place, place.recipe, log
+    def __init__(self, place: Place, log: Log = lambda line: None, *, extracts: bool = True):
+        self.place, self.recipe, self._log, self._extracts = place, place.recipe, log, extracts
         self._features: dict[tuple[str | None, str], Features] = {}
 
     @cached_property
@@ -144,6 +146,8 @@ class Materials:
                 f"`difficulty.encoder` must be given to extract {split}; got none. Add --encoder ENC or --features DIR."
             )
         folder = self.place.out / "features" / slug(encoder) / split
+        if not self._extracts:
+            return taken(open_features(folder).load(), dataset)
         if not (folder / "manifest.json").exists():
             self._log(f"Extracting {len(dataset):,} samples of {dataset.name} with {encoder}.")
         source = extract(dataset, encoder, out=folder)

@@ -115,7 +115,7 @@ def prepare(materials: Materials, names: Iterable[str]) -> None:
 def _open(place: Place) -> None:
     os.environ["OMP_NUM_THREADS"] = str(place.threads)
     torch.set_num_threads(place.threads)
-    _opened[:] = [Materials(place)]
+    _opened[:] = [Materials(place, extracts=False)]
 
 
 def _do(function: Callable[..., Any], arguments: tuple) -> Any:
