@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffident import extract, open_dataset
+from diffident import extract, open_dataset, open_encoder
 from diffident.data.dataset import Dataset
 from diffident.data.samples import IMAGE_SUFFIXES, ReadImageFile, ReadVector
 from diffident.difficulties import score_features
@@ -145,12 +145,13 @@ class Materials:
             raise InputError(
                 f"`difficulty.encoder` must be given to extract {split}; got none. Add --encoder ENC or --features DIR."
             )
-        folder = self.place.out / "features" / slug(encoder) / split
+        size = self.recipe.difficulty.image_size
+        folder = self.place.out / "features" / slug(f"{encoder} at {size}" if size else encoder) / split
         if not self._extracts:
             return taken(open_features(folder).load(), dataset)
         if not (folder / "manifest.json").exists():
             self._log(f"Extracting {len(dataset):,} samples of {dataset.name} with {encoder}.")
-        source = extract(dataset, encoder, out=folder)
+        source = extract(dataset, open_encoder(encoder, image_size=size), out=folder)
         return taken(source.load(), dataset)  # type: ignore[union-attr]
 
 

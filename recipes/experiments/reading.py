@@ -182,10 +182,11 @@ def _difficulty(values: dict[str, Any], base: DifficultySpec, where: str, faults
     if kind.needs is not None:
         faults.add(f"`{where}.method` must need features and labels alone; {method!r} needs {kind.needs} too.")
     switches = ("shuffle", "shuffle_within_class", "invert")
-    faults.unknown(where, values, ("encoder", "method", *switches, *kind.options))
+    faults.unknown(where, values, ("encoder", "image_size", "method", *switches, *kind.options))
     options = {key: values[key] for key in kind.options if key in values}
     return DifficultySpec(
         encoder=take(values, "encoder", str, base.encoder, faults, where),
+        image_size=take(values, "image_size", int, base.image_size, faults, where, least=1),
         method=method,
         options={**(base.options if method == base.method else {}), **options},
         **{key: take(values, key, bool, getattr(base, key), faults, where) for key in switches},

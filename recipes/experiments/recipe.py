@@ -38,6 +38,7 @@ class DifficultySpec:
 
     Attributes:
         encoder: Of the features.
+        image_size: Side in pixels that images are resized to for it, or None for its own.
         method: A difficulty method.
         options: Of the method.
         shuffle: Whether samples get the weights of random others, by the run's seed.
@@ -46,6 +47,7 @@ class DifficultySpec:
     """
 
     encoder: str | None = None
+    image_size: int | None = None
     method: str = "rmd"
     options: dict[str, Any] = field(default_factory=dict)
     shuffle: bool = False

@@ -16,7 +16,7 @@ WEIGHTS_FROM_DIFFICULTY = "Make them with `difficulty_weights(difficulty)` and p
 PRESETS: dict[str, dict[str, Any]] = {"paper": {"alpha": 0.3, "temperature": 0.7, "normalizer": "none"}}
 
 
-DOUBT = 0.3
+DOUBT = 0.2
 
 
 class DifficultyAwareLoss(Loss):
@@ -33,7 +33,7 @@ class DifficultyAwareLoss(Loss):
 
     Args:
         alpha: Strength of the bonus of the hardest sample, at least 0; 0 is cross-entropy. None takes it from `doubt`.
-        doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 1 (no class above another); 0.3 where
+        doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 1 (no class above another); 0.2 where
             alpha is not given.
         reduction: `mean` over the batch, or `none`.
 
@@ -61,7 +61,7 @@ class DifficultyAwareLoss(Loss):
         if alpha is not None:
             self.alpha = check_number("alpha", alpha, 0, hint="Take 0.1 to 0.3, or 0 for cross-entropy.")
         else:
-            hint = "Take 0.3, or 0 for cross-entropy."
+            hint = "Take 0.2, or 0 for cross-entropy."
             self.doubt = check_number("doubt", DOUBT if doubt is None else doubt, 0, 0.99, hint=hint)
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
