@@ -12,7 +12,7 @@ import torch
 from diffident import predict, train
 from diffident.corruptions import kinds_of
 from diffident.data.dataset import Dataset
-from diffident.losses import LOSSES, DifficultyAwareLoss
+from diffident.losses import LOSSES, DifficultyAwareLoss, make_loss
 from diffident.metrics.accuracy import nll_terms
 from diffident.records import DifficultyTable, Predictions
 from diffident.robustness import robustness, write_robustness
@@ -107,7 +107,8 @@ def mean_strength(dataset: Dataset, settings: TrainingSettings, table: Difficult
     """Mean over the training samples of the strength of the difficulty-aware entropy bonus."""
     weights, _ = weights_for(dataset, settings, table)
     assert weights is not None  # asked of losses with weights alone
-    criterion = DifficultyAwareLoss(**settings.loss_options)
+    criterion = make_loss(settings.loss, **settings.loss_options)
+    assert isinstance(criterion, DifficultyAwareLoss)  # what the reader of recipes saw to
     return float(criterion.strengths(weights.double(), dataset.num_classes).mean())
 
 
