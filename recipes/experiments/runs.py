@@ -107,7 +107,8 @@ def mean_strength(dataset: Dataset, settings: TrainingSettings, table: Difficult
     """Mean over the training samples of the strength of the difficulty-aware entropy bonus."""
     weights, _ = weights_for(dataset, settings, table)
     assert weights is not None  # asked of losses with weights alone
-    criterion = make_loss(settings.loss, **settings.loss_options)
+    options: dict[str, Any] = settings.loss_options
+    criterion = make_loss(settings.loss, **options)
     assert isinstance(criterion, DifficultyAwareLoss)  # what the reader of recipes saw to
     return float(criterion.strengths(weights.double(), dataset.num_classes).mean())
 
