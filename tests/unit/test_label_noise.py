@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from diffident.difficulties import posterior
 from diffident.errors import InputError
+from diffident.gaussian import background_squared_distance
 from diffident.label_noise import (
     Candidates,
     NoiseModel,
@@ -112,6 +113,13 @@ def test_difficulty_is_the_negative_log_posterior(fitted_rows):
     np.testing.assert_allclose(scores.difficulty, expected, atol=1e-4)
     np.testing.assert_allclose(scores.margin, (of_label - squared.min(axis=1)) / 2, atol=1e-4)
     assert scores.nearest.tolist() == squared.argmin(axis=1).tolist()
+
+
+def test_the_background_is_that_of_the_last_fit():
+    values, labels, _ = blobs(n=100, k=20, d=64, flipped=0.4)
+    state = fitted(values, labels, k=20)
+    assert state.rounds > 1
+    torch.testing.assert_close(state.background, background_squared_distance(state.gaussians, values))
 
 
 def test_few_samples_a_class_do_not_agree_with_any_label():

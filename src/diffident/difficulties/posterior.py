@@ -7,7 +7,7 @@ class means towards each other; so a noise model (`label_noise`) is fitted to th
 wrong than right are left out, and the Gaussians are fitted again, until the set is stable. On clean data next to
 nothing is left out.
 
-Cost: that of `rmd`, once for every round (at most 4), and once the distances to the background (N x d x d).
+Cost: that of `rmd` and of the distances to the background (N x d x d), once for every round (at most 4).
 """
 
 from collections.abc import Iterable
@@ -74,7 +74,7 @@ class Posterior:
         noise: Fitted to all labels under these Gaussians.
         candidates: Scores of the fitted samples, in nats, the label first.
         convicted: Labels that were left out of the fit (n,).
-        background: Squared distance of each fitted sample to the background of the first fit (n,), float64.
+        background: Squared distance of each fitted sample to the background (n,), float64.
         rounds: Fits that it took.
     """
 
@@ -91,12 +91,11 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     chosen = make_options(PosteriorOptions, "posterior", options)
     targets = torch.from_numpy(labels)
     convicted = torch.zeros(len(labels), dtype=torch.bool)
-    background = convicted.double()
     for rounds in range(1, _MOST_ROUNDS + 1):
         kept = ~convicted if rounds > 1 else None
         gaussians = rmd.gaussians_of(blocks, labels, num_classes, chosen.shrinkage, kept=kept)
-        if rounds == 1:
-            background = _background(gaussians, blocks, labels)
+        # Of these Gaussians: their shrinkage, and with it the distance, may be far from that of the round before.
+        background = _background(gaussians, blocks, labels)
         scored = _scored(gaussians, blocks, labels, ~convicted, background)
         candidates = join_candidates([choose_candidates(*part) for part in scored])
         noise = fit_noise_model(candidates)

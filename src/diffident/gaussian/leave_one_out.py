@@ -26,17 +26,18 @@ def leave_one_out_distances(
     fitted: Bool[Tensor, " n"],
     background: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n k"]:
-    """Predictive squared distance to every class minus that to the background, each without the sample itself.
+    """Predictive squared distance to every class, without the sample itself, minus that to the background.
 
-    D2_k / (1 + 1 / n_k) - D2_0, where D2_k and n_k leave the sample out if it was fitted. The divisor is the variance
-    of the distance to a mean of n_k samples, which would otherwise be larger for the label, that has one sample less.
+    D2_k / (1 + 1 / n_k) - D2_0, where D2_k and n_k leave the sample out if it was fitted, and D2_0, which all classes
+    share, does not. The divisor is the variance of the distance to a mean of n_k samples, which would otherwise be
+    larger for the label, that has one sample less.
 
     Args:
         state: Gaussians; the amount of shrinkage and its target stay as they are.
         values: Features.
         labels: Classes in [0, K).
         fitted: Whether the row is among the samples that `state` was fitted to, under this label.
-        background: `background_squared_distance` of the rows, where it is known; that under similar Gaussians does.
+        background: `background_squared_distance` of the rows under `state`, where it is known.
 
     Returns:
         float64; infinite for classes without samples. A class of one sample keeps it.
