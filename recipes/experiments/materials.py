@@ -59,7 +59,7 @@ class Materials:
 
     def __init__(self, place: Place, log: Log = lambda line: None, *, extracts: bool = True):
         self.place, self.recipe, self._log, self._extracts = place, place.recipe, log, extracts
-        self._features: dict[tuple[str | None, str], Features] = {}
+        self._features: dict[tuple[str | None, int | None, str], Features] = {}
 
     @cached_property
     def raw_train(self) -> Dataset:
@@ -96,14 +96,15 @@ class Materials:
         """The training data after what a method does to them."""
         return changed(self.train, change, seed)
 
-    def features(self, encoder: str | None, dataset: Dataset, split: str = "train") -> Features:
-        """Features of a split, in the data set's order; extracted once into the output folder."""
-        key = encoder, split
+    def features(self, spec: DifficultySpec, dataset: Dataset, split: str = "train") -> Features:
+        """Features of a split by the encoder and image size of `spec`, in the data set's order; extracted once."""
+        key = spec.encoder, spec.image_size, split
         if key not in self._features:
-            if self.place.features is not None and split == "train" and encoder == self.recipe.difficulty.encoder:
+            usual = self.recipe.difficulty
+            if self.place.features is not None and key == (usual.encoder, usual.image_size, "train"):
                 self._features[key] = taken(open_features(self.place.features).load(), dataset)
             else:
-                self._features[key] = self._extracted(encoder, dataset, split)
+                self._features[key] = self._extracted(*key, dataset)
         return self._features[key]
 
     def needs_difficulty(self, method: Method) -> bool:
@@ -112,7 +113,7 @@ class Materials:
 
     def table(self, spec: DifficultySpec, dataset: Dataset, seed: int) -> DifficultyTable:
         """The difficulty of training samples, scored on the labels that they have now; kept in a file."""
-        features = taken(self.features(spec.encoder, self.raw_train), dataset)
+        features = taken(self.features(spec, self.raw_train), dataset)
         assert dataset.labels is not None  # `train` has refused data without
         digest = hashlib.sha256("\n".join(map(str, dataset.ids)).encode() + np.asarray(dataset.labels).tobytes())
         digest.update(features.values.numpy().tobytes())
@@ -135,17 +136,16 @@ class Materials:
     def _inputs(self, dataset: Dataset, split: str) -> Dataset:
         if self.recipe.data.inputs == "samples":
             return dataset
-        features = self.features(self.recipe.difficulty.encoder, dataset, split)
+        features = self.features(self.recipe.difficulty, dataset, split)
         values = features.values.float().numpy()
         digest = hashlib.sha256(values.tobytes()).hexdigest()
         return replace(dataset, modality="vector", read=ReadVector(values), fingerprint=digest)
 
-    def _extracted(self, encoder: str | None, dataset: Dataset, split: str) -> Features:
+    def _extracted(self, encoder: str | None, size: int | None, split: str, dataset: Dataset) -> Features:
         if encoder is None:
             raise InputError(
                 f"`difficulty.encoder` must be given to extract {split}; got none. Add --encoder ENC or --features DIR."
             )
-        size = self.recipe.difficulty.image_size
         folder = self.place.out / "features" / slug(f"{encoder} at {size}" if size else encoder) / split
         if not self._extracts:
             return taken(open_features(folder).load(), dataset)

@@ -109,7 +109,7 @@ def prepare(materials: Materials, names: Iterable[str]) -> None:
     for name in names:
         method = materials.recipe.methods[name]
         if materials.needs_difficulty(method):
-            materials.features(method.difficulty.encoder, materials.raw_train)
+            materials.features(method.difficulty, materials.raw_train)
 
 
 def _open(place: Place) -> None:

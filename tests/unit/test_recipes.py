@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffident import evaluate, open_dataset
+from diffident import evaluate
 from diffident.errors import InputError
 from diffident.storage.difficulty_table import read_difficulty_table
 from diffident.storage.predictions import read_predictions
 from diffident.storage.runs import open_run
 from experiments import reading, schedule
-from experiments.materials import Materials, Place, changed, open_split, rearranged
+from experiments.materials import Materials, Place, open_split, rearranged
 from experiments.measures import members_of, seeds_of
 from experiments.reading import read_recipe
 from experiments.recipe import Corruptions, DataChange, DataSpec, DifficultySpec, EnsembleSpec
@@ -182,43 +182,6 @@ def test_every_key_is_documented():
 # What is done to data
 
 
-def test_some_rows_and_the_others():
-    whole = open_dataset("digits:test")
-    some = open_split(Path(), "digits:test[::7]")
-    rest = open_split(Path(), "digits:test[!::7]")
-    assert list(some.ids) == list(whole.ids[::7])
-    assert sorted([*some.ids, *rest.ids]) == sorted(whole.ids)
-    assert list(open_split(Path(), "digits:test[-3:]").ids) == list(whole.ids[-3:])
-    with pytest.raises(InputError, match="takes none of 600"):
-        open_split(Path(), "digits:test[600:]")
-
-
-def test_labels_are_flipped_to_another_class_by_the_seed():
-    whole = open_dataset("digits:train")
-    noisy = changed(whole, DataChange(label_noise=0.3), seed=1)
-    assert (noisy.labels != whole.labels).sum() == 300
-    assert (noisy.labels == changed(whole, DataChange(label_noise=0.3), seed=1).labels).all()
-    assert (noisy.labels != changed(whole, DataChange(label_noise=0.3), seed=2).labels).any()
-    assert changed(whole, DataChange(), seed=1) is whole
-
-
-def test_a_long_tail_has_the_ratio_that_was_asked_for():
-    whole = open_dataset("digits:train")
-    tailed = changed(whole, DataChange(imbalance=10.0), seed=0)
-    sizes, largest = np.bincount(tailed.labels), np.bincount(whole.labels).max()
-    assert sizes[0] == np.bincount(whole.labels)[0]
-    assert sizes[9] == round(largest / 10)
-    assert sizes[3] == round(largest * 10 ** (-3 / 9))
-    assert len(set(tailed.ids)) == len(tailed)
-
-
-def test_limit_comes_before_noise():
-    fewer = changed(open_dataset("digits:train"), DataChange(limit=100, label_noise=0.1), seed=0)
-    plain = open_dataset("digits:train", limit=100)
-    assert list(fewer.ids) == list(plain.ids)
-    assert (fewer.labels != plain.labels).sum() == 10
-
-
 def test_shuffled_weights_are_the_same_ones_elsewhere(finished):
     table = read_difficulty_table(next((finished / "difficulty").glob("rmd-*.parquet")))
     shuffled = rearranged(table, DifficultySpec(shuffle=True), seed=1)
@@ -247,7 +210,7 @@ def test_features_can_be_made_before_and_learnt_from(file, finished, tmp_path):
     recipe = read_recipe(file, ["data.inputs=features"])
     materials = Materials(Place(recipe, file.parent, tmp_path, features))
     assert materials.train.modality == "vector"
-    assert (materials.train[3] == materials.features("glyphs", materials.raw_train).values[3].numpy()).all()
+    assert (materials.train[3] == materials.features(recipe.difficulty, materials.raw_train).values[3].numpy()).all()
     assert not (tmp_path / "features").exists()
     assert materials.evaluated["ood-noisy"].labels is None
     assert len(materials.evaluated["ood-noisy"]) == 40
