@@ -3,6 +3,7 @@ import pytest
 from diffident.errors import InputError
 from diffident.losses import LOSSES
 from diffident.settings import TrainingSettings, load_settings, settings_toml
+from diffident.settings.checks import value_faults
 
 
 def test_the_later_source_wins(tmp_path):
@@ -133,3 +134,10 @@ def test_faults_of_losses_come_with_all_others():
 def test_a_wrong_type_of_a_loss_option():
     with pytest.raises(InputError, match=r"^`alpha` must be a number; got 'lots'\.$"):
         load_settings(model="mlp", loss="entropy", alpha="lots")
+
+
+def test_a_whole_number_is_a_number():
+    alpha, epochs = (TrainingSettings.__dataclass_fields__[name] for name in ("alpha", "epochs"))
+    assert value_faults(alpha, 1) == []
+    assert value_faults(alpha, True) == ["`alpha` must be a number; got True."]
+    assert value_faults(epochs, 1.5) == ["`epochs` must be a whole number; got 1.5."]

@@ -111,7 +111,8 @@ def value_faults(field: dataclasses.Field, value: Any) -> list[str]:
 
 
 def _single_faults(key: str, value: Any, kind: Any) -> list[str]:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    allowed = (int, float) if kind is float else kind  # a whole number is a number
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         return [f"`{key}` must be {words[kind]}; got {value!r}."]
     return _range_faults(key, value)
