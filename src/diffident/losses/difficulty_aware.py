@@ -14,8 +14,7 @@ WEIGHTS_FROM_DIFFICULTY = "Make them with `difficulty_weights(difficulty)` and p
 
 # Values of alpha, and of `difficulty_weights`, by name.
 PRESETS: dict[str, dict[str, Any]] = {"paper": {"alpha": 0.3, "temperature": 0.7, "normalizer": "none"}}
-
-
+# Of the hardest sample, where neither alpha nor doubt is given.
 DOUBT = 0.2
 
 
