@@ -1,7 +1,7 @@
 """Tables of evaluations: every metric, and what was found of detectors, calibrators, prediction sets and classes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from diffident.comparison import spread_of
 from diffident.records import Estimate, Evaluation
@@ -67,7 +67,9 @@ def _classes(evaluation: Evaluation) -> Found:
     }
 
 
-def _found_table(key: str, title: str, what: str, methods: Mapping[str, Sequence[Evaluation]], find) -> Table | None:
+def _found_table(
+    key: str, title: str, what: str, methods: Mapping[str, Sequence[Evaluation]], find: Callable[[Evaluation], Found]
+) -> Table | None:
     rows: list[tuple[str, str, list[Mapping[str, Estimate]]]] = []
     left_out = 0
     for name, seeds in zip(_titles(methods), methods.values(), strict=True):
