@@ -95,6 +95,17 @@ def test_every_recipe_is_right_and_says_what_it_costs(path):
     assert all(line.startswith("#") for line in header.splitlines())
 
 
+@pytest.mark.parametrize("name", ["cifar10_resnet18", "imagenet_resnet34"])
+def test_trainings_are_counted_right(name):
+    path = RECIPES / f"{name}.toml"
+    recipe = read_recipe(path)
+    trained = [method for method in recipe.methods.values() if method.ensemble is None]
+    tuned = sum(bool(method.tune) for method in trained)
+    total = len(trained) * recipe.seeds + tuned * reading.BUDGET
+    said = f"{len(trained)} methods x {recipe.seeds} seeds + {tuned} strengths x {reading.BUDGET} values = {total}"
+    assert said in path.read_text()
+
+
 def test_methods_have_the_same_budget():
     for path in RECIPES.glob("*.toml"):
         tuned = [method.tune for method in read_recipe(path).methods.values() if method.tune]
