@@ -265,7 +265,7 @@ def test_data_of_another_kind_than_in_training(work, capsys):
 def test_results_in_the_wrong_place(work, capsys):
     before = contents(work)
     for wrong in ("photos", "notes.csv", "difficulty.parquet", "run", "nowhere"):
-        assert answer(capsys, "score", wrong, "--out", "difficulty.parquet") == (
+        assert answer(capsys, "score", wrong, "--out", "again.parquet") == (
             f"`FEATURES` must be a folder from `diffident extract` or an .npz; got {wrong}. Run: diffident extract."
         )
     for wrong in ("photos", "notes.csv", "difficulty.parquet", "features", "nowhere"):
@@ -315,6 +315,37 @@ def write_forms(work: Path) -> list[str]:
     np.savez(work / "a.npz", features=np.eye(2, dtype=np.float32), labels=[0, 1])
     np.save(work / "a.npy", np.eye(2))
     return ["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.npz", "a.npy"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "score a.npz --out a.npz",
+        "predict texts notes.csv --out ./notes.csv",
+        "evaluate predictions.parquet --out predictions.parquet",
+        "evaluate predictions.parquet --difficulty difficulty.parquet --out difficulty.parquet",
+        "evaluate run --ood far=predictions.parquet --out predictions.parquet",
+        "report run mine=evaluation.json --out evaluation.json",
+    ],
+)
+def test_no_input_is_written_over(command, work, capsys):
+    write_forms(work)
+    before = contents(work)
+    out = command.split()[-1]
+    assert answer(capsys, *command.split()) == (
+        f"`--out` must not be an input, which would be lost; got {out} for both. Name another file."
+    )
+    assert contents(work) == before
+
+
+@pytest.mark.parametrize(
+    "command", ["score features", "predict run photos", "evaluate predictions.parquet", "report run"]
+)
+def test_a_folder_is_no_file_to_write(command, work, capsys):
+    before = contents(work)
+    line = answer(capsys, *command.split(), "--out", "photos")
+    assert line.startswith("`--out` must be a file; got the folder photos. ")
+    assert contents(work) == before
 
 
 DIFFICULTY_AWARE = ["train", "photos", "--model", "mlp", "--set", "epochs=1", "--loss", "difficulty-aware"]

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -44,6 +45,25 @@ def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The data options as `open_dataset` takes them."""
     names = ("label_column", "text_column", "image_column", "id_column")
     return {name: getattr(arguments, name, None) for name in names}
+
+
+def check_out(out: str | None, *inputs: str | None) -> None:
+    """Refuse to write a file over a folder or over one of the inputs, which may be NAME=FILE.
+
+    Raises:
+        InputError: `out` is a folder, or the same file as an input.
+    """
+    if out is None:
+        return
+    path = Path(out)
+    if path.is_dir():
+        raise InputError(f"`--out` must be a file; got the folder {out}. Name a file in it.")
+    for given in inputs:
+        files = [] if given is None else [Path(given), Path(given.partition("=")[2])]
+        if path.exists() and any(file.is_file() and file.samefile(path) for file in files):
+            raise InputError(
+                f"`--out` must not be an input, which would be lost; got {out} for both. Name another file."
+            )
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,15 @@
 import argparse
 from pathlib import Path
 
-from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
+from diffident.cli.common import (
+    add_data_options,
+    check_out,
+    data_options,
+    log,
+    print_json,
+    print_table,
+    progress_bar,
+)
 from diffident.cli.posthoc import add_options, add_posthoc, check_options, print_posthoc
 from diffident.errors import InputError
 
@@ -64,6 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.storage.predictions import read_predictions
 
     check_options(arguments)
+    _check_out(arguments)
     if arguments.corruptions:
         _evaluate_corrupted(arguments)
         return
@@ -97,6 +106,11 @@ def run(arguments: argparse.Namespace) -> None:
     print_posthoc(evaluation)
     if out:
         log(f"The evaluation is in {out}.")
+
+
+def _check_out(arguments: argparse.Namespace) -> None:
+    named = (arguments.difficulty, arguments.calibration, arguments.train_predictions, arguments.corruptions)
+    check_out(arguments.out, arguments.predictions, *arguments.ood, *arguments.features, *named)
 
 
 def _evaluate_corrupted(arguments: argparse.Namespace) -> None:

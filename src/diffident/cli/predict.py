@@ -2,7 +2,7 @@
 
 import argparse
 
-from diffident.cli.common import add_data_options, data_options, log, print_json
+from diffident.cli.common import add_data_options, check_out, data_options, log, print_json
 
 EXAMPLE = "diffident predict runs/difficulty-aware-1 new.parquet --out predictions.parquet"
 
@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.storage.predictions import write_predictions
     from diffident.training import predict
 
+    check_out(arguments.out, arguments.data)
     dataset = open_dataset(arguments.data, **data_options(arguments))
     if arguments.corruption is not None:
         kind, severity = parse_corruption(arguments.corruption)

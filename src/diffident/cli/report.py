@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffident.cli.common import add_data_options, data_options, log, print_json, progress_bar
+from diffident.cli.common import add_data_options, check_out, data_options, log, print_json, progress_bar
 from diffident.errors import InputError
 
 EXAMPLE = "diffident report audit/ runs/* --out report.html"
@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.is_dir():
         raise InputError(f"`--out` must be a file; got the folder {out}. For example: --out {out / 'report.html'}.")
+    check_out(
+        arguments.out, *arguments.inputs, *arguments.ood, *arguments.corrupted, arguments.data, arguments.features
+    )
     with progress_bar("thumbnails") as progress:
         report, _ = gather(arguments, progress)
     size = write_page(report, out)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffident.cli.common import add_engine_options, log, opened_engine, print_json
+from diffident.cli.common import add_engine_options, check_out, log, opened_engine, print_json
 from diffident.difficulties import METHODS, find_method
 from diffident.errors import InputError
 
@@ -117,6 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
     options = method_options(arguments)
     if arguments.combine is not None and len(arguments.features) == 1:
         raise InputError("`--combine` must be used with several FEATURES; got one. Name them all, or leave it out.")
+    check_out(arguments.out, *arguments.features, arguments.label_features)
     table = _score(arguments, options)
     write(table, arguments.out)
     num_suspects = int((table.margin > 0).sum())
