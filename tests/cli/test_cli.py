@@ -185,7 +185,7 @@ def test_broken_image_is_named_and_can_be_skipped(photos, tmp_path, capsys):
     [
         (
             ["score", "nowhere", "--out", "d"],
-            "from `diffident extract` or an .npz; got nowhere",
+            "`FEATURES` must be there; got nowhere, which is not. Check the path, or make it with: diffident extract.",
         ),
         (
             ["extract", "nowhere", "--encoder", "glyphs", "--out", "f"],

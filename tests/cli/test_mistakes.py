@@ -264,10 +264,13 @@ def test_data_of_another_kind_than_in_training(work, capsys):
 
 def test_results_in_the_wrong_place(work, capsys):
     before = contents(work)
-    for wrong in ("photos", "notes.csv", "difficulty.parquet", "run", "nowhere"):
+    for wrong in ("photos", "notes.csv", "difficulty.parquet", "run"):
         assert answer(capsys, "score", wrong, "--out", "again.parquet") == (
             f"`FEATURES` must be a folder from `diffident extract` or an .npz; got {wrong}. Run: diffident extract."
         )
+    assert answer(capsys, "score", "nowhere.npz", "--out", "again.parquet") == (
+        "`FEATURES` must be there; got nowhere.npz, which is not. Check the path, or make it with: diffident extract."
+    )
     for wrong in ("photos", "notes.csv", "difficulty.parquet", "features", "nowhere"):
         assert answer(capsys, "predict", wrong, "photos", "--out", "predictions.parquet") == (
             f"`run` must be a folder of `diffident train`; {wrong} has no config.toml. Check the path."

@@ -120,6 +120,10 @@ def open_features(path: str | Path, *, label_column: str | None = None) -> Featu
         source = _open_npz(path)
     elif (path / MANIFEST).is_file():
         source = _open_store(path)
+    elif not path.exists():
+        raise InputError(
+            f"`FEATURES` must be there; got {path}, which is not. Check the path, or make it with: diffident extract."
+        )
     else:
         raise InputError(
             f"`FEATURES` must be a folder from `diffident extract` or an .npz; got {path}. Run: diffident extract."
