@@ -48,6 +48,25 @@ def test_audit_finds_the_misnamed_picture(photos, tmp_path, capsys):
         assert sheet.size[0] >= 640
 
 
+def test_audit_of_features_alone_keeps_no_pictures_of_an_earlier_one(photos, tmp_path, capsys):
+    out, features = tmp_path / "audit", tmp_path / "audit/features"
+    assert main(["audit", str(photos), "--encoder", "identity", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["audit", str(features), "--out", str(out)]) == 0
+    assert capsys.readouterr().err.endswith("name their data set with --data DATA.\n")
+    assert not list(out.glob("*.png"))
+    assert main(["audit", str(features), "--data", str(photos), "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.glob("*.png")) == ["hardest.png", "suspects.png"]
+
+
+def test_audit_needs_a_folder(photos, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    line = fail(capsys, "audit", str(photos), "--encoder", "identity", "--out", str(file))
+    assert line == f"diffident: error: `--out` must be a folder; got {file}, which is a file. Name a new one."
+    assert file.read_text() == "mine"
+
+
 def test_audit_by_posterior_fits_it_once(photos, tmp_path, capsys, monkeypatch):
     fit, fits = posterior.fit, []
     monkeypatch.setattr(posterior, "fit", lambda *given, **options: fits.append(options) or fit(*given, **options))

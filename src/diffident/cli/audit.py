@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"`--top` must be at least 1; got {arguments.top}. Leave it out for 100.")
     options = method_options(arguments)
     out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"`--out` must be a folder; got {out}, which is a file. Name a new one.")
     source, dataset = _open(arguments, out)
     kept = KeptPosterior() if arguments.method == "posterior" else None
     table = score_source(source, arguments.data, method=arguments.method, verbs=kept, **options)
@@ -65,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
         "the most probable come first."
     )
     log(f"In {out}: {', '.join(files)}.")
+    if dataset is None:
+        log("Features alone show no samples: name their data set with --data DATA.")
 
 
 def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
@@ -135,6 +139,8 @@ def write_audit(suspects, dataset, out: Path, top: int) -> list[str]:
         if dataset is not None and dataset.modality == "image":
             _save_sheet(suspects, dataset, rows[:top], positions[:top], stem, out)
             files.append(f"{stem}.png")
+        else:  # of an earlier audit, and of other samples than the tables
+            (out / f"{stem}.png").unlink(missing_ok=True)
     return files
 
 
