@@ -180,6 +180,16 @@ def write_digits(path: str, features: str) -> None:
     np.savez(path, images=images, labels=dataset.labels, ids=ids, label_names=np.array(dataset.label_names))
 
 
+def test_train_says_what_the_loss_does_not_use(tables, capsys):
+    command = ["train", tables("train", "label"), "--model", "mlp", "--epochs", "1", "--alpha", "0.1"]
+    assert main([*command, "--set", "doubt=0.3", "batch_size=8", "--out", "plain"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "Note: the loss 'cross-entropy' does not use `doubt`, `--alpha`. Choose another with --loss."
+    )
+    assert main([*command, "--loss", "entropy", "--set", "batch_size=8", "--out", "entropy"]) == 0
+    assert "Note:" not in capsys.readouterr().err
+
+
 def test_empty_class_folder(photos, tmp_path, capsys):
     (photos / "none").mkdir()
     line = fail(capsys, "extract", str(photos), "--encoder", "identity", "--out", str(tmp_path / "f"))

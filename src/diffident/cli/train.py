@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.alpha is not None and not is_auto:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
+    _note_unused(arguments, settings.loss)
     options = data_options(arguments)
     dataset = open_dataset(arguments.data, **options)
     validation = _open_held_out(arguments.validation, options) if arguments.validation else None
@@ -111,6 +112,26 @@ def run(arguments: argparse.Namespace) -> None:
         bar.stop()
     evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
     _report(arguments, evaluation)
+
+
+def _note_unused(arguments: argparse.Namespace, loss: str) -> None:
+    """Say which of the given options the loss does not use: it may be another one than was meant."""
+    from diffident.losses import LOSSES
+
+    set_keys = [text.partition("=")[0].strip() for text in arguments.overrides]
+    given = [f"`{key}`" for key in set_keys if _is_of_others(key, loss)]
+    if arguments.alpha is not None and _is_of_others("alpha", loss):
+        given.append("`--alpha`")
+    if arguments.difficulty is not None and not LOSSES[loss].needs_weights:
+        given.append("`--difficulty`")
+    if given:
+        log(f"Note: the loss {loss!r} does not use {', '.join(given)}. Choose another with --loss.")
+
+
+def _is_of_others(key: str, loss: str) -> bool:
+    from diffident.losses import LOSSES
+
+    return key not in LOSSES[loss].options and any(key in other.options for other in LOSSES.values())
 
 
 def _open_held_out(spec: str, options: dict[str, Any]):
