@@ -59,6 +59,16 @@ def test_audit_of_features_alone_keeps_no_pictures_of_an_earlier_one(photos, tmp
     assert sorted(path.name for path in out.glob("*.png")) == ["hardest.png", "suspects.png"]
 
 
+@pytest.mark.parametrize(("separation", "noted"), [(0, True), (9, False)])
+def test_audit_says_where_features_tell_classes_apart_badly(tmp_path, capsys, separation, noted):
+    generator = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    features = generator.normal(size=(90, 2)) + separation * np.eye(3, 2)[labels]
+    np.savez(tmp_path / "f.npz", features=features, labels=labels)
+    assert main(["audit", str(tmp_path / "f.npz"), "--out", str(tmp_path / "audit")]) == 0
+    assert ("Note: that is more than a third." in capsys.readouterr().err) == noted
+
+
 def test_audit_needs_a_folder(photos, tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("mine")
