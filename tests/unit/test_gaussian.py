@@ -305,6 +305,6 @@ def test_a_class_of_one_sample_keeps_it():
     state = fit_gaussians(values, labels)
     every = torch.ones(21, dtype=torch.bool)
     background = background_squared_distance(state, values)
-    got = leave_one_out_distances(state, values, labels, every, background)
+    got = leave_one_out_distances(state, values, labels, every)
     assert float(got[0, 3] + background[0]) == pytest.approx(0, abs=1e-9)
     assert leave_one_out_distances(state, values[:0], labels[:0], every[:0]).shape == (0, 4)

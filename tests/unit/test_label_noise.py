@@ -5,7 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from diffident.difficulties import posterior
 from diffident.errors import InputError
-from diffident.gaussian import background_squared_distance
+from diffident.gaussian import leave_one_out_distances
 from diffident.label_noise import (
     Candidates,
     NoiseModel,
@@ -115,11 +115,14 @@ def test_difficulty_is_the_negative_log_posterior(fitted_rows):
     assert scores.nearest.tolist() == squared.argmin(axis=1).tolist()
 
 
-def test_the_background_is_that_of_the_last_fit():
+def test_samples_are_judged_by_the_last_fit():
     values, labels, _ = blobs(n=100, k=20, d=64, flipped=0.4)
     state = fitted(values, labels, k=20)
     assert state.rounds > 1
-    torch.testing.assert_close(state.background, background_squared_distance(state.gaussians, values))
+    scores = leave_one_out_distances(state.gaussians, values, labels, ~state.convicted) / -2
+    expected = choose_candidates(scores, labels)
+    assert torch.equal(state.candidates.classes, expected.classes)
+    torch.testing.assert_close(state.candidates.scores, expected.scores)
 
 
 def test_few_samples_a_class_do_not_agree_with_any_label():

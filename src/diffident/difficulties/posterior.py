@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from diffident.difficulties import rmd
@@ -31,7 +31,7 @@ from diffident.difficulties.protocol import (
     rows_from,
 )
 from diffident.errors import InputError
-from diffident.gaussian import Gaussians, background_squared_distance, leave_one_out_distances
+from diffident.gaussian import Gaussians, leave_one_out_distances
 from diffident.label_noise import (
     Candidates,
     NoiseModel,
@@ -74,7 +74,6 @@ class Posterior:
         noise: Fitted to all labels under these Gaussians.
         candidates: Scores of the fitted samples, in nats, the label first.
         convicted: Labels that were left out of the fit (n,).
-        background: Squared distance of each fitted sample to the background (n,), float64.
         rounds: Fits that it took.
     """
 
@@ -82,7 +81,6 @@ class Posterior:
     noise: NoiseModel
     candidates: Candidates
     convicted: Bool[Tensor, " n"]
-    background: Float[Tensor, " n"]
     rounds: int
 
 
@@ -94,9 +92,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     for rounds in range(1, _MOST_ROUNDS + 1):
         kept = ~convicted if rounds > 1 else None
         gaussians = rmd.gaussians_of(blocks, labels, num_classes, chosen.shrinkage, kept=kept)
-        # Of these Gaussians: their shrinkage, and with it the distance, may be far from that of the round before.
-        background = _background(gaussians, blocks, labels)
-        scored = _scored(gaussians, blocks, labels, ~convicted, background)
+        scored = _scored(gaussians, blocks, labels, ~convicted)
         candidates = join_candidates([choose_candidates(*part) for part in scored])
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:
@@ -105,7 +101,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
         if int((convicted != before).sum()) <= _STABLE_SHARE * len(labels):
             convicted = before
             break
-    return Posterior(gaussians, noise, candidates, convicted, background, rounds)
+    return Posterior(gaussians, noise, candidates, convicted, rounds)
 
 
 def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
@@ -113,14 +109,10 @@ def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool 
 
     Fitted rows are judged without themselves.
     """
-    if fitted:
-        scored = _scored(state.gaussians, blocks, labels, ~state.convicted, state.background)
-    else:
-        background = _background(state.gaussians, blocks, labels)
-        scored = _scored(state.gaussians, blocks, labels, torch.zeros(len(labels), dtype=torch.bool), background)
+    part_of_fit = ~state.convicted if fitted else torch.zeros(len(labels), dtype=torch.bool)
 
     def parts() -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        for scores, chosen in scored:
+        for scores, chosen in _scored(state.gaussians, blocks, labels, part_of_fit):
             of_label, nearest, margin = choose_nearest(-scores, chosen)
             yield (torch.logsumexp(scores, dim=1) + of_label).clamp(min=0), nearest, margin
 
@@ -139,26 +131,17 @@ def describe(state: Posterior) -> dict[str, Any]:
 
 
 def _scored(
-    gaussians: Gaussians, blocks: Blocks, labels: np.ndarray, fitted: Tensor, background: Tensor
+    gaussians: Gaussians, blocks: Blocks, labels: np.ndarray, fitted: Tensor
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """-D2_k / 2 up to a constant a sample (b, K), float64, and labels of every block, on the CPU."""
     device = gaussians.overall_mean.device
     for start, block, chosen in labelled_blocks(blocks, labels):
         check_present(gaussians.counts, chosen, start)
         rows = slice(start, start + len(block))
-        known = [one.to(device) for one in (chosen, fitted[rows], background[rows])]
+        known = chosen.to(device), fitted[rows].to(device)
         with rows_from(start, block, len(gaussians.overall_mean)):
             scores = leave_one_out_distances(gaussians, block.to(device), *known) / -2
         yield scores.cpu(), chosen.cpu()
-
-
-def _background(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray) -> Tensor:
-    """Squared distance of every sample to the background, on the CPU."""
-    device, found = gaussians.overall_mean.device, []
-    for start, block, _ in labelled_blocks(blocks, labels):
-        with rows_from(start, block, len(gaussians.overall_mean)):
-            found.append(background_squared_distance(gaussians, block.to(device)).cpu())
-    return torch.cat(found)
 
 
 def _convict(wrong: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -24,7 +24,6 @@ def leave_one_out_distances(
     values: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],
     fitted: Bool[Tensor, " n"],
-    background: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n k"]:
     """Predictive squared distance to every class, without the sample itself, minus that to the background.
 
@@ -37,7 +36,6 @@ def leave_one_out_distances(
         values: Features.
         labels: Classes in [0, K).
         fitted: Whether the row is among the samples that `state` was fitted to, under this label.
-        background: `background_squared_distance` of the rows under `state`, where it is known.
 
     Returns:
         float64; infinite for classes without samples. A class of one sample keeps it.
@@ -51,18 +49,14 @@ def leave_one_out_distances(
     """
     check(values, labels, len(state.overall_mean), len(state.counts))
     between = torch.cdist(state.projected_means, state.projected_means).square()
-    if background is None:
-        background = background_squared_distance(state, values)
-    parts = zip(*(blocks(one, _ROWS) for one in (values, labels, fitted, background)), strict=True)
+    parts = zip(*(blocks(one, _ROWS) for one in (values, labels, fitted)), strict=True)
     found = [_without_themselves(state, between, *part) for part in parts]
     return torch.cat([state.ratios.new_zeros(0, len(state.counts)), *found])
 
 
-def _without_themselves(
-    state: Gaussians, between: Tensor, values: Tensor, labels: Tensor, fitted: Tensor, background: Tensor
-) -> Tensor:
+def _without_themselves(state: Gaussians, between: Tensor, values: Tensor, labels: Tensor, fitted: Tensor) -> Tensor:
     """One block. With a = z - mu_y, the covariance loses c a a^T, so that D2_k gains c b_k^2 / (1 - c D2_y)."""
-    relative = relative_squared_distances(state, values)
+    relative, background = relative_squared_distances(state, values), background_squared_distance(state, values)
     column = labels[:, None]
     sizes = state.counts.double()
     size = sizes[labels]
