@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from diffident import evaluate, open_dataset, train
-from diffident.metrics.accuracy import nll_terms
+from diffident.metrics.accuracy import nll_of_logits
 from diffident.settings import load_settings
 from diffident.storage.difficulty_table import read_difficulty_table
 from diffident.storage.predictions import read_predictions
@@ -56,7 +55,7 @@ def one_seed(seed: int, sets: tuple, table, arguments) -> dict:
         seconds = time.perf_counter() - started
         made = read_predictions(run.predictions("test"))
         assert made.labels is not None
-        terms = nll_terms(torch.log_softmax(made.logits.double(), dim=1), made.labels).numpy()
+        terms = nll_of_logits(made.logits, made.labels).numpy()
         error = evaluate(made.logits, made.labels, num_resamples=0).metrics["ece"].value
         chosen = run.settings.alpha, run.settings.temperature
         found[alpha] = {"terms": terms, "ece": error, "seconds": seconds, "chosen": chosen}

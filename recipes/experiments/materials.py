@@ -17,6 +17,7 @@ from diffident.data.samples import IMAGE_SUFFIXES, ReadImageFile, ReadVector
 from diffident.difficulties import score_features
 from diffident.difficulties.weights import scaled_rank
 from diffident.errors import InputError, did_you_mean
+from diffident.label_noise import flip_labels
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Features, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
@@ -66,9 +67,7 @@ class Materials:
         """The training samples as the file has them."""
         spec = self.recipe.data
         dataset = open_split(self.place.data, spec.train, label_column=spec.label_column)
-        if spec.limit is not None and spec.limit < len(dataset):
-            dataset = dataset.select(np.arange(spec.limit) * len(dataset) // spec.limit)
-        return dataset
+        return evenly(dataset, spec.limit)
 
     @cached_property
     def train(self) -> Dataset:
@@ -231,17 +230,25 @@ def taken(features: Features, dataset: Dataset) -> Features:
     return Features(dataset.ids, features.values[torch.from_numpy(rows)], None, None, features.encoder)
 
 
+def evenly(dataset: Dataset, limit: int | None) -> Dataset:
+    """So many samples, evenly spaced; all where there are no more, or no limit."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    return dataset.select(np.arange(limit) * len(dataset) // limit)
+
+
 def changed(dataset: Dataset, change: DataChange, seed: int) -> Dataset:
     """Fewer samples, then a long tail, then wrong labels."""
-    if change.limit is not None and change.limit < len(dataset):
-        dataset = dataset.select(np.arange(change.limit) * len(dataset) // change.limit)
+    dataset = evenly(dataset, change.limit)
     generator = np.random.default_rng(seed)
     if change.imbalance is not None:
         dataset = dataset.select(
             _long_tail(np.asarray(dataset.labels), dataset.num_classes, change.imbalance, generator)
         )
     if change.label_noise:
-        dataset = replace(dataset, labels=_flipped(dataset, change.label_noise, generator))
+        right = np.asarray(dataset.labels)
+        labels = flip_labels(right, dataset.num_classes, change.label_noise, generator)
+        dataset = replace(dataset, labels=labels)
     return dataset
 
 
@@ -253,14 +260,6 @@ def _long_tail(labels: np.ndarray, num_classes: int, ratio: float, generator: np
         count = max(1, round(size * ratio ** (-label / max(num_classes - 1, 1))))
         kept.append(generator.permutation(rows)[:count])
     return np.sort(np.concatenate(kept))
-
-
-def _flipped(dataset: Dataset, share: float, generator: np.random.Generator) -> np.ndarray:
-    """The labels, a share of them replaced by another class at random."""
-    labels, num_classes = np.array(dataset.labels), dataset.num_classes
-    rows = generator.choice(len(labels), round(share * len(labels)), replace=False)
-    labels[rows] = (labels[rows] + generator.integers(1, num_classes, len(rows))) % num_classes
-    return labels
 
 
 def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> DifficultyTable:

@@ -12,7 +12,7 @@ from diffident.calibrators import Calibrator, calibrate, fit_calibrator
 from diffident.posthoc import check_apart
 from diffident.records import Predictions
 from diffident.storage.predictions import read_predictions
-from diffident.storage.runs import open_run
+from diffident.storage.runs import open_run, predictions_file
 from experiments.recipe import Recipe
 from experiments.runs import run_folder
 
@@ -48,13 +48,13 @@ def seeds_of(recipe: Recipe, name: str) -> list[int]:
 def is_there(recipe: Recipe, out: Path, name: str, seed: int, splits: list[str]) -> bool:
     """Whether everything that a method and seed is measured by has been predicted."""
     members = members_of(recipe, name, seed)
-    files = [run_folder(out, *member) / "predictions" / f"{split}.parquet" for member in members for split in splits]
+    files = [predictions_file(run_folder(out, *member), split) for member in members for split in splits]
     return all(file.exists() for file in files)
 
 
 def predictions_of(recipe: Recipe, out: Path, name: str, seed: int, split: str) -> Predictions:
     """The predictions of a method and seed; of an ensemble the logarithm of its members' mean probabilities."""
-    files = [run_folder(out, *member) / "predictions" / f"{split}.parquet" for member in members_of(recipe, name, seed)]
+    files = [predictions_file(run_folder(out, *member), split) for member in members_of(recipe, name, seed)]
     found = [read_predictions(file) for file in files]
     if len(found) == 1:
         return found[0]

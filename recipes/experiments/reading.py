@@ -7,13 +7,13 @@
 
 import dataclasses
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from diffident.corruptions import CORRUPTIONS
 from diffident.difficulties import METHODS
 from diffident.errors import InputError, did_you_mean
+from diffident.files import read_toml
 from diffident.losses import LOSSES
 from diffident.settings import TrainingSettings, parse_value
 from experiments.checking import Faults, take
@@ -79,12 +79,7 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The file's values over those of the file that it extends."""
     if path.resolve() in seen:
         raise InputError(f"`extends` must not lead back to {path}; it does. Leave one of them out.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"`RECIPE` must be a file; {path} is not there. Check the path.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"`RECIPE` must be a TOML file; got {path}: {error}. Mend it there.") from None
+    values = read_toml(path, "RECIPE")
     if "extends" not in values:
         return values
     below = _merged(path.parent / str(values["extends"]), (*seen, path.resolve()))

@@ -6,22 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from diffident import predict, train
 from diffident.corruptions import kinds_of
 from diffident.data.dataset import Dataset
 from diffident.losses import LOSSES, DifficultyAwareLoss, make_loss
-from diffident.metrics.accuracy import nll_terms
+from diffident.metrics.accuracy import nll_of_logits
 from diffident.records import DifficultyTable, Predictions
 from diffident.robustness import robustness, write_robustness
 from diffident.settings import TrainingSettings
 from diffident.storage.predictions import read_predictions, write_predictions
-from diffident.storage.runs import RunFolder
+from diffident.storage.runs import RunFolder, predictions_file
 from diffident.training.checks import weights_for
 from experiments.linking import constant_settings, settings_of
-from experiments.materials import Materials
+from experiments.materials import Materials, evenly
 from experiments.recipe import Method, Recipe
 
 Chosen = dict[str, Any]
@@ -48,9 +45,7 @@ def train_run(materials: Materials, name: str, seed: int, chosen: Chosen) -> Non
     corruptions = materials.recipe.corruptions
     file = folder / "robustness.json"
     if corruptions.kinds and not file.exists():
-        dataset = materials.evaluated["test"]
-        if corruptions.limit is not None and corruptions.limit < len(dataset):
-            dataset = dataset.select(np.arange(corruptions.limit) * len(dataset) // corruptions.limit)
+        dataset = evenly(materials.evaluated["test"], corruptions.limit)
         kinds = kinds_of(dataset.modality) if "all" in corruptions.kinds else corruptions.kinds
         found = robustness(partial(predict, folder), dataset, kinds=kinds, severities=corruptions.severities)
         write_robustness(found, file)
@@ -69,7 +64,7 @@ def trials_of(recipe: Recipe, out: Path, method: Method) -> list[dict[str, Any]]
     found = []
     for option, values in method.tune.items():
         for value in values:
-            file = trial_folder(out, method.name, option, value) / "predictions" / "validation.parquet"
+            file = predictions_file(trial_folder(out, method.name, option, value), "validation")
             if file.exists():
                 found.append({option: value, "nll": validation_nll(read_predictions(file))})
     return found
@@ -88,7 +83,7 @@ def choose(recipe: Recipe, out: Path, method: Method) -> Chosen | None:
 def validation_nll(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the labels, in nats."""
     assert predictions.labels is not None  # validation data have labels
-    return float(nll_terms(torch.log_softmax(predictions.logits.double(), dim=1), predictions.labels).mean())
+    return float(nll_of_logits(predictions.logits, predictions.labels).mean())
 
 
 def _fit(materials: Materials, method: Method, seed: int, chosen: Chosen, folder: Path) -> RunFolder:
@@ -114,7 +109,7 @@ def mean_strength(dataset: Dataset, settings: TrainingSettings, table: Difficult
 
 
 def _predict(folder: Path, split: str, dataset: Dataset) -> None:
-    file = folder / "predictions" / f"{split}.parquet"
+    file = predictions_file(folder, split)
     if not file.exists():
         write_predictions(predict(folder, dataset), file)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from scipy.stats import t
 
+from diffident.comparison import spread_of
 from diffident.errors import InputError
 from experiments.measures import METRICS
 
@@ -63,12 +63,9 @@ class Mean:
 
 def mean_of(values: list[float | None]) -> Mean:
     """Over the seeds at which it is defined."""
-    defined = np.array([value for value in values if value is not None], dtype=np.float64)
-    if len(defined) < 2:
-        mean = float(defined[0]) if len(defined) else math.nan
-        return Mean(mean, math.nan, math.nan, math.nan)
-    mean, deviation = float(defined.mean()), float(defined.std(ddof=1))
-    half = float(t.ppf(0.975, len(defined) - 1)) * deviation / math.sqrt(len(defined))
+    spread = spread_of([math.nan if value is None else value for value in values])
+    mean, deviation, seeds = spread.mean, spread.standard_deviation, spread.num_seeds
+    half = float(t.ppf(0.975, seeds - 1)) * deviation / math.sqrt(seeds) if seeds > 1 else math.nan
     return Mean(mean, deviation, mean - half, mean + half)
 
 

@@ -1,9 +1,11 @@
 """Reading files that may be damaged: whatever goes wrong becomes one `InputError`."""
 
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +96,24 @@ def _unreadable_array(path: str | Path, name: str, suffix: str, error: Exception
         f"`{name}` must be a readable {suffix}; {path} is not: {reason}. Save plain numbers and strings with "
         f"numpy.{'savez' if suffix == '.npz' else 'save'}, without objects."
     )
+
+
+def read_toml(path: str | Path, name: str) -> dict[str, Any]:
+    """The tables and values of a TOML file.
+
+    Args:
+        path: The file.
+        name: What the user calls it, for the error.
+
+    Raises:
+        InputError: no file, or no TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"`{name}` must be a file; {path} does not exist. Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"`{name}` must be a TOML file; got {path}: {error}. Mend it there.") from error
 
 
 def row_ids(name: str, num_rows: int) -> np.ndarray:

@@ -16,6 +16,7 @@ Reference:
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -69,6 +70,16 @@ class NoiseModel:
     temperature: float
     transition: Float[Tensor, "k k"]
     log_likelihood: float
+
+
+def flip_labels(
+    labels: Int[np.ndarray, " n"], num_classes: int, share: float, generator: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """The labels, so large a share of them replaced by another class at random: wrong ones that are known."""
+    rows = generator.choice(len(labels), round(share * len(labels)), replace=False)
+    flipped = labels.copy()
+    flipped[rows] = (labels[rows] + generator.integers(1, num_classes, len(rows))) % num_classes
+    return flipped
 
 
 def choose_candidates(

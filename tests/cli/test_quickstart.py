@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from diffident.cli import main
-from diffident.cli.quickstart import _flip
+from diffident.cli.quickstart import WRONG_FRACTION
+from diffident.label_noise import flip_labels
 
 
 def test_a_fifth_of_the_labels_is_made_wrong():
     labels = np.arange(200) % 10
-    wrong = _flip(labels, 10) != labels
-    assert wrong.sum() == 40
-    assert ((_flip(labels, 10) >= 0) & (_flip(labels, 10) < 10)).all()
+    flipped = flip_labels(labels, 10, WRONG_FRACTION, np.random.default_rng(0))
+    assert (flipped != labels).sum() == 40
+    assert ((flipped >= 0) & (flipped < 10)).all()
+    assert (labels == np.arange(200) % 10).all()
 
 
 def test_quickstart_prints_the_verdict_of_its_page(tmp_path, capsys):

@@ -147,7 +147,9 @@ def _evaluate_corrupted(arguments: argparse.Namespace) -> None:
 
 def run_predictions(run: Path) -> Path:
     """The predictions of a run's test split."""
-    path = run / "predictions" / "test.parquet"
+    from diffident.storage.runs import predictions_file
+
+    path = predictions_file(run, "test")
     if not path.exists():
         raise InputError(
             f"`RUN` must have predictions/test.parquet; {run} has none. Train with --test DATA, or predict."

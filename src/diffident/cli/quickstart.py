@@ -99,19 +99,12 @@ def _fresh_folder(out: Path) -> Path:
 def _open():
     """The training part, some of its labels wrong, and the test part, whose labels are right."""
     from diffident.data import open_dataset
+    from diffident.label_noise import flip_labels
 
     train_set = open_dataset("digits:train", limit=NUM_TRAIN)
-    labels = _flip(np.asarray(train_set.labels), train_set.num_classes)
+    right = np.asarray(train_set.labels)
+    labels = flip_labels(right, train_set.num_classes, WRONG_FRACTION, np.random.default_rng(0))
     return replace(train_set, labels=labels), open_dataset("digits:test")
-
-
-def _flip(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The labels, a fixed fraction of them replaced by another class at random."""
-    generator = np.random.default_rng(0)
-    rows = generator.choice(len(labels), round(WRONG_FRACTION * len(labels)), replace=False)
-    flipped = labels.copy()
-    flipped[rows] = (labels[rows] + generator.integers(1, num_classes, len(rows))) % num_classes
-    return flipped
 
 
 def _found(table, train_set) -> dict[str, int]:
@@ -219,9 +212,10 @@ def _draw(out: Path, num_seeds: int) -> None:
     from diffident.report.figures import draw_charts, save_figure
     from diffident.report.prediction_charts import reliability_chart, risk_coverage_chart, stack_predictions
     from diffident.storage.predictions import read_predictions
+    from diffident.storage.runs import predictions_file
 
     methods = []
     for loss in LOSSES:
-        files = [out / "runs" / f"{loss}-{seed}" / "predictions" / "test.parquet" for seed in range(num_seeds)]
+        files = [predictions_file(out / "runs" / f"{loss}-{seed}", "test") for seed in range(num_seeds)]
         methods.append(stack_predictions(loss, [read_predictions(file) for file in files], []))
     save_figure(draw_charts([reliability_chart(methods), risk_coverage_chart(methods)]), out / "reliability", ["png"])

@@ -168,8 +168,9 @@ def evaluate_run(run: Path, *, difficulty: "np.ndarray | None" = None, num_resam
     from diffident.evaluation import NUM_RESAMPLES, evaluate
     from diffident.storage.evaluation_file import write_evaluation
     from diffident.storage.predictions import read_predictions
+    from diffident.storage.runs import predictions_file
 
-    predictions = read_predictions(run / "predictions" / "test.parquet")
+    predictions = read_predictions(predictions_file(run, "test"))
     if predictions.labels is None:
         raise InputError(f"`--test` must have labels to be evaluated; {run} has none. Leave --test out.")
     resamples = NUM_RESAMPLES if num_resamples is None else num_resamples

@@ -22,6 +22,11 @@ def accuracy(errors: Bool[Tensor, " n"], counts: Float[Tensor, "r n"] | None = N
     return mean_of((~errors).to(torch.float64), counts)
 
 
+def nll_of_logits(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """`nll_terms` of logits, in float64."""
+    return nll_terms(torch.log_softmax(logits.double(), dim=1), labels)
+
+
 def nll_terms(log_probs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Minus the log-probability of the label, in nats."""
     return -log_probs.gather(1, labels.long()[:, None]).squeeze(1)

@@ -7,7 +7,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import did_you_mean
+from diffident.files import read_toml
 from diffident.settings.checks import kind_of, loss_faults, raise_faults, value_faults
 from diffident.settings.defaults import MODEL_PREFIXES, MODELS
 from diffident.settings.record import TrainingSettings
@@ -78,12 +79,7 @@ def _toml_value(value: Any) -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"`config` must be a file; {path} does not exist. Check the path.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"`config` must be a TOML file; got {path}: {error}. Mend it there.") from error
+    values = read_toml(path, "config")
     return {key: value for key, value in values.items() if key != "data" or not isinstance(value, dict)}
 
 

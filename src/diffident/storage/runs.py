@@ -56,7 +56,12 @@ class RunFolder:
 
     def predictions(self, split: str) -> Path:
         """The predictions of a split, there or not."""
-        return self.path / "predictions" / f"{split}.parquet"
+        return predictions_file(self.path, split)
+
+
+def predictions_file(run: str | Path, split: str) -> Path:
+    """Where the predictions of a split are kept in the folder of a run."""
+    return Path(run) / "predictions" / f"{split}.parquet"
 
 
 def open_run(path: str | Path, *, unfinished: bool = False) -> RunFolder:

@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.losses import LOSSES
-from diffident.metrics.accuracy import nll_terms
+from diffident.metrics.accuracy import nll_of_logits
 from diffident.records import DifficultyTable
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
@@ -185,7 +184,7 @@ def _by_class(order: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
 def _judged(settings: TrainingSettings, predictions: Path) -> Trial:
     made = read_predictions(predictions)
     assert made.labels is not None
-    terms = nll_terms(torch.log_softmax(made.logits.double(), dim=1), made.labels)
+    terms = nll_of_logits(made.logits, made.labels)
     error = float(terms.std()) / math.sqrt(len(terms)) if len(terms) > 1 else math.nan
     return Trial(_given(settings.alpha), _given(settings.temperature), float(terms.mean()), error)
 
