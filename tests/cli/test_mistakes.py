@@ -2,26 +2,13 @@
 
 import io
 import shutil
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.cli.working import DIFFICULTY_AWARE, commands_on, contents, save_photos, write_forms
 
 from diffident.cli import main
-
-
-def save_photos(folder: Path, count: int = 6) -> Path:
-    """Two classes of noisy pictures, dark cats and light dogs."""
-    generator = np.random.default_rng(0)
-    for name, level in (("cat", 60), ("dog", 180)):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = np.clip(generator.normal(level, 20, (8, 8, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
 
 
 def jpeg() -> bytes:
@@ -30,55 +17,12 @@ def jpeg() -> bytes:
     return stream.getvalue()
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Everything that the commands make of good photographs and texts."""
-    folder = tmp_path_factory.mktemp("finished")
-    photos = str(save_photos(folder / "photos"))
-    (folder / "notes.csv").write_text("text,label\n" + "good day,0\nbad night,1\n" * 4)
-    features, run = str(folder / "features"), str(folder / "run")
-    for command in (
-        ["extract", photos, "--encoder", "identity", "--out", features],
-        ["score", features, "--out", str(folder / "difficulty.parquet")],
-        ["audit", photos, "--encoder", "identity", "--out", str(folder / "audit")],
-        ["train", photos, "--test", photos, "--model", "cnn-small", "--epochs", "1", "--out", run],
-        ["train", str(folder / "notes.csv"), "--model", "ngrams", "--epochs", "1", "--out", str(folder / "texts")],
-        ["predict", run, photos, "--out", str(folder / "predictions.parquet")],
-        ["evaluate", str(folder / "predictions.parquet"), "--out", str(folder / "evaluation.json")],
-    ):
-        assert main(command) == 0
-    return folder
-
-
-@pytest.fixture
-def work(finished, tmp_path, monkeypatch, capsys):
-    """A copy of what is finished, to work in."""
-    shutil.copytree(finished, tmp_path / "work")
-    monkeypatch.chdir(tmp_path / "work")
-    capsys.readouterr()
-    return tmp_path / "work"
-
-
 def answer(capsys, *command: str) -> str:
     """The one line that a wrong call prints, without the prefix."""
     code = main(list(command))
     captured = capsys.readouterr()
     assert (code, captured.out, captured.err.count("\n")) == (2, "", 1), captured.err
     return captured.err.strip().removeprefix("diffident: error: ")
-
-
-def commands_on(data: str, *options: str, out: str = "") -> list[list[str]]:
-    """Every command that reads DATA; without `out`, their results would replace those of earlier calls."""
-    return [
-        ["extract", data, "--encoder", "identity", "--out", f"{out}features", *options],
-        ["audit", data, "--encoder", "identity", "--out", f"{out}audit", *options],
-        ["train", data, "--model", "mlp", "--set", "epochs=1", "--out", f"{out}run", *options],
-        ["predict", "run", data, "--out", f"{out}predictions.parquet", *options],
-    ]
 
 
 def empty_class(work):
@@ -301,25 +245,6 @@ def test_columns_that_are_left_out_are_said_on_one_line(work, capsys):
     assert '"num_features": 1' in captured.out
 
 
-def damage(content: bytes, generator: np.random.Generator) -> list[bytes]:
-    """Random bytes, nothing, a beginning, and the content with some bytes changed."""
-    changed = bytearray(content)
-    for place in generator.integers(len(content), size=5):
-        changed[place] = generator.integers(256)
-    return [generator.bytes(200), b"", content[: generator.integers(len(content))], bytes(changed)]
-
-
-def write_forms(work: Path) -> list[str]:
-    """The same few samples in every form that is one file."""
-    (work / "a.csv").write_text("text,label\ngood,x\nbad,y\n")
-    (work / "a.tsv").write_text("text\tlabel\ngood\tx\nbad\ty\n")
-    (work / "a.jsonl").write_text('{"text": "good", "label": 0}\n{"text": "bad", "label": 1}\n')
-    pq.write_table(pa.table({"text": ["good", "bad"], "label": [0, 1]}), work / "a.parquet")
-    np.savez(work / "a.npz", features=np.eye(2, dtype=np.float32), labels=[0, 1])
-    np.save(work / "a.npy", np.eye(2))
-    return ["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.npz", "a.npy"]
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -349,56 +274,3 @@ def test_a_folder_is_no_file_to_write(command, work, capsys):
     line = answer(capsys, *command.split(), "--out", "photos")
     assert line.startswith("`--out` must be a file; got the folder photos. ")
     assert contents(work) == before
-
-
-DIFFICULTY_AWARE = ["train", "photos", "--model", "mlp", "--set", "epochs=1", "--loss", "difficulty-aware"]
-# What is damaged, and the commands that read it.
-DAMAGED = {
-    **{form: commands_on(form, out="new/") for form in ("a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.npz", "a.npy")},
-    "photos/cat/0.png": commands_on("photos", out="new/"),
-    **{
-        f"features/{name}": [
-            ["score", "features", "--out", "d.parquet"],
-            ["audit", "features", "--out", "new/audit"],
-            ["extract", "photos", "--encoder", "identity", "--out", "features"],
-        ]
-        for name in ("manifest.json", "index.parquet", "shard-00000.safetensors")
-    },
-    "difficulty.parquet": [
-        [*DIFFICULTY_AWARE, "--difficulty", "difficulty.parquet", "--out", "new/run"],
-    ],
-    "predictions.parquet": [["evaluate", "predictions.parquet"], ["evaluate", "run", "--ood", "x=predictions.parquet"]],
-    **{
-        f"{run}/{name}": [["predict", run, data, "--out", "new/predictions.parquet"]]
-        for run, data, names in (
-            ("run", "photos", ("config.toml", "preprocessor.json", "model.safetensors")),
-            ("texts", "notes.csv", ("preprocessor.json", "vocabulary.json")),
-        )
-        for name in names
-    },
-    "run/predictions/test.parquet": [["evaluate", "run"]],
-    "run/evaluation.json": [["compare", "run"]],
-    "a.npz as results": [
-        ["score", "a.npz", "--out", "d.parquet"],
-        ["audit", "a.npz", "--out", "new/audit"],
-        ["evaluate", "a.npz"],
-    ],
-}
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numbers made of changed bytes may be infinite
-@pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_files_never_end_in_a_traceback(name, work, capsys):
-    write_forms(work)
-    path = work / name.partition(" ")[0]
-    whole = path.read_bytes()
-    generator = np.random.default_rng(sum(name.encode()))
-    for _ in range(3):
-        for content in damage(whole, generator):
-            path.write_bytes(content)
-            for command in DAMAGED[name]:
-                shutil.rmtree(work / "new", ignore_errors=True)
-                code = main(command)
-                captured = capsys.readouterr()
-                assert code in (0, 2), captured.err
-                assert code == 0 or captured.err.startswith("diffident: error: `") or "sample `" in captured.err
