@@ -121,8 +121,9 @@ def difference_table(found: Sequence[PairedComparison]) -> Table:
         "What changed",
         ("methods", "metric", "difference", "low", "high", "p", "verdict"),
         tuple(rows),
-        "95 % intervals over samples and seeds. p is the larger of a test over samples and one over seeds, after Holm's "
-        "correction over the metrics: so it may be large where an interval leaves 0 out. Beyond chance: p below 0.05.",
+        "95 % intervals over samples and seeds. p is the larger of a test over samples and one over seeds, after "
+        "Holm's correction over the metrics: so it may be large where an interval leaves 0 out. Beyond chance: p below "
+        "0.05.",
     )
 
 

@@ -89,7 +89,7 @@ def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -
     check(values, None, len(state.overall_mean), len(state.counts))
     constant = _class_constants(state)
     gains = 1 - 1 / state.ratios
-    scores = []
+    scores = [state.ratios.new_zeros(0, len(state.counts))]
     for p in _projections(state, values, state.directions):
         p = p.double()
         scores.append(torch.addmm(constant + (p.square() @ gains)[:, None], p, state.projected_means.T, alpha=-2))

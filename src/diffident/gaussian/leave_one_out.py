@@ -13,7 +13,7 @@ from diffident.gaussian.blocks import blocks, check
 from diffident.gaussian.distances import background_squared_distance, relative_squared_distances
 from diffident.gaussian.fitting import Gaussians
 
-# Rows of a block: a few matrices of so many rows and all classes are alive at a time.
+# Rows of a block: the matrices that are made on the way to one of distances have so many rows.
 _ROWS = 2_048
 # What is left of a sample's own leverage at the least; below it the closed form would divide by nearly nothing.
 _LEAST_REST = 1e-3
@@ -49,14 +49,16 @@ def leave_one_out_distances(
     """
     check(values, labels, len(state.overall_mean), len(state.counts))
     between = torch.cdist(state.projected_means, state.projected_means).square()
-    parts = zip(*(blocks(one, _ROWS) for one in (values, labels, fitted)), strict=True)
+    distances = relative_squared_distances(state, values), background_squared_distance(state, values)
+    parts = zip(*(blocks(one, _ROWS) for one in (*distances, labels, fitted)), strict=True)
     found = [_without_themselves(state, between, *part) for part in parts]
     return torch.cat([state.ratios.new_zeros(0, len(state.counts)), *found])
 
 
-def _without_themselves(state: Gaussians, between: Tensor, values: Tensor, labels: Tensor, fitted: Tensor) -> Tensor:
+def _without_themselves(
+    state: Gaussians, between: Tensor, relative: Tensor, background: Tensor, labels: Tensor, fitted: Tensor
+) -> Tensor:
     """One block. With a = z - mu_y, the covariance loses c a a^T, so that D2_k gains c b_k^2 / (1 - c D2_y)."""
-    relative, background = relative_squared_distances(state, values), background_squared_distance(state, values)
     column = labels[:, None]
     sizes = state.counts.double()
     size = sizes[labels]
