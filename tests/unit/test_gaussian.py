@@ -46,6 +46,15 @@ def test_distances_agree_with_the_loops(shrinkage):
     np.testing.assert_allclose(relative_squared_distance(state, values, labels), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("width", [127, 128, 300])
+def test_panels_of_a_triangular_whitening_agree_with_the_loops(width):
+    values, labels = make_data(n=700, d=width)
+    state = fit_gaussians(values, labels, shrinkage=0.1)
+    assert not state.whitening.tril(-1).any()
+    _, background = distances(values.numpy(), labels.numpy(), 0.1)
+    np.testing.assert_allclose(background_squared_distance(state, values), background, rtol=1e-8)
+
+
 def test_hand_computed_case():
     # Class means -1 and 1, Sigma_w = 1, Sigma_t = 2: r of z = 2 in class 1 is (2 - 1)^2 / 1 - 2^2 / 2 = -1.
     values = torch.tensor([[-2.0], [0.0], [0.0], [2.0]], dtype=torch.float64)
@@ -91,6 +100,16 @@ def test_merged_statistics_are_those_of_one_pass():
     whole = fit_gaussians(values, labels, shrinkage=0.0)
     torch.testing.assert_close(merged.within, whole.within)
     torch.testing.assert_close(merged.means, whole.means)
+
+
+def test_statistics_without_samples_are_those_of_the_rest():
+    values, labels = make_data()
+    part = GaussianStatistics.start(values[70:], 4).updated(values[70:], labels[70:])
+    rest = GaussianStatistics.start(values, 4).updated(values, labels).without(part)
+    expected = fit_gaussians(values[:70], labels[:70], shrinkage=0.0)
+    left = solve_gaussians(rest, 0.0)
+    torch.testing.assert_close(left.within, expected.within)
+    torch.testing.assert_close(left.means, expected.means)
 
 
 def test_float32_with_a_mean_a_thousand_times_the_spread_is_exact_enough():

@@ -7,10 +7,10 @@ class means towards each other; so a noise model (`label_noise`) is fitted to th
 wrong than right are left out, and the Gaussians are fitted again, until the set is stable. On clean data next to
 nothing is left out.
 
-Cost: that of `rmd` and of the distances to the background (N x d x d), once for every round (at most 4).
+Cost: that of `rmd` and of the distances to the background (half of N x d x d), which are needed in every round (at most
+4); the statistics of a later round come from those of the first and of the few labels that changed sides.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,9 @@ from diffident.difficulties import rmd
 from diffident.difficulties.protocol import (
     Blocks,
     Scores,
+    check_fitted,
     check_present,
+    checked_blocks,
     choose_nearest,
     join_scores,
     labelled_blocks,
@@ -31,7 +33,7 @@ from diffident.difficulties.protocol import (
     rows_from,
 )
 from diffident.errors import InputError
-from diffident.gaussian import Gaussians, leave_one_out_distances
+from diffident.gaussian import Gaussians, GaussianStatistics, leave_one_out_distances, solve_gaussians
 from diffident.label_noise import (
     Candidates,
     NoiseModel,
@@ -73,6 +75,7 @@ class Posterior:
         gaussians: Fitted without the convicted labels.
         noise: Fitted to all labels under these Gaussians.
         candidates: Scores of the fitted samples, in nats, the label first.
+        scores: What `score` says of the fitted samples.
         convicted: Labels that were left out of the fit (n,).
         rounds: Fits that it took.
     """
@@ -80,6 +83,7 @@ class Posterior:
     gaussians: Gaussians
     noise: NoiseModel
     candidates: Candidates
+    scores: Scores
     convicted: Bool[Tensor, " n"]
     rounds: int
 
@@ -89,11 +93,10 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     chosen = make_options(PosteriorOptions, "posterior", options)
     targets = torch.from_numpy(labels)
     convicted = torch.zeros(len(labels), dtype=torch.bool)
+    statistics = rmd.statistics_of(blocks, labels, num_classes)
     for rounds in range(1, _MOST_ROUNDS + 1):
-        kept = ~convicted if rounds > 1 else None
-        gaussians = rmd.gaussians_of(blocks, labels, num_classes, chosen.shrinkage, kept=kept)
-        scored = _scored(gaussians, blocks, labels, ~convicted)
-        candidates = join_candidates([choose_candidates(*part) for part in scored])
+        gaussians = solve_gaussians(statistics, chosen.shrinkage)
+        candidates, scores = _judge(gaussians, blocks, labels, ~convicted)
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:
             break
@@ -101,7 +104,8 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
         if int((convicted != before).sum()) <= _STABLE_SHARE * len(labels):
             convicted = before
             break
-    return Posterior(gaussians, noise, candidates, convicted, rounds)
+        statistics = _after(statistics, blocks, labels, convicted & ~before, before & ~convicted)
+    return Posterior(gaussians, noise, candidates, scores, convicted, rounds)
 
 
 def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
@@ -109,14 +113,12 @@ def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool 
 
     Fitted rows are judged without themselves.
     """
-    part_of_fit = ~state.convicted if fitted else torch.zeros(len(labels), dtype=torch.bool)
-
-    def parts() -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        for scores, chosen in _scored(state.gaussians, blocks, labels, part_of_fit):
-            of_label, nearest, margin = choose_nearest(-scores, chosen)
-            yield (torch.logsumexp(scores, dim=1) + of_label).clamp(min=0), nearest, margin
-
-    return join_scores(parts())
+    if fitted:
+        check_fitted(labels, len(state.convicted))
+        for _ in checked_blocks(blocks, labels, len(state.gaussians.counts), len(state.gaussians.overall_mean)):
+            pass  # the features must still be fit to use, although these rows were judged while fitting
+        return state.scores
+    return _judge(state.gaussians, blocks, labels, torch.zeros(len(labels), dtype=torch.bool))[1]
 
 
 def describe(state: Posterior) -> dict[str, Any]:
@@ -130,18 +132,37 @@ def describe(state: Posterior) -> dict[str, Any]:
     }
 
 
-def _scored(
-    gaussians: Gaussians, blocks: Blocks, labels: np.ndarray, fitted: Tensor
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """-D2_k / 2 up to a constant a sample (b, K), float64, and labels of every block, on the CPU."""
+def _after(
+    statistics: GaussianStatistics, blocks: Blocks, labels: np.ndarray, leaving: Tensor, returning: Tensor
+) -> GaussianStatistics:
+    """The statistics when some samples leave and others return; one pass, which multiplies no others."""
+    gone = back = None
+    for start, block, chosen in labelled_blocks(blocks, labels):
+        if gone is None or back is None:
+            gone = back = GaussianStatistics.start(block, len(statistics.counts))
+        rows = slice(start, start + len(block))
+        out, into = leaving[rows].to(block.device), returning[rows].to(block.device)
+        gone, back = gone.updated(block[out], chosen[out]), back.updated(block[into], chosen[into])
+    assert gone is not None and back is not None
+    return statistics.without(gone).merge(back)
+
+
+def _judge(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray, fitted: Tensor) -> tuple[Candidates, Scores]:
+    """What the Gaussians say of every sample, without itself where it is `fitted`; everything on the CPU."""
     device = gaussians.overall_mean.device
+    candidates, parts = [], []
     for start, block, chosen in labelled_blocks(blocks, labels):
         check_present(gaussians.counts, chosen, start)
         rows = slice(start, start + len(block))
         known = chosen.to(device), fitted[rows].to(device)
         with rows_from(start, block, len(gaussians.overall_mean)):
-            scores = leave_one_out_distances(gaussians, block.to(device), *known) / -2
-        yield scores.cpu(), chosen.cpu()
+            distances = leave_one_out_distances(gaussians, block.to(device), *known).cpu()
+        chosen = chosen.cpu()
+        scores = distances / -2  # log p(z | class) up to a constant of the sample
+        of_label, nearest, margin = choose_nearest(-scores, chosen)
+        candidates.append(choose_candidates(scores, chosen))
+        parts.append(((torch.logsumexp(scores, dim=1) + of_label).clamp(min=0), nearest, margin))
+    return join_candidates(candidates), join_scores(parts)
 
 
 def _convict(wrong: Tensor, labels: Tensor, num_classes: int) -> Tensor:

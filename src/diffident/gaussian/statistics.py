@@ -96,6 +96,11 @@ class GaussianStatistics:
         counts = self.counts + other.counts
         return replace(self, counts=counts, sums=self.sums + sums, gram=self.gram + gram, resolution=resolution)
 
+    def without(self, other: "GaussianStatistics") -> "GaussianStatistics":
+        """The statistics without samples that are among these, exact although the shifts differ."""
+        minus = replace(other, counts=-other.counts, sums=-other.sums, gram=-other.gram)
+        return self.merge(minus)
+
 
 def _add_class_sums(sums: Tensor, block: Tensor, labels: Tensor) -> None:
     """Add each class's rows: gathered by class, which no scatter of rows is as fast as."""
