@@ -263,13 +263,17 @@ def _long_tail(labels: np.ndarray, num_classes: int, ratio: float, generator: np
 
 
 def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> DifficultyTable:
-    """The table with its difficulty turned round, or given to random other samples (of the same class)."""
-    difficulty = -table.difficulty if spec.invert else table.difficulty.copy()
-    generator = np.random.default_rng(seed)
-    groups = _groups(table.labels, spec)
-    for rows in groups:
-        difficulty[rows] = difficulty[generator.permutation(rows)]
-    return replace(table, difficulty=difficulty, rank=scaled_rank(difficulty))
+    """The table with its difficulty turned round, or given to random other samples (of the same class).
+
+    What is said of the labels goes with it; turned round, nothing is said of them.
+    """
+    difficulty = -table.difficulty if spec.invert else table.difficulty
+    places, generator = np.arange(len(table)), np.random.default_rng(seed)
+    for rows in _groups(table.labels, spec):
+        places[rows] = generator.permutation(rows)
+    distrust = None if spec.invert or table.distrust is None else table.distrust[places]
+    moved = difficulty[places]
+    return replace(table, difficulty=moved, rank=scaled_rank(moved), distrust=distrust)
 
 
 def _groups(labels: np.ndarray, spec: DifficultySpec) -> Iterator[np.ndarray]:

@@ -99,13 +99,14 @@ def _fit(materials: Materials, method: Method, seed: int, chosen: Chosen, folder
 
 
 def mean_strength(dataset: Dataset, settings: TrainingSettings, table: DifficultyTable) -> float:
-    """Mean over the training samples of the strength of the difficulty-aware entropy bonus."""
+    """Mean strength of the difficulty-aware entropy bonus over the training samples that are not left out."""
     weights, _ = weights_for(dataset, settings, table)
     assert weights is not None  # asked of losses with weights alone
     options: dict[str, Any] = settings.loss_options
     criterion = make_loss(settings.loss, **options)
     assert isinstance(criterion, DifficultyAwareLoss)  # what the reader of recipes saw to
-    return float(criterion.strengths(weights.double(), dataset.num_classes).mean())
+    learnt = weights[weights <= 1].double()
+    return float(criterion.strengths(learnt, dataset.num_classes).mean())
 
 
 def _predict(folder: Path, split: str, dataset: Dataset) -> None:

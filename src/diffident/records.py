@@ -50,6 +50,7 @@ class DifficultyTable:
         margin: Difficulty minus the least over classes, >= 0; above 0 where another class is nearer.
         metadata: Method, encoder, shrinkage, condition number, rank, counts: plain JSON values.
         label_names: Name of each class, or None.
+        distrust: How little the label is to be believed, float64 (n,) in [0, 1]; None where the method does not say.
     """
 
     ids: np.ndarray
@@ -60,6 +61,7 @@ class DifficultyTable:
     margin: np.ndarray
     metadata: dict = field(default_factory=dict)
     label_names: tuple[str, ...] | None = None
+    distrust: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -62,7 +62,7 @@ def test_direct_settings_are_checked():
 
 def test_a_loss_brings_its_own_defaults():
     assert load_settings(model="mlp", loss="entropy").loss_options == {"alpha": 0.1}
-    assert load_settings(model="mlp", loss="difficulty-aware").loss_options == {"doubt": 0.2}
+    assert load_settings(model="mlp", loss="difficulty-aware").loss_options == {"doubt": 0.25}
     assert load_settings(model="mlp", loss="difficulty-aware", alpha=0.2).loss_options == {"alpha": 0.2}
     assert load_settings(model="mlp", loss="regmixup", eta=0.5).loss_options == {"alpha": 20.0, "eta": 0.5}
     settings = load_settings(model="mlp", loss="logit-norm")
@@ -75,11 +75,12 @@ def test_a_loss_brings_its_own_defaults():
 
 def test_the_paper_preset_and_what_is_set_beside_it():
     paper = load_settings(None, ["preset=paper"], model="mlp", loss="difficulty-aware")
-    assert (paper.alpha, paper.temperature, paper.normalizer) == (0.3, 0.7, "none")
+    assert (paper.alpha, paper.temperature, paper.normalizer, paper.distrust) == (0.3, 0.7, "none", False)
     mine = load_settings(None, ["preset=paper", "alpha=0.2", "normalizer=rank"], model="mlp", loss="difficulty-aware")
     assert (mine.alpha, mine.temperature, mine.normalizer) == (0.2, 0.7, "rank")
     ours = load_settings(model="mlp", loss="difficulty-aware")
-    assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, 0.2, 0.7, "rank")
+    assert ours.distrust
+    assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, 0.25, 0.7, "rank")
     with pytest.raises(InputError, match="must not both be given"):
         load_settings(None, ["preset=paper", "doubt=0.3"], model="mlp", loss="difficulty-aware")
 

@@ -129,7 +129,7 @@ def _score(train_set, out: Path):
     with progress_bar("extract") as progress:
         extract(train_set, _encoder(), out=out / "features", progress=progress)
     source = open_features(out / "features")
-    table = score_source(source, "digits:train", method="rmd", shrinkage="auto")
+    table = score_source(source, "digits:train", method="posterior", shrinkage="auto")
     write(table, str(out / "difficulty.parquet"))
     describe(table)
     return table
@@ -178,15 +178,15 @@ def _train(train_set, test_set, table, out: Path, num_seeds: int) -> list[tuple]
 
 def _test_difficulty(out: Path, table, test_set) -> np.ndarray:
     """How hard the test digits are for the Gaussians of the training digits."""
-    from diffident.difficulties import rmd
+    from diffident.difficulties import posterior
     from diffident.extraction import extract
     from diffident.storage.features import open_features
 
     train, labels = open_features(out / "features"), np.asarray(table.labels)
-    state = rmd.fit(train.blocks, labels, test_set.num_classes)
+    state = posterior.fit(train.blocks, labels, test_set.num_classes)
     extract(test_set, _encoder(), out=out / "features-test")
     test = open_features(out / "features-test")
-    return rmd.score(state, test.blocks, np.asarray(test_set.labels), fitted=False).difficulty
+    return posterior.score(state, test.blocks, np.asarray(test_set.labels), fitted=False).difficulty
 
 
 def _encoder():

@@ -7,11 +7,15 @@ class means towards each other; so a noise model (`label_noise`) is fitted to th
 wrong than right are left out, and the Gaussians are fitted again, until the set is stable. On clean data next to
 nothing is left out.
 
+What training should not learn from is a smaller set (`distrust`): where labels are clean, some are right that the
+Gaussians are sure are wrong, up to two in a hundred, and more where classes are small. So many are expected, and allowed
+for: P(wrong) times the part of all convictions that is more than that.
+
 Cost: that of `rmd` and of the distances to the background (half of N x d x d), which are needed in every round (at most
 4); the statistics of a later round come from those of the first and of the few labels that changed sides.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,7 @@ from diffident.difficulties.protocol import (
     make_options,
     rows_from,
 )
+from diffident.difficulties.weights import MOST_DISTRUST
 from diffident.errors import InputError
 from diffident.gaussian import Gaussians, GaussianStatistics, leave_one_out_distances, solve_gaussians
 from diffident.label_noise import (
@@ -48,6 +53,9 @@ _MOST_ROUNDS = 4
 _STABLE_SHARE = 0.001
 # A class keeps at least this share of its samples, the least suspicious.
 _LEAST_KEPT = 0.3
+# Share of right labels that seem wrong on clean data: with many samples a class, and times those with few. Found on
+# CLINC150 (5 to 100 a class: 0.053, 0.038, 0.023, 0.013, 0.015) and CIFAR-10 (20 to 5000: 0.02, 0.04, 0.02, 0.006, 0.011).
+_FALSE_SHARE, _FALSE_OF_FEW = 0.02, 0.2
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class Posterior:
         noise: Fitted to all labels under these Gaussians.
         candidates: Scores of the fitted samples, in nats, the label first.
         scores: What `score` says of the fitted samples.
+        part_believed: What P(wrong) is multiplied with for the distrust, in [0, 1].
         convicted: Labels that were left out of the fit (n,).
         rounds: Fits that it took.
     """
@@ -84,6 +93,7 @@ class Posterior:
     noise: NoiseModel
     candidates: Candidates
     scores: Scores
+    part_believed: float
     convicted: Bool[Tensor, " n"]
     rounds: int
 
@@ -100,12 +110,15 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:
             break
-        before, convicted = convicted, _convict(probability_wrong(noise, candidates), targets, num_classes)
+        before, convicted = convicted, _convict(probability_wrong(noise, candidates), targets)
         if int((convicted != before).sum()) <= _STABLE_SHARE * len(labels):
             convicted = before
             break
         statistics = _after(statistics, blocks, labels, convicted & ~before, before & ~convicted)
-    return Posterior(gaussians, noise, candidates, scores, convicted, rounds)
+    wrong = probability_wrong(noise, candidates)
+    part = _part_believed(wrong, targets)
+    scores = replace(scores, distrust=_keep_classes(part * wrong, targets).numpy())
+    return Posterior(gaussians, noise, candidates, scores, part, convicted, rounds)
 
 
 def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
@@ -118,7 +131,8 @@ def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool 
         for _ in checked_blocks(blocks, labels, len(state.gaussians.counts), len(state.gaussians.overall_mean)):
             pass  # the features must still be fit to use, although these rows were judged while fitting
         return state.scores
-    return _judge(state.gaussians, blocks, labels, torch.zeros(len(labels), dtype=torch.bool))[1]
+    candidates, scores = _judge(state.gaussians, blocks, labels, torch.zeros(len(labels), dtype=torch.bool))
+    return replace(scores, distrust=(state.part_believed * probability_wrong(state.noise, candidates)).numpy())
 
 
 def describe(state: Posterior) -> dict[str, Any]:
@@ -128,6 +142,7 @@ def describe(state: Posterior) -> dict[str, Any]:
         "rounds": state.rounds,
         "num_left_out": int(state.convicted.sum()),
         "noise_temperature": state.noise.temperature,
+        "num_distrusted": int((state.scores.distrust > MOST_DISTRUST).sum()),
         "num_estimated_wrong": float(probability_wrong(state.noise, state.candidates).sum()),
     }
 
@@ -165,14 +180,23 @@ def _judge(gaussians: Gaussians, blocks: Blocks, labels: np.ndarray, fitted: Ten
     return join_candidates(candidates), join_scores(parts)
 
 
-def _convict(wrong: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def _convict(wrong: Tensor, labels: Tensor) -> Tensor:
     """Labels more likely wrong than right; but a class never loses more than its most suspicious part."""
-    convicted = wrong > 0.5
-    lost = torch.bincount(labels[convicted], minlength=num_classes).double()
-    sizes = torch.bincount(labels, minlength=num_classes)
-    for label in (lost > (1 - _LEAST_KEPT) * sizes).nonzero().flatten().tolist():
-        rows = (labels == label).nonzero().flatten()
-        most = int((1 - _LEAST_KEPT) * len(rows))
-        convicted[rows] = False
-        convicted[rows[wrong[rows].argsort(descending=True, stable=True)[:most]]] = True
-    return convicted & (sizes[labels] > 1)
+    return _keep_classes(wrong, labels) > 0.5
+
+
+def _keep_classes(wrong: Tensor, labels: Tensor) -> Tensor:
+    """The probabilities, but 0 for the least suspicious samples of each class, so that no class can be lost."""
+    order = wrong.argsort(descending=True, stable=True)
+    order = order[labels[order].argsort(stable=True)]  # class by class, the most suspicious first
+    sizes = torch.bincount(labels)
+    place = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
+    kept = order[place >= ((1 - _LEAST_KEPT) * sizes).long()[labels[order]]]
+    return wrong.index_fill(0, kept, 0.0)
+
+
+def _part_believed(wrong: Tensor, labels: Tensor) -> float:
+    """Part of the labels that seem wrong which is more than clean labels would show, in [0, 1]."""
+    classes = int((torch.bincount(labels) > 0).sum())
+    expected = _FALSE_SHARE + _FALSE_OF_FEW * classes / len(labels)
+    return max(0.0, 1 - expected / max(float(wrong.mean()), 1e-12))

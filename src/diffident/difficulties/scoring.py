@@ -82,4 +82,5 @@ def score_features(
         **chosen.describe(state),
     }
     rank = scaled_rank(scores.difficulty)
-    return DifficultyTable(ids, labels, scores.difficulty, rank, scores.nearest, scores.margin, metadata, label_names)
+    columns = ids, labels, scores.difficulty, rank, scores.nearest, scores.margin
+    return DifficultyTable(*columns, metadata, label_names, scores.distrust)

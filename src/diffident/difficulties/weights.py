@@ -6,27 +6,38 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError, ShapeError, did_you_mean
 
 NORMALIZERS = ("rank", "minmax", "standard", "none")
+# Labels that are distrusted more than this are not learnt from. A network learns by heart what counts little, too: so
+# samples are left out, not turned down; and what is left out by mistake costs less than what is kept by mistake.
+MOST_DISTRUST = 0.2
+LEFT_OUT = 2.0
 
 
 def difficulty_weights(
-    difficulty: Tensor | np.ndarray, normalizer: str = "rank", temperature: float = 0.7
+    difficulty: Tensor | np.ndarray,
+    normalizer: str = "rank",
+    temperature: float = 0.7,
+    distrust: Tensor | np.ndarray | None = None,
 ) -> Float[Tensor, " n"]:
-    """s_i = exp(u_i / T) / max_j exp(u_j / T), with u the normalised difficulty.
+    """s_i = exp(u_i / T) / max_j exp(u_j / T), with u the normalised difficulty; 2 where the label is not believed.
 
     Args:
         difficulty: One number per sample (n,); higher is harder.
         normalizer: `rank` (u in [0, 1], ties share their mean rank), `minmax` (u in [0, 1]), `standard` (mean 0,
             standard deviation 1) or `none` (u is the difficulty: its scale depends on encoder and classes).
         temperature: T above 0; lower puts the weight on fewer, harder samples.
+        distrust: Of every label (n,), in [0, 1], as `posterior` finds it. Samples above 0.2 are left out: their weight
+            is 2, and the others' are those of the rest alone. None leaves none out.
 
     Returns:
-        Weights in (0, 1], float32 (n,); the hardest sample's is 1. All are 1 where every difficulty is the same.
+        Weights in (0, 1], float32 (n,), or 2 where the sample is left out; the hardest of the rest has 1. All are 1
+        where every difficulty is the same.
 
     Raises:
-        InputError: no samples, NaN or infinity, T not above 0, an unknown normalizer.
+        InputError: no samples, NaN or infinity, T not above 0, an unknown normalizer, distrust out of range or of all.
+        ShapeError: not one distrust a sample.
 
     Example:
         >>> difficulty_weights(torch.tensor([1.0, 2.0, 3.0]), temperature=1.0)
@@ -42,9 +53,27 @@ def difficulty_weights(
         raise InputError(f"`difficulty` must be finite; got {values[row]} at row {row}. Leave that sample out.")
     if not (temperature > 0 and np.isfinite(temperature)):
         raise InputError(f"`temperature` must be above 0; got {temperature}. The default is 0.7.")
-    normalised = _normalise(values, normalizer)
-    weights = torch.from_numpy(np.exp((normalised - normalised.max()) / temperature)).float()
-    return weights.clamp(min=torch.finfo(torch.float32).tiny)
+    believed = np.ones(len(values), dtype=bool) if distrust is None else _believed(distrust, len(values))
+    normalised = _normalise(values[believed], normalizer)
+    weights = torch.full((len(values),), LEFT_OUT)
+    of_the_rest = torch.from_numpy(np.exp((normalised - normalised.max()) / temperature)).float()
+    weights[torch.from_numpy(believed)] = of_the_rest.clamp(min=torch.finfo(torch.float32).tiny)
+    return weights
+
+
+def _believed(distrust: Tensor | np.ndarray, count: int) -> np.ndarray:
+    """Whether each sample is learnt from (n,)."""
+    values = torch.as_tensor(distrust, dtype=torch.float64).detach().cpu().numpy()
+    if values.shape != (count,):
+        raise ShapeError(f"`distrust` must have shape [{count}], one per sample; got {list(values.shape)}.")
+    wrong = ~((values >= 0) & (values <= 1))  # also true for NaN
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(f"`distrust` must be in [0, 1]; got {values[row]:g} at row {row}. Score the samples again.")
+    believed = values <= MOST_DISTRUST
+    if not believed.any():
+        raise InputError(f"`distrust` must be at most {MOST_DISTRUST} somewhere; all {count} are above. Leave it out.")
+    return believed
 
 
 def scaled_rank(values: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ def add_weights(
     label_column: str | None = None,
     normalizer: str = "rank",
     temperature: float = 0.7,
+    distrust: bool = True,
 ) -> Any:
     """A Hugging Face data set whose label column carries the weight of its sample, for `TrainerLoss`.
 
@@ -43,6 +44,7 @@ def add_weights(
         label_column: Default: label, labels or label_ids, whichever is there.
         normalizer: Of `difficulty_weights`.
         temperature: Of `difficulty_weights`.
+        distrust: Whether labels that the table says not to believe are left out, by a weight of 2.
 
     Raises:
         InputError: a column is missing, or the difficulty was scored on other labels.
@@ -58,7 +60,13 @@ def add_weights(
     labels = np.asarray(dataset[label], dtype=np.int64)
     ids = np.array([str(sample) for sample in dataset[id_column]], dtype=object)
     weights = weights_by_id(
-        difficulty, ids, labels, name="the data set", normalizer=normalizer, temperature=temperature
+        difficulty,
+        ids,
+        labels,
+        name="the data set",
+        normalizer=normalizer,
+        temperature=temperature,
+        distrust=distrust,
     )
     packed = pack_weights(torch.from_numpy(labels), weights).tolist()
     return dataset.remove_columns(label).add_column(label, packed)
@@ -69,7 +77,7 @@ def pack_weights(labels: Int[Tensor, " n"], weights: Float[Tensor, " n"]) -> Int
 
     Args:
         labels: Classes, at least 0.
-        weights: In (0, 1], as `difficulty_weights` makes them.
+        weights: In (0, 2], as `difficulty_weights` makes them.
     """
     wrong = (labels < 0) | (labels >= _LEAST_BITS)
     if bool(wrong.any()):

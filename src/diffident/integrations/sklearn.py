@@ -36,6 +36,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         doubt: Of the difficulty-aware loss, in the place of alpha; None for its own default.
         normalizer: Of the difficulty, as in `difficulty_weights`.
         temperature: Of the weights, as in `difficulty_weights`.
+        distrust: Whether samples are left out whose labels the difficulty says not to believe (`method` posterior).
         method: How difficulty is scored where `fit` gets none: on the features `X` themselves.
         epochs: Passes over the data.
         batch_size: Samples a step.
@@ -67,7 +68,8 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         doubt: Any = None,
         normalizer: Any = "rank",
         temperature: Any = 0.7,
-        method: Any = "rmd",
+        distrust: Any = True,
+        method: Any = "posterior",
         epochs: Any = 30,
         batch_size: Any = 32,
         learning_rate: Any = 3e-3,
@@ -83,6 +85,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         self.doubt = doubt
         self.normalizer = normalizer
         self.temperature = temperature
+        self.distrust = distrust
         self.method = method
         self.epochs = epochs
         self.batch_size = batch_size

@@ -136,18 +136,19 @@ def _check_soft(labels: Float[Tensor, "n c"]) -> None:
         )
 
 
-def check_weights(weights: Weights, logits: Logits, how: str) -> Float[Tensor, " n"]:
+def check_weights(weights: Weights, logits: Logits, how: str, most: int = 1) -> Float[Tensor, " n"]:
     """The weights on the device and in the type of the logits.
 
-    On a GPU the range is not looked at, as that would wait for it: weights outside [0, 1] become NaN, and so the loss.
+    On a GPU the range is not looked at, as that would wait for it: weights out of range become NaN, and so the loss.
 
     Args:
-        weights: One per sample, in [0, 1].
+        weights: One per sample, in [0, most].
         logits: Of the batch.
         how: A sentence that says where the weights come from.
+        most: The largest weight there is.
 
     Raises:
-        InputError: no weights, or one that is not in [0, 1].
+        InputError: no weights, or one that is not in [0, most].
         ShapeError: not one per sample.
     """
     count = len(logits)
@@ -156,12 +157,12 @@ def check_weights(weights: Weights, logits: Logits, how: str) -> Float[Tensor, "
     if weights.shape != (count,):
         raise ShapeError(f"`weights` must have shape [{count}], one per sample; got {list(weights.shape)}.")
     if not weights.is_cpu or torch.compiler.is_compiling():
-        weights = torch.where((weights >= 0) & (weights <= 1), weights, torch.nan)
+        weights = torch.where((weights >= 0) & (weights <= most), weights, torch.nan)
     else:
         low, high = torch.aminmax(weights)  # one call: for small batches calls are what counts
-        if not (low.item() >= 0 and high.item() <= 1):  # also true for NaN
-            row = int((~((weights >= 0) & (weights <= 1))).nonzero()[0])
-            raise InputError(f"`weights` must be in [0, 1]; got {float(weights[row]):g} at row {row}. {how}")
+        if not (low.item() >= 0 and high.item() <= most):  # also true for NaN
+            row = int((~((weights >= 0) & (weights <= most))).nonzero()[0])
+            raise InputError(f"`weights` must be in [0, {most}]; got {float(weights[row]):g} at row {row}. {how}")
     return weights.to(logits.device, type_of_losses(logits))
 
 

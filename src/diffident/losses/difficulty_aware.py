@@ -13,9 +13,11 @@ from diffident.losses.entropy_regularized import entropy_regularized
 WEIGHTS_FROM_DIFFICULTY = "Make them with `difficulty_weights(difficulty)` and pass the batch's rows."
 
 # Values of alpha, and of `difficulty_weights`, by name.
-PRESETS: dict[str, dict[str, Any]] = {"paper": {"alpha": 0.3, "temperature": 0.7, "normalizer": "none"}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"alpha": 0.3, "temperature": 0.7, "normalizer": "none", "distrust": False}
+}
 # Of the hardest sample, where neither alpha nor doubt is given.
-DOUBT = 0.2
+DOUBT = 0.25
 
 
 class DifficultyAwareLoss(Loss):
@@ -27,12 +29,13 @@ class DifficultyAwareLoss(Loss):
     but 34 % to 999. Masked classes (logits of -inf) are counted too. With `alpha` given, a_i = alpha * s, as in the
     paper.
 
-    The weights come from `difficulty_weights(difficulty, normalizer, temperature)`. It can be differentiated once, for
-    the logits alone.
+    The weights come from `difficulty_weights`. A weight above 1 means s = 1 and a label that is not believed: the
+    sample counts 2 - weight, so at 2 it is left out. The mean is over the whole batch, samples that are left out too.
+    It can be differentiated once, for the logits alone.
 
     Args:
         alpha: Strength of the bonus of the hardest sample, at least 0; 0 is cross-entropy. None takes it from `doubt`.
-        doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 1 (no class above another); 0.2 where
+        doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 1 (no class above another); 0.25 where
             alpha is not given.
         reduction: `mean` over the batch, or `none`.
 
@@ -60,15 +63,18 @@ class DifficultyAwareLoss(Loss):
         if alpha is not None:
             self.alpha = check_number("alpha", alpha, 0, hint="Take 0.1 to 0.3, or 0 for cross-entropy.")
         else:
-            hint = "Take 0.2, or 0 for cross-entropy."
+            hint = "Take 0.25, or 0 for cross-entropy."
             self.doubt = check_number("doubt", DOUBT if doubt is None else doubt, 0, 0.99, hint=hint)
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
-        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole bonus."""
-        weights = check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY)
+        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole bonus. Above 1 a sample counts less."""
+        hardness, counts = split_weights(weights, logits)
+        reduction = "none" if counts is not None else self.reduction
         if self.alpha is not None:
-            return entropy_regularized(logits, labels, self.alpha, weights, self.reduction)
-        return entropy_regularized(logits, labels, 1.0, self.strengths(weights, logits.shape[1]), self.reduction)
+            losses = entropy_regularized(logits, labels, self.alpha, hardness, reduction)
+        else:
+            losses = entropy_regularized(logits, labels, 1.0, self.strengths(hardness, logits.shape[1]), reduction)
+        return losses if counts is None else self.reduce(counts * losses)
 
     def strengths(self, weights: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:
         """a_i, the strength of each sample's entropy bonus, of weights in [0, 1]."""
@@ -76,6 +82,22 @@ class DifficultyAwareLoss(Loss):
             return self.alpha * weights
         assert self.doubt is not None
         return strengths_of_doubt(self.doubt * weights, num_classes)
+
+
+def split_weights(weights: Weights, logits: Logits) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"] | None]:
+    """s of every sample, in [0, 1], and what it counts, in [0, 1]; None where all count 1 and it is free to see.
+
+    Args:
+        weights: In [0, 2]: s, or 1 for the hardest and the part of the sample that is left out.
+        logits: Of the batch.
+
+    Raises:
+        InputError, ShapeError: as `check_weights`.
+    """
+    checked = check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY, most=2)
+    if checked.is_cpu and not torch.compiler.is_compiling() and checked.max().item() <= 1:
+        return checked, None
+    return checked.clamp(max=1), (2 - checked).clamp(max=1)
 
 
 def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:

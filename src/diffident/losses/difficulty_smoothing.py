@@ -1,7 +1,7 @@
 """Difficulty-aware label smoothing: the labels of hard samples are trusted less."""
 
-from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, check_weights
-from diffident.losses.difficulty_aware import WEIGHTS_FROM_DIFFICULTY
+from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number
+from diffident.losses.difficulty_aware import split_weights
 from diffident.losses.label_smoothing import smoothed_cross_entropies
 
 
@@ -26,6 +26,7 @@ class DifficultySmoothing(Loss):
         self.smoothing = check_number("smoothing", smoothing, 0, 1, hint="Take 0.1, or 0 for cross-entropy.")
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
-        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole smoothing."""
-        smoothing = self.smoothing * check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY)
-        return self.reduce(smoothed_cross_entropies(logits, labels, smoothing))
+        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole smoothing. Above 1 a sample counts less."""
+        hardness, counts = split_weights(weights, logits)
+        losses = smoothed_cross_entropies(logits, labels, self.smoothing * hardness)
+        return self.reduce(losses if counts is None else counts * losses)

@@ -1,7 +1,7 @@
 """Difficulty-aware temperature: hard samples are fitted with smaller logits."""
 
-from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, check_weights, cross_entropies
-from diffident.losses.difficulty_aware import WEIGHTS_FROM_DIFFICULTY
+from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, cross_entropies
+from diffident.losses.difficulty_aware import split_weights
 
 
 class DifficultyTemperature(Loss):
@@ -26,6 +26,8 @@ class DifficultyTemperature(Loss):
         self.alpha = check_number("alpha", alpha, 0, 0.99, hint="Take 0.3, or 0 for cross-entropy.")
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
-        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the lowest temperature."""
-        temperatures = 1 - self.alpha * check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY)
-        return self.reduce(temperatures * cross_entropies(logits / temperatures[:, None], labels))
+        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the lowest temperature. Above 1 a sample counts less."""
+        hardness, counts = split_weights(weights, logits)
+        temperatures = 1 - self.alpha * hardness
+        losses = temperatures * cross_entropies(logits / temperatures[:, None], labels)
+        return self.reduce(losses if counts is None else counts * losses)

@@ -55,7 +55,7 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
         own = kind.resolved(**options_of_loss(loss, {**of_preset, **options_of_loss(loss, given)}))
     except (InputError, TypeError):  # what is wrong with them is told by the checks of all settings
         own = {}
-    return {"temperature": 0.7, "normalizer": "rank", **of_preset, **own}
+    return {"temperature": 0.7, "normalizer": "rank", "distrust": True, **of_preset, **own}
 
 
 def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:

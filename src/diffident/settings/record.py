@@ -14,13 +14,15 @@ class TrainingSettings:
     Attributes:
         model: A name of `MODELS`, or a prefix of `MODEL_PREFIXES` and a name.
         loss: A key of `LOSSES`.
-        preset: Values of the loss's options by name: `paper` is alpha 0.3, temperature 0.7 and normalizer none of
-            `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
+        preset: Values of the loss's options by name: `paper` is alpha 0.3, temperature 0.7, normalizer none and
+            distrust false of `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
         alpha: Strength of what the loss adds to cross-entropy; of mixup and regmixup, of the Beta distribution. None of
             these numbers of losses means that the loss's own default is taken, or that it takes no such number.
         doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 1, where alpha is not given.
         temperature: Of the weights made of difficulty; of `logit-norm`, of the logits.
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
+        distrust: Whether samples are left out whose labels the difficulty table says not to believe; None is the
+            preset's, or true.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
@@ -73,6 +75,7 @@ class TrainingSettings:
     doubt: float | None = None
     temperature: float | None = None
     normalizer: str = "auto"
+    distrust: bool | None = None
     smoothing: float | None = None
     gamma: float | None = None
     gamma_low: float | None = None

@@ -22,15 +22,20 @@ _COLUMNS = {
     "nearest_label": pa.int64(),
     "margin": pa.float64(),
 }
+# A column of the methods that say how little a label is to be believed.
+_DISTRUST = {"distrust": pa.float64()}
 
 
 def write_difficulty_table(table: DifficultyTable, path: str | Path) -> None:
     """Write the columns of the design; method, encoder and counts go into the file's metadata."""
     columns = (table.ids, table.labels, table.difficulty, table.rank, table.nearest_labels, table.margin)
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, _COLUMNS.values(), strict=True)]
+    kinds = _COLUMNS
+    if table.distrust is not None:
+        columns, kinds = (*columns, table.distrust), _COLUMNS | _DISTRUST
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
     names = None if table.label_names is None else list(table.label_names)
     note = json.dumps({"metadata": table.metadata, "label_names": names}, sort_keys=True)
-    schema = pa.schema(list(_COLUMNS.items()), metadata={"diffident": note})
+    schema = pa.schema(list(kinds.items()), metadata={"diffident": note})
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(arrays, schema=schema), temporary)
 
@@ -39,8 +44,8 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
     """Read what `write_difficulty_table` wrote, or a table with the same columns made elsewhere.
 
     Raises:
-        InputError: the file is not there, no Parquet, or lacks a column; a cell is null, of another kind or not finite;
-            an id occurs twice.
+        InputError: the file is not there, no Parquet, or lacks a column; a cell is null, of another kind, not finite
+            or out of range; an id occurs twice.
     """
     if not Path(path).is_file():
         raise InputError(f"`difficulty` must be a file; got {path}, which is not there. {_HOW}")
@@ -59,7 +64,19 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
         row = int((~np.isfinite(difficulty)).argmax())
         raise InputError(f"`difficulty` must be finite; got {difficulty[row]} at {ids[row]!r} of {path}. {_HOW}")
     metadata, names = _note(table, path)
-    return DifficultyTable(*columns.values(), metadata=metadata, label_names=names)
+    return DifficultyTable(*columns.values(), metadata, names, _distrust(table, path))
+
+
+def _distrust(table: pa.Table, path: str | Path) -> np.ndarray | None:
+    (name, kind), *_ = _DISTRUST.items()
+    if name not in table.column_names:
+        return None
+    values = _column(table[name], name, kind, path)
+    outside = ~((values >= 0) & (values <= 1))  # also true for NaN
+    if outside.any():
+        row = int(outside.argmax())
+        raise InputError(f"`{name}` must be in [0, 1]; got {values[row]} at row {row} of {path}. {_HOW}")
+    return values
 
 
 def _column(values: pa.ChunkedArray, name: str, kind: pa.DataType, path: str | Path) -> np.ndarray:

@@ -93,6 +93,7 @@ def with_weights(
     ids: Iterable[Any] | None = None,
     normalizer: str = "rank",
     temperature: float = 0.7,
+    distrust: bool = True,
 ) -> SamplesWith:
     """The data set with each sample's weight: `(input, label)` becomes `(input, label, weight)`.
 
@@ -102,6 +103,7 @@ def with_weights(
         ids: As in `with_ids`.
         normalizer: Of `difficulty_weights`, over the samples of this data set.
         temperature: Of `difficulty_weights`.
+        distrust: Whether labels that the table says not to believe are left out, by a weight of 2.
 
     Raises:
         InputError: as in `with_ids`; or the table was scored on other labels, where the labels are known.
@@ -114,7 +116,13 @@ def with_weights(
     """
     known, labels = _ids_and_labels(dataset, ids)
     weights = weights_by_id(
-        difficulty, known, labels, name=_name(dataset), normalizer=normalizer, temperature=temperature
+        difficulty,
+        known,
+        labels,
+        name=_name(dataset),
+        normalizer=normalizer,
+        temperature=temperature,
+        distrust=distrust,
     )
     return SamplesWith(dataset, "weight", weights, known, labels)
 
@@ -127,6 +135,7 @@ def weights_by_id(
     name: str,
     normalizer: str,
     temperature: float,
+    distrust: bool,
 ) -> Float[Tensor, " n"]:
     """Weights in the order of the ids; a sample that occurs twice, as in an oversampled `Subset`, counts once.
 
@@ -146,7 +155,8 @@ def weights_by_id(
         )
     once, places = np.unique(rows, return_inverse=True)
     values = torch.from_numpy(np.array(difficulty.difficulty[once], dtype=np.float64))
-    return difficulty_weights(values, normalizer=normalizer, temperature=temperature)[torch.from_numpy(places)]
+    disbelief = difficulty.distrust[once] if distrust and difficulty.distrust is not None else None
+    return difficulty_weights(values, normalizer, temperature, disbelief)[torch.from_numpy(places)]
 
 
 def check_unique(ids: np.ndarray, name: str) -> None:

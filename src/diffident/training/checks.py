@@ -96,5 +96,6 @@ def weights_for(
         name=dataset.name,
         normalizer=settings.normalizer,
         temperature=settings.temperature,
+        distrust=bool(settings.distrust),
     )
     return weights, hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
