@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffident.difficulties.weights import NORMALIZERS, difficulty_weights, scaled_rank
+from diffident.difficulties.weights import MOST_DISTRUST, NORMALIZERS, difficulty_weights, scaled_rank
+from diffident.errors import InputError, ShapeError
 
 # Mean 4, standard deviation 3 (divided by n, not n - 1), and not symmetric, so that no two normalisers agree.
 VALUES = [1.0, 1.0, 7.0, 7.0, 4.0, 4.0, 1.0, 7.0]
@@ -87,3 +88,29 @@ def test_one_sample_weighs_one(normalizer):
 def test_default_is_rank_at_seven_tenths():
     values = torch.tensor(LOPSIDED)
     assert difficulty_weights(values).equal(difficulty_weights(values, "rank", 0.7))
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_labels_that_are_not_believed_are_left_out_of_everything(normalizer):
+    difficulty, distrust = np.array([*LOPSIDED, 99.0, 50.0]), np.array([0.0, 0.1, MOST_DISTRUST, 0.0, 1.0, 0.21])
+    weights = difficulty_weights(difficulty, normalizer, distrust=distrust)
+    assert weights[4:].tolist() == [2, 2]
+    torch.testing.assert_close(weights[:4], difficulty_weights(np.array(LOPSIDED), normalizer))
+
+
+@pytest.mark.parametrize(
+    ("distrust", "message"),
+    [
+        ([0.0, 1.5, 0.0], r"`distrust` must be in \[0, 1\]; got 1.5 at row 1\. Score the samples again\."),
+        ([0.0, 0.0, float("nan")], r"`distrust` must be in \[0, 1\]; got nan at row 2\."),
+        ([0.9, 0.5, 0.3], r"`distrust` must be at most 0.2 somewhere; all 3 are above\. Leave it out\."),
+    ],
+)
+def test_wrong_distrust_is_refused(distrust, message):
+    with pytest.raises(InputError, match=message):
+        difficulty_weights(np.arange(3.0), distrust=np.array(distrust))
+
+
+def test_another_number_of_distrusts_is_refused():
+    with pytest.raises(ShapeError, match=r"`distrust` must have shape \[3\], one per sample; got \[2\]\."):
+        difficulty_weights(np.arange(3.0), distrust=np.zeros(2))

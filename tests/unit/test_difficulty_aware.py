@@ -7,7 +7,15 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffident.errors import InputError
-from diffident.losses import CrossEntropy, DifficultyAwareLoss, EntropyBonus, LabelSmoothing, entropy_regularized
+from diffident.losses import (
+    CrossEntropy,
+    DifficultyAwareLoss,
+    DifficultySmoothing,
+    DifficultyTemperature,
+    EntropyBonus,
+    LabelSmoothing,
+    entropy_regularized,
+)
 
 
 def batch(n, c, dtype=torch.float64, scale=2.0):
@@ -206,3 +214,25 @@ def test_alpha_and_doubt_together_are_refused():
         DifficultyAwareLoss(0.2, 0.3)
     with pytest.raises(InputError, match=r"`doubt` must be in \[0, 0\.99\]; got 1"):
         DifficultyAwareLoss(doubt=1.0)
+
+
+@pytest.mark.parametrize("criterion", [DifficultyAwareLoss, DifficultySmoothing, DifficultyTemperature])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_above_one_a_sample_counts_less_and_at_two_not_at_all(criterion, compiled, monkeypatch):
+    logits, labels, _ = batch(4, 5)
+    hardest = criterion(reduction="none")(logits, labels, torch.ones(4, dtype=torch.float64)).detach()
+    easy = criterion(reduction="none")(logits, labels, torch.full((4,), 0.25, dtype=torch.float64)).detach()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiled)
+    loss = criterion()(logits, labels, torch.tensor([0.25, 1.0, 1.4, 2.0], dtype=torch.float64))
+    # The mean is over the batch, not over what its samples count.
+    torch.testing.assert_close(loss.detach(), (easy[0] + hardest[1] + 0.6 * hardest[2]) / 4)
+    loss.backward()
+    assert logits.grad[3].abs().max() == 0
+    assert logits.grad[2].abs().max() > 0
+
+
+@pytest.mark.parametrize("bad", [2.1, -0.1, float("nan")])
+def test_weights_beyond_two_are_refused(bad):
+    logits, labels, _ = batch(3, 4)
+    with pytest.raises(InputError, match=r"`weights` must be in \[0, 2\]; got .* at row 1\. Make them with"):
+        DifficultyAwareLoss()(logits, labels, torch.tensor([0.5, bad, 1.0]))

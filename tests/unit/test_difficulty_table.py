@@ -28,7 +28,18 @@ def test_table_is_read_as_it_was_written(tmp_path):
     assert (back.metadata, back.label_names) == ({"method": "rmd"}, ("x", "y"))
 
 
+def test_distrust_is_a_column_where_there_is_some(tmp_path):
+    arrays = [np.array(column) for column in COLUMNS.values()]
+    write_difficulty_table(DifficultyTable(*arrays, distrust=np.array([0.0, 0.75])), tmp_path / "d.parquet")
+    assert read_difficulty_table(tmp_path / "d.parquet").distrust.tolist() == [0.0, 0.75]
+    assert pq.read_schema(tmp_path / "d.parquet").names == [*COLUMNS, "distrust"]
+    write_difficulty_table(DifficultyTable(*arrays), tmp_path / "none.parquet")
+    assert read_difficulty_table(tmp_path / "none.parquet").distrust is None
+    assert pq.read_schema(tmp_path / "none.parquet").names == [*COLUMNS]
+
+
 MISTAKES = {
+    "distrust": ({"distrust": [0.0, 1.5]}, "`distrust` must be in [0, 1]; got 1.5 at row 1 of {path}. "),
     "lacking": (
         {"rank": None},
         "`difficulty` must have the columns id, label, difficulty, rank, nearest_label, margin; {path} lacks rank. ",

@@ -85,6 +85,39 @@ def test_clean_data_is_left_alone():
     torch.testing.assert_close(robust.gaussians.means, once.gaussians.means, atol=0.05, rtol=0)
 
 
+def distrust_of(state, values, labels, **options):
+    return posterior.score(state, lambda: values.split(77), labels.numpy(), **options).distrust
+
+
+def test_clean_labels_are_believed():
+    values, labels, _ = blobs(spread=3.0)
+    assert (distrust_of(fitted(values, labels), values, labels) == 0).all()
+
+
+@pytest.mark.parametrize("flipped", [0.1, 0.4])
+def test_labels_are_distrusted_as_far_as_more_seem_wrong_than_clean_ones_would(flipped):
+    values, labels, wrong = blobs(flipped=flipped)
+    state = fitted(values, labels)
+    probability = probability_wrong(state.noise, state.candidates)
+    # Five classes: 2 in a hundred, and a fifth of the inverse of a class's size.
+    part = 1 - (0.02 + 0.2 * 5 / len(labels)) / float(probability.mean())
+    found = distrust_of(state, values, labels)
+    np.testing.assert_allclose(found, part * probability, atol=1e-5)
+    assert wrong.numpy()[found > 0.5].mean() > 0.9
+    assert posterior.describe(state)["num_distrusted"] == (found > 0.2).sum()
+    np.testing.assert_allclose(distrust_of(state, values, labels, fitted=False).mean(), found.mean(), rtol=0.05)
+
+
+def test_no_class_is_left_out():
+    values, labels, _ = blobs()
+    labels = torch.where(labels == 0, 1, labels)
+    labels[:20] = 0  # nearly all of class 0 is called 1, and some of every class 0
+    found = distrust_of(fitted(values, labels), values, labels)
+    for label in range(5):
+        own = found[labels.numpy() == label]
+        assert (own == 0).sum() >= 0.3 * len(own)
+
+
 def test_refitting_undoes_the_pull_of_wrong_labels():
     values, labels, _ = blobs(flipped=0.4)
     clean = 4.0 * torch.eye(5, 8, dtype=torch.float64)

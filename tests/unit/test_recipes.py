@@ -207,6 +207,15 @@ def test_shuffled_weights_are_the_same_ones_elsewhere(finished):
     assert np.allclose(rearranged(table, DifficultySpec(invert=True), seed=1).rank, 1 - table.rank)
 
 
+def test_distrust_goes_where_its_difficulty_goes(finished):
+    table = read_difficulty_table(next((finished / "difficulty").glob("*.parquet")))
+    doubted = replace(table, distrust=table.rank)
+    shuffled = rearranged(doubted, DifficultySpec(shuffle=True), seed=1)
+    np.testing.assert_array_equal(shuffled.distrust, shuffled.rank)
+    assert (shuffled.distrust != doubted.distrust).any()
+    assert rearranged(doubted, DifficultySpec(invert=True), seed=1).distrust is None
+
+
 def test_difficulty_is_scored_on_the_labels_that_there_are(file, tmp_path):
     materials = Materials(Place(read_recipe(file), file.parent, tmp_path))
     noisy = materials.training_data(DataChange(label_noise=0.2, limit=150), seed=0)

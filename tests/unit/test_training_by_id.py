@@ -84,6 +84,15 @@ def test_ids_and_weights_of_what_was_split_before():
         assert torch.equal(weights, weight_of(numbers))
 
 
+def test_samples_are_left_out_where_the_table_says_so_and_that_is_wanted():
+    scored = table()
+    doubted = replace(scored, distrust=(np.isin(scored.ids, ["a3", "a7"])) * 0.9)
+    left_out = diffident.with_weights(numbered(), doubted, ids=ids_of()).values
+    assert left_out.eq(2).nonzero().flatten().tolist() == [3, 7]
+    kept = diffident.with_weights(numbered(), doubted, ids=ids_of(), distrust=False).values
+    assert torch.equal(kept, weight_of(torch.arange(COUNT)))
+
+
 def test_an_oversampled_sample_counts_once():
     data = diffident.with_ids(numbered(), ids_of())
     twice = diffident.with_weights(Subset(data, [*range(COUNT), 3, 3, 3]), table())

@@ -7,9 +7,9 @@ class means towards each other; so a noise model (`label_noise`) is fitted to th
 wrong than right are left out, and the Gaussians are fitted again, until the set is stable. On clean data next to
 nothing is left out.
 
-What training should not learn from is a smaller set (`distrust`): where labels are clean, some are right that the
-Gaussians are sure are wrong, up to two in a hundred, and more where classes are small. So many are expected, and allowed
-for: P(wrong) times the part of all convictions that is more than that.
+What training should not learn from is a smaller set (`distrust`): where labels are clean, the Gaussians are sure of up
+to two in a hundred that they are wrong, and of more where classes are small. So many are allowed for: the distrust is
+P(wrong) times the part of what seems wrong that is more than that.
 
 Cost: that of `rmd` and of the distances to the background (half of N x d x d), which are needed in every round (at most
 4); the statistics of a later round come from those of the first and of the few labels that changed sides.
@@ -53,8 +53,8 @@ _MOST_ROUNDS = 4
 _STABLE_SHARE = 0.001
 # A class keeps at least this share of its samples, the least suspicious.
 _LEAST_KEPT = 0.3
-# Share of right labels that seem wrong on clean data: with many samples a class, and times those with few. Found on
-# CLINC150 (5 to 100 a class: 0.053, 0.038, 0.023, 0.013, 0.015) and CIFAR-10 (20 to 5000: 0.02, 0.04, 0.02, 0.006, 0.011).
+# Share that seems wrong where labels are clean: with many samples a class, and what is added, divided by their number.
+# CLINC150, 5, 10, 20, 50, 100 a class: 0.053, 0.038, 0.023, 0.013, 0.015; CIFAR-10, 20 to 5000: 0.006 to 0.04.
 _FALSE_SHARE, _FALSE_OF_FEW = 0.02, 0.2
 
 
@@ -137,12 +137,14 @@ def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool 
 
 def describe(state: Posterior) -> dict[str, Any]:
     """What `rmd` reports, and what was found of wrong labels."""
+    distrust = state.scores.distrust
+    assert distrust is not None  # `fit` sees to it
     return {
         **rmd.describe(state.gaussians),
         "rounds": state.rounds,
         "num_left_out": int(state.convicted.sum()),
         "noise_temperature": state.noise.temperature,
-        "num_distrusted": int((state.scores.distrust > MOST_DISTRUST).sum()),
+        "num_distrusted": int((distrust > MOST_DISTRUST).sum()),
         "num_estimated_wrong": float(probability_wrong(state.noise, state.candidates).sum()),
     }
 
@@ -158,7 +160,8 @@ def _after(
         rows = slice(start, start + len(block))
         out, into = leaving[rows].to(block.device), returning[rows].to(block.device)
         gone, back = gone.updated(block[out], chosen[out]), back.updated(block[into], chosen[into])
-    assert gone is not None and back is not None
+    assert gone is not None
+    assert back is not None
     return statistics.without(gone).merge(back)
 
 

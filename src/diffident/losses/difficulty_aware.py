@@ -85,7 +85,7 @@ class DifficultyAwareLoss(Loss):
 
 
 def split_weights(weights: Weights, logits: Logits) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"] | None]:
-    """s of every sample, in [0, 1], and what it counts, in [0, 1]; None where all count 1 and it is free to see.
+    """S of every sample, in [0, 1], and what it counts, in [0, 1]; None where all count 1 and it is free to see.
 
     Args:
         weights: In [0, 2]: s, or 1 for the hardest and the part of the sample that is left out.

@@ -26,7 +26,7 @@ class DifficultyTemperature(Loss):
         self.alpha = check_number("alpha", alpha, 0, 0.99, hint="Take 0.3, or 0 for cross-entropy.")
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
-        """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the lowest temperature. Above 1 a sample counts less."""
+        """As `Loss`; weights in [0, 1] are the samples' s: 1 is the lowest temperature. Above 1 it counts less."""
         hardness, counts = split_weights(weights, logits)
         temperatures = 1 - self.alpha * hardness
         losses = temperatures * cross_entropies(logits / temperatures[:, None], labels)

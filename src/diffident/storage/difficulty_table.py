@@ -64,7 +64,8 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
         row = int((~np.isfinite(difficulty)).argmax())
         raise InputError(f"`difficulty` must be finite; got {difficulty[row]} at {ids[row]!r} of {path}. {_HOW}")
     metadata, names = _note(table, path)
-    return DifficultyTable(*columns.values(), metadata, names, _distrust(table, path))
+    distrust = _distrust(table, path)
+    return DifficultyTable(*columns.values(), metadata=metadata, label_names=names, distrust=distrust)
 
 
 def _distrust(table: pa.Table, path: str | Path) -> np.ndarray | None:
