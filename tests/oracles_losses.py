@@ -32,7 +32,7 @@ def entropy_bonus(z, y, s=None, alpha=0.1):
     return cross_entropy(z, y) - alpha * entropy(z)
 
 
-def difficulty_aware(z, y, s, alpha=None, doubt=0.2):
+def difficulty_aware(z, y, s, alpha=None, doubt=0.25):
     """Where no alpha is given, its strength is found by bisection: the entropy bonus and the label balance at it."""
     if alpha is not None:
         return cross_entropy(z, y) - alpha * s * entropy(z)
