@@ -136,8 +136,10 @@ def _check_soft(labels: Float[Tensor, "n c"]) -> None:
         )
 
 
-def check_weights(weights: Weights, logits: Logits, how: str, most: int = 1) -> Float[Tensor, " n"]:
-    """The weights on the device and in the type of the logits.
+def check_weights(
+    weights: Weights, logits: Logits, how: str, most: int = 1
+) -> tuple[Float[Tensor, " n"], float | None]:
+    """The weights on the device and in the type of the logits, and the largest; None where it is not looked at.
 
     On a GPU the range is not looked at, as that would wait for it: weights out of range become NaN, and so the loss.
 
@@ -151,19 +153,25 @@ def check_weights(weights: Weights, logits: Logits, how: str, most: int = 1) -> 
         InputError: no weights, or one that is not in [0, most].
         ShapeError: not one per sample.
     """
+    weights = one_per_sample(weights, logits, how)
+    if not weights.is_cpu or torch.compiler.is_compiling():
+        weights = torch.where((weights >= 0) & (weights <= most), weights, torch.nan)
+        return weights.to(logits.device, type_of_losses(logits)), None
+    low, high = (end.item() for end in torch.aminmax(weights))  # one call: for small batches calls are what counts
+    if not (low >= 0 and high <= most):  # also true for NaN
+        row = int((~((weights >= 0) & (weights <= most))).nonzero()[0])
+        raise InputError(f"`weights` must be in [0, {most}]; got {float(weights[row]):g} at row {row}. {how}")
+    return weights.to(logits.device, type_of_losses(logits)), high
+
+
+def one_per_sample(weights: Weights, logits: Logits, how: str) -> Float[Tensor, " n"]:
+    """The weights, if there is one for every row of the logits; errors as `check_weights`."""
     count = len(logits)
     if weights is None:
         raise InputError(f"`weights` must have shape [{count}]; got None. {how}")
     if weights.shape != (count,):
         raise ShapeError(f"`weights` must have shape [{count}], one per sample; got {list(weights.shape)}.")
-    if not weights.is_cpu or torch.compiler.is_compiling():
-        weights = torch.where((weights >= 0) & (weights <= most), weights, torch.nan)
-    else:
-        low, high = torch.aminmax(weights)  # one call: for small batches calls are what counts
-        if not (low.item() >= 0 and high.item() <= most):  # also true for NaN
-            row = int((~((weights >= 0) & (weights <= most))).nonzero()[0])
-            raise InputError(f"`weights` must be in [0, {most}]; got {float(weights[row]):g} at row {row}. {how}")
-    return weights.to(logits.device, type_of_losses(logits))
+    return weights
 
 
 def check_number(

@@ -56,7 +56,7 @@ class CorrectnessRankingLoss(Loss):
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
         """As `Loss`; weights in [0, 1] are the samples' shares of right predictions, from `CorrectnessHistory`."""
-        shares = check_weights(weights, logits, _FROM_HISTORY)
+        shares, _ = check_weights(weights, logits, _FROM_HISTORY)
         confidence, _ = confidences(logits, labels)
         lead = shares - shares.roll(-1)
         ranking = functional.relu(lead.abs() - lead.sign() * (confidence - confidence.roll(-1)))

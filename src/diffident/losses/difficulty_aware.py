@@ -2,15 +2,10 @@
 
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from diffident.errors import InputError
-from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, check_weights
+from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, one_per_sample
 from diffident.losses.entropy_regularized import entropy_regularized
-
-WEIGHTS_FROM_DIFFICULTY = "Make them with `difficulty_weights(difficulty)` and pass the batch's rows."
+from diffident.losses.weighting import WEIGHTS_FROM_DIFFICULTY
 
 # Values of alpha, and of `difficulty_weights`, by name.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -68,51 +63,5 @@ class DifficultyAwareLoss(Loss):
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
         """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole bonus. Above 1 a sample counts less."""
-        hardness, counts = split_weights(weights, logits)
-        reduction = "none" if counts is not None else self.reduction
-        if self.alpha is not None:
-            losses = entropy_regularized(logits, labels, self.alpha, hardness, reduction)
-        else:
-            losses = entropy_regularized(logits, labels, 1.0, self.strengths(hardness, logits.shape[1]), reduction)
-        return losses if counts is None else self.reduce(counts * losses)
-
-    def strengths(self, weights: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:
-        """a_i, the strength of each sample's entropy bonus, of weights in [0, 1]."""
-        if self.alpha is not None:
-            return self.alpha * weights
-        assert self.doubt is not None
-        return strengths_of_doubt(self.doubt * weights, num_classes)
-
-
-def split_weights(weights: Weights, logits: Logits) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"] | None]:
-    """S of every sample, in [0, 1], and what it counts, in [0, 1]; None where all count 1 and it is free to see.
-
-    Args:
-        weights: In [0, 2]: s, or 1 for the hardest and the part of the sample that is left out.
-        logits: Of the batch.
-
-    Raises:
-        InputError, ShapeError: as `check_weights`.
-    """
-    checked = check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY, most=2)
-    if checked.is_cpu and not torch.compiler.is_compiling() and checked.max().item() <= 1:
-        return checked, None
-    return checked.clamp(max=1), (2 - checked).clamp(max=1)
-
-
-def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:
-    """Strengths of the entropy bonus at which the loss of one sample is least where p_label = 1 - e.
-
-    With e = doubt * (c - 1) / c spread evenly over the c - 1 other classes, the gradient p_k (1 + a (log p_k + H)) of
-    such a class is 0 for a = 1 / ((1 - e) log((1 - e) (c - 1) / e)).
-
-    Args:
-        doubt: In [0, 1).
-        num_classes: c; with one class there is no doubt.
-    """
-    if num_classes == 1:
-        return torch.zeros_like(doubt)
-    # The least positive number keeps 0 / 0 away: at doubt 0 the logarithm is so large that the bonus is nearly none.
-    left = (doubt * ((num_classes - 1) / num_classes)).clamp(min=torch.finfo(doubt.dtype).tiny)
-    strengths = 1 / ((1 - left) * torch.log((1 - left) * (num_classes - 1) / left))
-    return torch.where(doubt > 0, strengths, doubt)
+        weights = one_per_sample(weights, logits, WEIGHTS_FROM_DIFFICULTY)
+        return entropy_regularized(logits, labels, weights, self.reduction, alpha=self.alpha, doubt=self.doubt)

@@ -1,8 +1,8 @@
 """Difficulty-aware label smoothing: the labels of hard samples are trusted less."""
 
 from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number
-from diffident.losses.difficulty_aware import split_weights
 from diffident.losses.label_smoothing import smoothed_cross_entropies
+from diffident.losses.weighting import split_weights
 
 
 class DifficultySmoothing(Loss):

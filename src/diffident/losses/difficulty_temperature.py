@@ -1,7 +1,7 @@
 """Difficulty-aware temperature: hard samples are fitted with smaller logits."""
 
 from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, cross_entropies
-from diffident.losses.difficulty_aware import split_weights
+from diffident.losses.weighting import split_weights
 
 
 class DifficultyTemperature(Loss):

@@ -27,4 +27,4 @@ class EntropyBonus(Loss):
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
         """As `Loss`; weights are ignored."""
-        return entropy_regularized(logits, labels, self.alpha, None, self.reduction)
+        return entropy_regularized(logits, labels, None, self.reduction, alpha=self.alpha)

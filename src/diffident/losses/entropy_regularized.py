@@ -3,8 +3,7 @@
 With p = softmax(logits) the gradient for the logits is p - onehot(y) + alpha * s * p * (log p + H). On the CPU the
 forward pass leaves it behind, block by block of rows that fit the cache: that buffer is all that is as large as the
 logits, and takes one exponential per logit (two where classes are few), where `F.cross_entropy` takes two and three
-buffers. On a GPU memory is what counts, not exponentials: there `triton_kernels` reads the logits twice, and all it
-keeps is a number or two per row.
+buffers. On a GPU `triton_kernels` does the same in one kernel, weights and strengths as well.
 """
 
 import functools
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffident.losses.base import Labels, Logits, Reduced, at_labels, type_of_losses
+from diffident.losses.weighting import split_weights, strengths_of_doubt
 
 # Logits of a thread in a block: what is made of them stays in the cache.
 _BLOCK = 1 << 18
@@ -25,9 +25,15 @@ _WIDE = 32
 
 
 def entropy_regularized(
-    logits: Logits, labels: Labels, alpha: float, weights: Float[Tensor, " n"] | None, reduction: str
+    logits: Logits,
+    labels: Labels,
+    weights: Float[Tensor, " n"] | None,
+    reduction: str,
+    *,
+    alpha: float | None = None,
+    doubt: float | None = None,
 ) -> Reduced:
-    """CE(logits, labels) - alpha * weights * H(softmax(logits)).
+    """CE(logits, labels) - a * H(softmax(logits)), with a = alpha * s, or what `doubt` * s asks for.
 
     Differentiable once, for the logits alone; `create_graph=True` is refused with a RuntimeError. Soft targets,
     `torch.compile` and calls that record no gradient take plain operations, with the same results.
@@ -35,21 +41,39 @@ def entropy_regularized(
     Args:
         logits: Of any floating type.
         labels: Classes in [0, c), or probabilities [n, c].
-        alpha: Strength of the entropy.
-        weights: One per sample, in the type of the result; None is 1 throughout.
-        reduction: `mean` or `none`.
+        weights: One per sample, s and what the sample counts, as `split_weights` reads them; None is 1 throughout.
+        reduction: `mean` over the batch, or `none`.
+        alpha: Strength of the entropy where s is 1.
+        doubt: How unsure a sample of s = 1 should be, as `strengths_of_doubt` reads it; one of the two is given.
+
+    Raises:
+        InputError: a weight is not in [0, 2].
     """
-    if weights is None:
-        weights = logits.new_ones(1, dtype=type_of_losses(logits))
     plain = labels.is_floating_point() or torch.compiler.is_compiling()
-    if plain or not (logits.requires_grad and torch.is_grad_enabled()):
-        losses = _plain(logits.to(type_of_losses(logits)), labels, alpha * weights)
-    elif logits.is_cuda and has_triton():
+    plain = plain or not (logits.requires_grad and torch.is_grad_enabled())
+    if logits.is_cuda and not plain and has_triton():
         from diffident.losses.triton_kernels import TritonEntropyRegularized
 
-        losses = TritonEntropyRegularized.apply(logits, labels, alpha, weights)
+        if weights is None:
+            weights = torch.ones((), device=logits.device).expand(len(logits))
+        return TritonEntropyRegularized.apply(logits, labels, weights.to(logits.device), alpha, doubt, reduction)  # type: ignore[return-value]
+    counts = None
+    if weights is None:
+        weights = logits.new_ones(1, dtype=type_of_losses(logits))
     else:
-        return Blockwise.apply(logits.to(type_of_losses(logits)), labels, alpha, weights, reduction)  # type: ignore
+        weights, counts = split_weights(weights, logits)
+    if alpha is None:
+        assert doubt is not None  # one of the two is
+        alpha, weights = 1.0, strengths_of_doubt(doubt * weights, logits.shape[1])
+    logits, inner = logits.to(type_of_losses(logits)), reduction if counts is None else "none"
+    if plain:
+        losses = _plain(logits, labels, alpha * weights)
+    else:
+        losses = Blockwise.apply(logits, labels, alpha, weights, inner)
+        if counts is None:
+            return losses  # type: ignore[return-value]
+    if counts is not None:
+        losses = counts * losses  # type: ignore[operator]
     return losses.mean() if reduction == "mean" else losses  # type: ignore[union-attr]
 
 

@@ -1,8 +1,9 @@
-"""The entropy-regularized loss on a GPU: a kernel a direction, which read the logits and keep two numbers a row.
+"""The entropy-regularized loss on a GPU, weights and strengths and all: one kernel, or one a direction.
 
-Rows are walked in chunks, so that any number of classes fits. Logits of 16 bits are read as they are, and all is
-computed in float32; the gradient is rounded once, after it is multiplied with the outer one, for loss scaling to work.
-A label out of range makes the row's loss NaN: nothing waits for the GPU to look at labels.
+Where a row fits one chunk and gradients need not stay unrounded, a kernel makes losses and gradient together. Else rows
+are walked in chunks by a kernel a direction, which keep two numbers a row. Logits of 16 bits are read as they are, and
+all is computed in float32; their gradient is rounded once, after it is multiplied with the outer one, for loss scaling
+to work. A label or weight out of range makes the row's loss NaN: nothing waits for the GPU to look at them.
 """
 
 from typing import Any
@@ -19,9 +20,52 @@ _MOST_COLUMNS = 4096
 
 
 @triton.jit
+def _strength_and_count(weight, option, classes, by_doubt: tl.constexpr, number: tl.constexpr):
+    """The strength of the bonus and what the sample counts, as `split_weights` and `strengths_of_doubt` say."""
+    weight = weight.to(number)
+    count = tl.minimum(2 - weight, 1.0)
+    strength = option * tl.minimum(weight, 1.0)
+    if by_doubt:
+        others = (classes - 1).to(number)
+        left = strength * others / classes
+        odds = tl.where(left > 0, (1 - left) * others / tl.maximum(left, 1e-37), 2.0)
+        strength = tl.where(left > 0, 1 / ((1 - left) * tl.log(odds)), 0.0)
+    return tl.where((weight >= 0) & (weight <= 2), strength, float("nan")), count
+
+
+@triton.jit
+def _whole_kernel(
+    logits, labels, weights, losses, gradient,
+    row_stride, weight_stride, classes, option, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    """Each row's loss, and `scale` times the gradient for its logits; a row has at most `columns` of them."""
+    row = tl.program_id(0).to(tl.int64)
+    offsets = tl.arange(0, columns)
+    inside = offsets < classes
+    number = losses.dtype.element_ty
+    values = tl.load(logits + row * row_stride + offsets, mask=inside, other=float("-inf")).to(number)
+    label = tl.load(labels + row)
+    valid = (label >= 0) & (label < classes)
+    at_label = tl.load(logits + row * row_stride + label, mask=valid, other=float("nan")).to(number)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
+    highest = tl.max(values, axis=0)
+    shifted = tl.maximum(values - highest, -1e30)  # a masked class has -inf, and 0 times that is NaN
+    exps = tl.exp(shifted)
+    total = tl.sum(exps, axis=0)
+    log_total = tl.log(total)
+    probs = exps / total
+    mean = tl.sum(probs * shifted, axis=0)
+    tl.store(losses + row, count * ((highest - at_label) + log_total - strength * (log_total - mean)))
+    hit = tl.where(offsets == label, 1.0, 0.0)
+    result = scale * count * (probs - hit + strength * probs * (shifted - mean))
+    tl.store(gradient + row * classes + offsets, result, mask=inside)
+
+
+@triton.jit
 def _forward_kernel(
-    logits, labels, weights, losses, log_totals, means, row_stride, weight_stride, classes, alpha, columns: tl.constexpr
-):
+    logits, labels, weights, losses, log_totals, means,
+    row_stride, weight_stride, classes, option, by_doubt: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
     """Each row's loss, log sum exp of its logits, and mean of its log-probabilities under softmax."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
@@ -35,7 +79,7 @@ def _forward_kernel(
         values = tl.load(logits + start + offsets, mask=inside, other=float("-inf")).to(number)
         new_highest = tl.maximum(highest, tl.max(values, axis=0))
         fall = highest - new_highest
-        shifted = tl.maximum(values - new_highest, -1e30)  # a masked class has -inf, and 0 times that is NaN
+        shifted = tl.maximum(values - new_highest, -1e30)
         exps = tl.exp(shifted)
         kept = tl.exp(fall)
         moment = kept * (moment + fall * total) + tl.sum(exps * shifted, axis=0)
@@ -46,8 +90,8 @@ def _forward_kernel(
     label = tl.load(labels + row)
     valid = (label >= 0) & (label < classes)
     at_label = tl.load(logits + label, mask=valid, other=float("nan")).to(number)
-    strength = alpha * tl.load(weights + row * weight_stride).to(number)
-    tl.store(losses + row, (highest - at_label) + log_total - strength * (log_total - mean))
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
+    tl.store(losses + row, count * ((highest - at_label) + log_total - strength * (log_total - mean)))
     tl.store(log_totals + row, highest + log_total)
     tl.store(means + row, mean - log_total)
 
@@ -55,9 +99,9 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     outer, logits, labels, weights, log_totals, means, gradient,
-    outer_stride, row_stride, weight_stride, gradient_stride, classes, alpha, columns: tl.constexpr,
+    outer_stride, row_stride, weight_stride, classes, option, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """The logits' gradient: outer * (p - onehot + alpha * weight * p * (log p - mean of log p))."""
+    """The logits' gradient: scale * outer * count * (p - onehot + strength * p * (log p - mean of log p))."""
     row = tl.program_id(0).to(tl.int64)
     start = tl.program_id(1) * columns
     offsets = start + tl.arange(0, columns)
@@ -67,50 +111,79 @@ def _backward_kernel(
     values = tl.load(logits + row * row_stride + offsets, mask=inside, other=float("-inf")).to(number)
     log_probs = tl.maximum(values - log_total, -1e30)
     probs = tl.exp(log_probs)
-    strength = alpha * tl.load(weights + row * weight_stride).to(number)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
     bonus = probs * (log_probs - tl.load(means + row))
     hit = tl.where(offsets == tl.load(labels + row), 1.0, 0.0)
-    result = tl.load(outer + row * outer_stride).to(number) * (probs - hit + strength * bonus)
-    tl.store(gradient + row * gradient_stride + offsets, result.to(gradient.dtype.element_ty), mask=inside)
+    factor = scale * count * tl.load(outer + row * outer_stride).to(number)
+    result = factor * (probs - hit + strength * bonus)
+    tl.store(gradient + row * classes + offsets, result.to(gradient.dtype.element_ty), mask=inside)
 
 
 class TritonEntropyRegularized(torch.autograd.Function):
-    """The losses [n] of logits [n, c] on a GPU, float32 for logits of 16 bits; alpha and weights as in the caller."""
+    """The loss of logits [n, c] on a GPU, float32 for logits of 16 bits; arguments as of `entropy_regularized`."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        alpha: float | None,
+        doubt: float | None,
+        reduction: str,
+    ) -> Tensor:
         logits = logits if logits.stride(1) == 1 else logits.contiguous()
-        count, classes = logits.shape
-        losses, log_totals, means = (
-            torch.empty(count, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
-            for _ in range(3)
-        )
-        labels, weights = labels.contiguous(), weights.expand(count)
-        columns = min(triton.next_power_of_2(classes), _MOST_COLUMNS)
+        ctx.option, ctx.by_doubt = (doubt, True) if alpha is None else (alpha, False)
+        ctx.scale = 1 / len(logits) if reduction == "mean" else 1.0
+        number = torch.promote_types(logits.dtype, torch.float32)
+        losses = torch.empty(len(logits), dtype=number, device=logits.device)
+        labels = labels.contiguous()
+        ctx.whole = logits.dtype == number and logits.shape[1] <= _MOST_COLUMNS
         with torch.cuda.device_of(logits):
-            _forward_kernel[(count,)](
-                logits, labels, weights, losses, log_totals, means,
-                logits.stride(0), weights.stride(0), classes, alpha, **_launch(columns),
-            )  # fmt: skip
-        ctx.save_for_backward(logits, labels, weights, log_totals, means)
-        ctx.alpha, ctx.columns = alpha, columns
-        return losses
+            if ctx.whole:
+                ctx.gradient = _whole(ctx, logits, labels, weights, losses)
+                ctx.save_for_backward(logits, labels, weights)
+            else:
+                log_totals, means = torch.empty_like(losses), torch.empty_like(losses)
+                _forward_kernel[(len(logits),)](
+                    logits, labels, weights, losses, log_totals, means,
+                    logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, **_launch(ctx, logits.shape[1]),
+                )  # fmt: skip
+                ctx.save_for_backward(logits, labels, weights, log_totals, means)
+        return losses.mean() if reduction == "mean" else losses
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         refuse_second_derivative()
-        logits, labels, weights, log_totals, means = ctx.saved_tensors
-        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        count, classes = logits.shape
+        outer, (logits, labels, weights, *kept) = grad_outputs[0], ctx.saved_tensors
         with torch.cuda.device_of(logits):
-            _backward_kernel[(count, triton.cdiv(classes, ctx.columns))](
-                grad_outputs[0], logits, labels, weights, log_totals, means, gradient,
-                grad_outputs[0].stride(0), logits.stride(0), weights.stride(0), gradient.stride(0), classes, ctx.alpha,
-                **_launch(ctx.columns),
-            )  # fmt: skip
-        return gradient, None, None, None
+            if ctx.whole:
+                gradient, ctx.gradient = ctx.gradient, None
+                if gradient is None:  # a second pass over a retained graph: the first one's caller owns the buffer
+                    gradient = _whole(ctx, logits, labels, weights, torch.empty_like(logits[:, 0]))
+                gradient.mul_(outer.unsqueeze(1) if outer.ndim else outer)
+            else:
+                gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+                launch = _launch(ctx, logits.shape[1])
+                _backward_kernel[(len(logits), triton.cdiv(logits.shape[1], launch["columns"]))](
+                    outer, logits, labels, weights, *kept, gradient,
+                    outer.stride(0) if outer.ndim else 0, logits.stride(0), weights.stride(0), logits.shape[1],
+                    ctx.option, ctx.scale, **launch,
+                )  # fmt: skip
+        return gradient, None, None, None, None, None
 
 
-def _launch(columns: int) -> dict[str, Any]:
+def _whole(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, losses: Tensor) -> Tensor:
+    """Fill in the losses; the gradient for an outer gradient of 1."""
+    gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    _whole_kernel[(len(logits),)](
+        logits, labels, weights, losses, gradient,
+        logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.scale, **_launch(ctx, logits.shape[1]),
+    )  # fmt: skip
+    return gradient
+
+
+def _launch(ctx: Any, classes: int) -> dict[str, Any]:
     """How a kernel is launched: Triton's own names."""
-    return {"columns": columns, "num_warps": min(8, max(1, columns // 256))}
+    columns = min(triton.next_power_of_2(classes), _MOST_COLUMNS)
+    return {"by_doubt": ctx.by_doubt, "columns": columns, "num_warps": min(8, max(1, columns // 256))}
