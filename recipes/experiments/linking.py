@@ -1,7 +1,6 @@
 """How the methods of a recipe hang together: what they are like, ensembles, sweeps, and their settings."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from diffident.errors import InputError, did_you_mean
@@ -28,8 +27,6 @@ def check_links(recipe: Recipe, faults: Faults) -> None:
                 f"`methods.{name}.like` must be a method with a loss of its own; got {method.like!r}. "
                 f"{did_you_mean(method.like, plain)}"
             )
-        elif method.constant and (method.like is None or recipe.methods[method.like].loss != "difficulty-aware"):
-            faults.add(f"`methods.{name}.constant` must be used with `like` a method of the loss difficulty-aware.")
         if method.like is not None and method.tune:
             faults.add(f"`methods.{name}.tune` must not be used with `like`, which takes what was chosen there.")
         if method.ensemble is not None and method.ensemble.of not in trained:
@@ -89,12 +86,6 @@ def settings_of(recipe: Recipe, method: Method, seed: int, chosen: dict[str, Any
     source = recipe.source_of(method)
     values = {**recipe.training, **source.options, **(chosen or {}), **method.options}
     return load_settings(**{**values, "loss": source.loss, "seed": seed})
-
-
-def constant_settings(settings: TrainingSettings, alpha: float) -> TrainingSettings:
-    """Those of a constant entropy bonus of this strength in the place of the difficulty-aware one."""
-    changes = {"alpha": round(alpha, 6), "doubt": None, "temperature": 0.7, "normalizer": "rank"}
-    return replace(settings, loss="entropy", preset="none", **changes)
 
 
 def check_settings(recipe: Recipe, faults: Faults) -> None:

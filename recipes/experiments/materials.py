@@ -263,10 +263,13 @@ def _long_tail(labels: np.ndarray, num_classes: int, ratio: float, generator: np
 
 
 def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> DifficultyTable:
-    """The table with its difficulty turned round, or given to random other samples (of the same class).
+    """The table with its difficulty turned round, the same for all, or given to random other samples (of the class).
 
-    What is said of the labels goes with it; turned round, nothing is said of them.
+    What is said of the labels goes with it; turned round or the same for all, nothing is said of them.
     """
+    if spec.constant:
+        level = np.zeros_like(table.difficulty)
+        return replace(table, difficulty=level, rank=scaled_rank(level), distrust=None)
     difficulty = -table.difficulty if spec.invert else table.difficulty
     places, generator = np.arange(len(table)), np.random.default_rng(seed)
     for rows in _groups(table.labels, spec):

@@ -50,7 +50,7 @@ TOP_KEYS = (
     "num_resamples",
     "corruptions",
 )
-METHOD_KEYS = ("loss", "difficulty", "data", "like", "constant", "tune", "ensemble")
+METHOD_KEYS = ("loss", "difficulty", "data", "like", "tune", "ensemble")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+-]*")
 
 
@@ -176,7 +176,7 @@ def _difficulty(values: dict[str, Any], base: DifficultySpec, where: str, faults
     kind = METHODS.get(method, METHODS["rmd"])
     if kind.needs is not None:
         faults.add(f"`{where}.method` must need features and labels alone; {method!r} needs {kind.needs} too.")
-    switches = ("shuffle", "shuffle_within_class", "invert")
+    switches = ("shuffle", "shuffle_within_class", "invert", "constant")
     faults.unknown(where, values, ("encoder", "image_size", "method", *switches, *kind.options))
     options = {key: values[key] for key in kind.options if key in values}
     return DifficultySpec(
@@ -222,7 +222,6 @@ def _method(name: str, values: dict[str, Any], difficulty: DifficultySpec, fault
         difficulty=_difficulty(faults.table(values, "difficulty", where), difficulty, f"{where}.difficulty", faults),
         data=_data_change(faults.table(values, "data", where), f"{where}.data", faults),
         like=take(values, "like", str, None, faults, where),
-        constant=take(values, "constant", bool, False, faults, where),
         tune=tune,
     )
 

@@ -44,6 +44,7 @@ class DifficultySpec:
         shuffle: Whether samples get the weights of random others, by the run's seed.
         shuffle_within_class: The same within each class.
         invert: Whether easy samples count as hard.
+        constant: Whether all samples are equally hard, and all labels believed.
     """
 
     encoder: str | None = None
@@ -53,6 +54,7 @@ class DifficultySpec:
     shuffle: bool = False
     shuffle_within_class: bool = False
     invert: bool = False
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,6 @@ class Method:
         difficulty: For losses that need weights.
         data: What is done to the training data.
         like: Method whose loss, options and chosen strength it takes; its own options win.
-        constant: Whether the entropy bonus of `like` is the same for all samples, at the same mean strength.
         tune: Option to candidate values, of which validation data choose.
         ensemble: What is averaged instead of trained.
         point: Its place in a sweep.
@@ -116,7 +117,6 @@ class Method:
     difficulty: DifficultySpec = field(default_factory=DifficultySpec)
     data: DataChange = field(default_factory=DataChange)
     like: str | None = None
-    constant: bool = False
     tune: dict[str, list] = field(default_factory=dict)
     ensemble: EnsembleSpec | None = None
     point: SweepPoint | None = None

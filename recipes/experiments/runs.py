@@ -9,15 +9,13 @@ from typing import Any
 from diffident import predict, train
 from diffident.corruptions import kinds_of
 from diffident.data.dataset import Dataset
-from diffident.losses import LOSSES, DifficultyAwareLoss, make_loss
+from diffident.losses import LOSSES
 from diffident.metrics.accuracy import nll_of_logits
-from diffident.records import DifficultyTable, Predictions
+from diffident.records import Predictions
 from diffident.robustness import robustness, write_robustness
-from diffident.settings import TrainingSettings
 from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder, predictions_file
-from diffident.training.checks import weights_for
-from experiments.linking import constant_settings, settings_of
+from experiments.linking import settings_of
 from experiments.materials import Materials, evenly
 from experiments.recipe import Method, Recipe
 
@@ -92,21 +90,8 @@ def _fit(materials: Materials, method: Method, seed: int, chosen: Chosen, folder
     table = None
     if LOSSES[settings.loss].needs_weights:
         table = materials.table(method.difficulty, dataset, seed)
-        if method.constant:
-            settings = constant_settings(settings, mean_strength(dataset, settings, table))
-    validation = materials.validation if settings.patience else None
+    validation = materials.validation if settings.patience or settings.learns else None
     return train(dataset, settings, out=folder, difficulty=table, validation=validation, resume=folder.exists())
-
-
-def mean_strength(dataset: Dataset, settings: TrainingSettings, table: DifficultyTable) -> float:
-    """Mean strength of the difficulty-aware entropy bonus over the training samples that are not left out."""
-    weights, _ = weights_for(dataset, settings, table)
-    assert weights is not None  # asked of losses with weights alone
-    options: dict[str, Any] = settings.loss_options
-    criterion = make_loss(settings.loss, **options)
-    assert isinstance(criterion, DifficultyAwareLoss)  # what the reader of recipes saw to
-    learnt = weights[weights <= 1].double()
-    return float(criterion.strengths(learnt, dataset.num_classes).mean())
 
 
 def _predict(folder: Path, split: str, dataset: Dataset) -> None:
@@ -122,7 +107,6 @@ def spec_of(recipe: Recipe, method: Method) -> dict[str, Any]:
         "settings": asdict(settings_of(recipe, method, 0)),
         "difficulty": asdict(method.difficulty) if LOSSES[source.loss].needs_weights else None,
         "change": asdict(method.data),
-        "constant": method.constant,
         "tune": source.tune,
         "tuning_seed": recipe.tuning_seed if source.tune else None,
         "data": {key: getattr(data, key) for key in ("train", "validation", "label_column", "limit", "inputs")},

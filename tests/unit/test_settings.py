@@ -62,7 +62,14 @@ def test_direct_settings_are_checked():
 
 def test_a_loss_brings_its_own_defaults():
     assert load_settings(model="mlp", loss="entropy").loss_options == {"alpha": 0.1}
-    assert load_settings(model="mlp", loss="difficulty-aware").loss_options == {"doubt": 0.25}
+    learnt = load_settings(model="mlp", loss="difficulty-aware")
+    assert (learnt.loss_options, learnt.learns) == ({}, "doubt")
+    assert learnt.without_learning().loss_options == {"doubt": 0.25}
+    for given in ({"doubt": 0.1}, {"alpha": 0.1}, {"preset": "paper"}):
+        settings = load_settings(model="mlp", loss="difficulty-aware", **given)
+        assert settings.learns is None
+        assert settings.without_learning() == settings
+    assert load_settings(model="mlp", loss="entropy").learns is None
     assert load_settings(model="mlp", loss="difficulty-aware", alpha=0.2).loss_options == {"alpha": 0.2}
     assert load_settings(model="mlp", loss="regmixup", eta=0.5).loss_options == {"alpha": 20.0, "eta": 0.5}
     settings = load_settings(model="mlp", loss="logit-norm")
@@ -80,7 +87,7 @@ def test_the_paper_preset_and_what_is_set_beside_it():
     assert (mine.alpha, mine.temperature, mine.normalizer) == (0.2, 0.7, "rank")
     ours = load_settings(model="mlp", loss="difficulty-aware")
     assert ours.distrust
-    assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, 0.25, 0.7, "rank")
+    assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, None, 0.7, "rank")
     with pytest.raises(InputError, match="must not both be given"):
         load_settings(None, ["preset=paper", "doubt=0.3"], model="mlp", loss="difficulty-aware")
 

@@ -70,6 +70,7 @@ class LossKind:
         mixes: Whether training mixes its inputs, so that these must be pixels or features.
         couples: Whether the samples of a batch act on each other, so that parts of a batch are not the batch.
         presets: Values of its options, and of `difficulty_weights`, by name.
+        learnt: The option that training learns from validation data where it is not given, or None.
     """
 
     loss_class: type[Loss]
@@ -79,6 +80,7 @@ class LossKind:
     mixes: bool = False
     couples: bool = False
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    learnt: str | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -101,7 +103,11 @@ LOSSES: dict[str, LossKind] = {
     "label-smoothing": LossKind(LabelSmoothing, "cross-entropy against smoothed labels"),
     "entropy": LossKind(EntropyBonus, "cross-entropy minus a constant entropy bonus (confidence penalty)"),
     "difficulty-aware": LossKind(
-        DifficultyAwareLoss, "entropy bonus that grows with difficulty", needs_weights=True, presets=PRESETS
+        DifficultyAwareLoss,
+        "entropy bonus that grows with difficulty",
+        needs_weights=True,
+        presets=PRESETS,
+        learnt="doubt",
     ),
     "difficulty-smoothing": LossKind(
         DifficultySmoothing, "label smoothing that grows with difficulty", needs_weights=True

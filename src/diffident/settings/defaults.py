@@ -51,10 +51,13 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
         return {}
     kind = LOSSES[loss]
     of_preset = kind.presets.get(preset, {})
+    chosen = {**of_preset, **options_of_loss(loss, given)}
     try:
-        own = kind.resolved(**options_of_loss(loss, {**of_preset, **options_of_loss(loss, given)}))
+        own = kind.resolved(**options_of_loss(loss, chosen))
     except (InputError, TypeError):  # what is wrong with them is told by the checks of all settings
         own = {}
+    if kind.learnt is not None and kind.learnt not in chosen:
+        own.pop(kind.learnt, None)
     return {"temperature": 0.7, "normalizer": "rank", "distrust": True, **of_preset, **own}
 
 

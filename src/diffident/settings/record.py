@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+from diffident.losses import LOSSES
 from diffident.settings.checks import loss_faults, raise_faults, value_faults
 from diffident.settings.defaults import defaults_of_loss, defaults_of_model, options_of_loss
 
@@ -18,7 +19,8 @@ class TrainingSettings:
             distrust false of `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
         alpha: Strength of what the loss adds to cross-entropy; of mixup and regmixup, of the Beta distribution. None of
             these numbers of losses means that the loss's own default is taken, or that it takes no such number.
-        doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 1, where alpha is not given.
+        doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 1, where alpha is not given. None
+            learns it from validation data, see `docs/method.md`; where there are none, it is the loss's own default.
         temperature: Of the weights made of difficulty; of `logit-norm`, of the logits.
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
         distrust: Whether samples are left out whose labels the difficulty table says not to believe; None is the
@@ -126,6 +128,20 @@ class TrainingSettings:
         values = dataclasses.asdict(self)
         faults = [fault for key, value in values.items() for fault in value_faults(fields[key], value)]
         raise_faults(faults or loss_faults(values, fields))
+
+    @property
+    def learns(self) -> str | None:
+        """Name of the loss's option that training learns from validation data, if it was left to that."""
+        kind = LOSSES[self.loss]
+        left = kind.learnt is not None and getattr(self, kind.learnt) is None
+        return kind.learnt if left and kind.resolved(**self.loss_options)[kind.learnt] is not None else None
+
+    def without_learning(self) -> "TrainingSettings":
+        """The same with the loss's own default for what it would learn."""
+        name = self.learns
+        if name is None:
+            return self
+        return dataclasses.replace(self, **{name: LOSSES[self.loss].resolved(**self.loss_options)[name]})
 
     @property
     def loss_options(self) -> dict[str, float]:

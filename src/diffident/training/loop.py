@@ -16,6 +16,7 @@ from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
 from diffident.training.averaging import BestWeights, WeightAverage
 from diffident.training.checkpoints import Checkpoints, Stateful
+from diffident.training.doubt import next_doubt, temperature_of
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
 from diffident.training.logs import Log, open_logs
@@ -152,11 +153,14 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     settings, epoch, started = training.settings, len(lines), time.perf_counter()
     steps = steps_per_epoch(len(training.source), settings.batch_size, 2 * settings.devices)
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
-    _train_epoch(training, epoch, meter)
-    line = {"epoch": epoch + 1, **meter.totals()}
+    learns = settings.learns if training.held_out is not None else None
+    learnt = {learns: next_doubt(settings, lines)} if learns else {}
+    _train_epoch(training, epoch, meter, learnt)
+    line = {"epoch": epoch + 1, **meter.totals(), **learnt}
     with training.averaged():
         if training.held_out is not None:
-            line.update(training.fabric.broadcast(_validate(training.module, training.held_out)))
+            found = _validate(training.module, training.held_out, temperature=bool(learnt))
+            line.update(training.fabric.broadcast(found))
         if training.best is not None:
             training.best.update(line["validation_loss"], training.model)
     if training.history is not None:
@@ -172,12 +176,15 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
         training.report(meter.progress(epoch_done=True, finished=finished))
 
 
-def _train_epoch(training: Training, epoch: int, meter: EpochMeter) -> None:
-    """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
+def _train_epoch(training: Training, epoch: int, meter: EpochMeter, learnt: dict[str, float]) -> None:
+    """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch.
+
+    `learnt` are options of the loss that the settings leave open.
+    """
     settings, fabric = training.settings, training.fabric
     torch.manual_seed(epoch_seed(settings.seed, epoch, fabric.global_rank))
     generator = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch) + 1)
-    options: dict[str, Any] = settings.loss_options
+    options: dict[str, Any] = {**settings.loss_options, **learnt}
     criterion = make_loss(settings.loss, **options)
     training.module.train()
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
@@ -233,7 +240,8 @@ def _update(training: Training) -> None:
         training.average.update()
 
 
-def _validate(module: nn.Module, held_out: Source) -> dict[str, float]:
+def _validate(module: nn.Module, held_out: Source, *, temperature: bool) -> dict[str, float]:
     logits, labels = logits_of(module, held_out), held_out.labels
     accuracy = float((logits.argmax(1) == labels).double().mean())
-    return {"validation_loss": float(functional.cross_entropy(logits, labels)), "validation_accuracy": accuracy}
+    line = {"validation_loss": float(functional.cross_entropy(logits, labels)), "validation_accuracy": accuracy}
+    return {**line, "validation_temperature": temperature_of(logits, labels)} if temperature else line

@@ -76,7 +76,8 @@ def train(
         out: Folder of the run; new, unless `resume`. A run that fails before its first checkpoint, or whose loss is
             not finite, leaves nothing there.
         difficulty: Table or its file, for the loss `difficulty-aware`; joined by id, may hold more ids.
-        validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set.
+        validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set,
+            and how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is.
         test: Predicted at the end.
         resume: Go on after the last checkpoint; a finished run is returned as it is.
         progress: Called with a `Progress` now and then during an epoch, and after each.
@@ -91,6 +92,8 @@ def train(
     """
     out = Path(out)
     check_data(dataset, validation, test)
+    if validation is None:
+        settings = settings.without_learning()
     check_settings(settings, len(dataset), validation)
     weights, digest = weights_for(dataset, settings, difficulty)
     fabric = make_fabric(settings)

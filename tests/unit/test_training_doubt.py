@@ -1,0 +1,109 @@
+"""Doubt that is learnt from validation data."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffident import train
+from diffident.data.dataset import Dataset
+from diffident.data.samples import ReadVector
+from diffident.records import DifficultyTable
+from diffident.settings import load_settings
+from diffident.storage.predictions import read_predictions
+from diffident.training.doubt import next_doubt, temperature_of
+
+AWARE = load_settings(model="mlp", loss="difficulty-aware", epochs=30)
+
+
+def lines(count, doubt, temperature):
+    return [{"doubt": doubt, "validation_temperature": temperature}] * count
+
+
+def test_doubt_rises_where_the_network_is_too_sure_and_falls_where_it_is_not():
+    assert next_doubt(AWARE, []) == 0.2
+    assert next_doubt(AWARE, lines(8, 0.2, 3.0)) == 0.2  # too early to tell
+    assert next_doubt(AWARE, lines(9, 0.2, math.e)) == pytest.approx(0.2 + 7.5 / 30)
+    assert next_doubt(AWARE, lines(9, 0.2, math.exp(-0.4))) == pytest.approx(0.1)
+    assert next_doubt(AWARE, lines(9, 0.2, 1.0)) == 0.2
+    assert next_doubt(AWARE, lines(9, 0.2, 1e9)) == 0.7
+    assert next_doubt(AWARE, lines(9, 0.2, 1e-9)) == 0.02
+    few = load_settings(model="mlp", loss="difficulty-aware", epochs=3)
+    assert next_doubt(few, lines(1, 0.2, math.exp(0.5))) == pytest.approx(0.2 + 0.35 * 0.5)
+
+
+def test_the_temperature_is_above_1_where_logits_are_too_sure():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5000, 4, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    assert temperature_of(2 * logits, labels) == pytest.approx(2, rel=0.1)
+
+
+def dataset(count, seed, flipped=0.0):
+    generator = np.random.default_rng(seed)
+    right = generator.integers(0, 3, count)
+    values = (generator.normal(size=(count, 8)) + 1.2 * np.eye(8)[right]).astype(np.float32)
+    labels = np.where(generator.random(count) < flipped, generator.integers(0, 3, count), right)
+    ids = np.array([f"{seed}:{row}" for row in range(count)], dtype=object)
+    return Dataset(f"set{seed}", "vector", ids, labels, ReadVector(values), str(seed))
+
+
+@pytest.fixture(scope="module")
+def table():
+    data = dataset(300, 1, flipped=0.2)
+    difficulty = np.random.default_rng(0).normal(size=300)
+    rank = difficulty.argsort().argsort() / 299
+    return data, DifficultyTable(data.ids, data.labels, difficulty, rank, data.labels, np.zeros(300))
+
+
+def metrics_of(run):
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_makes_the_validation_temperature_1(tmp_path, table):
+    data, difficulty = table
+    settings = load_settings(model="mlp", loss="difficulty-aware", epochs=40, dropout=0.0, learning_rate=3e-3)
+    run = train(data, settings, out=tmp_path / "run", difficulty=difficulty, validation=dataset(500, 2))
+    found = metrics_of(run)
+    assert [line["doubt"] for line in found[:12]] == [0.2] * 12
+    for before, after in zip(found[12:], found[13:], strict=False):
+        assert after["doubt"] == next_doubt(run.settings, [before] * before["epoch"])
+    plain = train(
+        data,
+        load_settings(model="mlp", epochs=40, dropout=0.0, learning_rate=3e-3),
+        out=tmp_path / "plain",
+        validation=dataset(500, 2),
+    )
+    ours, theirs = (
+        temperature_of(made.logits, made.labels)
+        for made in (read_predictions(one.predictions("validation")) for one in (run, plain))
+    )
+    assert theirs > 1.5
+    assert abs(math.log(ours)) < abs(math.log(theirs)) / 2
+
+
+def test_without_validation_data_it_is_the_loss_s_default(tmp_path, table):
+    data, difficulty = table
+    settings = load_settings(model="mlp", loss="difficulty-aware", epochs=1)
+    run = train(data, settings, out=tmp_path / "run", difficulty=difficulty)
+    assert run.settings.doubt == 0.25
+    assert "doubt" not in metrics_of(run)[0]
+
+
+def test_a_resumed_run_ends_in_the_same_bytes(tmp_path, table, monkeypatch):
+    data, difficulty = table
+    settings = load_settings(model="mlp", loss="difficulty-aware", epochs=12)
+    shared = {"difficulty": difficulty, "validation": dataset(200, 2), "checkpoint_seconds": 0.0}
+
+    def stop(progress):
+        if progress.epoch_done and progress.epoch == 7:
+            raise KeyboardInterrupt
+
+    whole = train(data, settings, out=tmp_path / "whole", **shared)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, settings, out=tmp_path / "run", progress=stop, **shared)
+    resumed = train(data, settings, out=tmp_path / "run", resume=True, **shared)
+    assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert [line["doubt"] for line in metrics_of(resumed)] == [line["doubt"] for line in metrics_of(whole)]
