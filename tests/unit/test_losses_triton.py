@@ -12,8 +12,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 
 def test_kernels_interpreted_on_the_cpu():
-    # Triton looks at the variable when it is imported, so it takes a process of its own; and one whose functions are not
-    # wrapped to check types, as kernels that call others are then lost.
+    # Triton looks at the variable when it is imported, so it takes a process of its own; without types checked, as
+    # kernels that are wrapped for that do not find each other.
     tests = str(Path(__file__).parents[1] / "triton_interpreted.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", tests]
     done = subprocess.run(

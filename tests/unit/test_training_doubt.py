@@ -1,5 +1,6 @@
 """Doubt that is learnt from validation data."""
 
+import itertools
 import json
 import math
 
@@ -68,7 +69,7 @@ def test_training_makes_the_validation_temperature_1(tmp_path, table):
     run = train(data, settings, out=tmp_path / "run", difficulty=difficulty, validation=dataset(500, 2))
     found = metrics_of(run)
     assert [line["doubt"] for line in found[:12]] == [0.2] * 12
-    for before, after in zip(found[12:], found[13:], strict=False):
+    for before, after in itertools.pairwise(found[12:]):
         assert after["doubt"] == next_doubt(run.settings, [before] * before["epoch"])
     plain = train(
         data,

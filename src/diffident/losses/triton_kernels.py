@@ -166,7 +166,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
                 launch = _launch(ctx, logits.shape[1])
                 _backward_kernel[(len(logits), triton.cdiv(logits.shape[1], launch["columns"]))](
-                    outer, logits, labels, weights, *kept, gradient,
+                    outer, logits, labels, weights, kept[0], kept[1], gradient,
                     outer.stride(0) if outer.ndim else 0, logits.stride(0), weights.stride(0), logits.shape[1],
                     ctx.option, ctx.scale, **launch,
                 )  # fmt: skip

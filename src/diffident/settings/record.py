@@ -133,8 +133,9 @@ class TrainingSettings:
     def learns(self) -> str | None:
         """Name of the loss's option that training learns from validation data, if it was left to that."""
         kind = LOSSES[self.loss]
-        left = kind.learnt is not None and getattr(self, kind.learnt) is None
-        return kind.learnt if left and kind.resolved(**self.loss_options)[kind.learnt] is not None else None
+        if kind.learnt is None or getattr(self, kind.learnt) is not None:
+            return None
+        return None if kind.resolved(**self.loss_options)[kind.learnt] is None else kind.learnt
 
     def without_learning(self) -> "TrainingSettings":
         """The same with the loss's own default for what it would learn."""
