@@ -1,6 +1,6 @@
 """Speed and exactness of scoring: against one matrix product, the textbook, and what one would install instead.
 
-    python benchmarks/scoring.py time [--features FEATURES] [--repeats 3] [--out scoring.json]
+    python benchmarks/scoring.py time [--features FEATURES] [--device cuda] [--repeats 3] [--out scoring.json]
     python benchmarks/scoring.py disk --folder DIR [--rows 1280000]       # 2 GB of disk
     python benchmarks/scoring.py curves --figure docs/images/scoring.png
 
@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["time", "disk", "disk-worker", "curves"])
     parser.add_argument("--features", help="a feature store to measure the exactness on real features too")
+    parser.add_argument("--device", default="cpu", help="where the features of `time` are; peers run on the CPU alone")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_280_000)
     parser.add_argument("--folder", type=Path)
@@ -54,7 +55,7 @@ def main() -> None:
     elif arguments.what == "curves":
         results = measure_curves(arguments.figure)
     else:
-        results = {name: measure_times(*shape, arguments.repeats) for name, shape in SHAPES.items()}
+        results = {name: measure_times(*shape, arguments.repeats, arguments.device) for name, shape in SHAPES.items()}
         results["exactness"] = measure_exactness(arguments.features)
     text = json.dumps(results, indent=2)
     print(text)
@@ -73,13 +74,20 @@ def make_features(num_samples: int, num_features: int, num_classes: int) -> tupl
 
 
 def seconds_of(function) -> float:
+    synchronize()
     started = time.perf_counter()
     function()
+    synchronize()
     return time.perf_counter() - started
 
 
-def measure_times(num_samples: int, num_features: int, num_classes: int, repeats: int) -> dict:
-    values, labels = make_features(num_samples, num_features, num_classes)
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def measure_times(num_samples: int, num_features: int, num_classes: int, repeats: int, device: str = "cpu") -> dict:
+    values, labels = (made.to(device) for made in make_features(num_samples, num_features, num_classes))
 
     def ours():
         relative_squared_distance(fit_gaussians(values, labels), values, labels)
@@ -101,7 +109,7 @@ def measure_times(num_samples: int, num_features: int, num_classes: int, repeats
         "fit + labelled score, seconds": labelled,
         "with nearest_label and margin, seconds": nearest,
     }
-    for name, (fit, score) in peers(values, labels, num_classes).items():
+    for name, (fit, score) in peers(values, labels, num_classes).items() if device == "cpu" else ():
         part = num_samples if num_classes <= 10 and name not in PARTS else PARTS.get(name, PART)
         fitted = seconds_of(fit)
         scored = seconds_of(lambda score=score, part=part: score(part)) * num_samples / part

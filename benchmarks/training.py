@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -54,6 +55,7 @@ def main() -> None:
         device=arguments.device,
         precision=arguments.precision,
         batch_size=arguments.batch_size,
+        channels_last=arguments.channels_last,
         augment="crop-flip",
         epochs=1,
     )
@@ -113,6 +115,8 @@ def bare(settings: TrainingSettings, samples: Samples, classes: int) -> tuple[fl
     """Seconds and processor seconds of one epoch of a loop as one writes it; of this library it has the network."""
     device = make_fabric(settings).device
     model = network_for(settings, classes).to(device)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -127,6 +131,8 @@ def bare(settings: TrainingSettings, samples: Samples, classes: int) -> tuple[fl
     for rows in torch.randperm(len(labels)).split(settings.batch_size):
         rows = rows.to(device)
         batch = crop_and_flip(images[rows])
+        if settings.channels_last:
+            batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             loss = functional.cross_entropy(model(batch), labels[rows])
         optimizer.zero_grad(set_to_none=True)
