@@ -25,7 +25,7 @@ How to read the tables: mean ± standard deviation over seeds, on test data. Bol
 and among ensembles. Strengths were chosen on validation data, with the same number of values for every method; but
 `difficulty-aware` is the library's default: one training, which learns its one strength, doubt, on validation data
 (docs/method.md). A difference is called real where a paired test over samples and, with several seeds, over seeds stays
-below {level:g} after Holm's correction over the metrics tested (docs/metrics.md). `shuffled` gives the same weights to
+below {level:g} after Holm's correction over the metrics tested, and its interval leaves 0 out (docs/metrics.md). `shuffled` gives the same weights to
 random samples, `constant` the same weight to all; both learn their doubt as `difficulty-aware` does. Ensembles share
 members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So the spread of an
 ensemble over seeds, its intervals and the test over seeds say less than those of a single model: of pairs of a single
@@ -180,10 +180,16 @@ def _sentences(differences: list[dict[str, Any]], named: Callable[[dict], str], 
     columns = {column.key: column for column in COLUMNS}
     lines = []
     for name, several in groups.items():
-        real = [one for one in several if one["adjusted_p"] is not None and one["adjusted_p"] < LEVEL]
+        real = [one for one in several if _is_real(one)]
         words = [_words(columns[one["metric"]], one) for one in real]
         lines.append(f"- {name}: {'; '.join(words) or 'none of the differences is told from chance'}.")
     return lines
+
+
+def _is_real(one: dict[str, Any]) -> bool:
+    """As `PairedDifference.real`."""
+    _, low, high = one["difference"]
+    return one["adjusted_p"] is not None and one["adjusted_p"] < LEVEL and not low <= 0 <= high
 
 
 def _words(column: Column, one: dict[str, Any]) -> str:

@@ -47,8 +47,8 @@ class PairedDifference:
 
     @property
     def real(self) -> bool:
-        """Whether the difference is told from chance."""
-        return self.adjusted_p < LEVEL
+        """Whether the difference is told from chance: by its tests, and by an interval that leaves 0 out."""
+        return self.adjusted_p < LEVEL and not self.difference.low <= 0 <= self.difference.high
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from diffident.errors import IdMismatchError, InputError
-from diffident.paired import compare_predictions, holm, mean_ranks
-from diffident.records import Predictions
+from diffident.paired import PairedDifference, compare_predictions, holm, mean_ranks
+from diffident.records import Estimate, Predictions
 
 
 def predictions(scale=1.0, noise=0.0, n=300, seed=0, labels=None, ids=None):
@@ -52,6 +52,11 @@ def test_a_difference_in_one_seed_only_is_not_real():
     assert not several.real
     assert several.num_seeds == 3
     assert several.difference.low < 0 < several.difference.high
+
+
+def test_a_difference_whose_interval_holds_0_is_not_real():
+    for low, real in ((-0.01, False), (0.01, True)):
+        assert PairedDifference("b", "ece", Estimate(0.1, low, 0.2), 0.001, 0.001, 5).real == real
 
 
 def test_the_interval_of_a_mean_is_the_normal_one():

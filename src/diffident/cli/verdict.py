@@ -123,7 +123,7 @@ def difference_table(found: Sequence[PairedComparison]) -> Table:
         tuple(rows),
         "95 % intervals over samples and seeds. p is the larger of a test over samples and one over seeds, after "
         "Holm's correction over the metrics: so it may be large where an interval leaves 0 out. Beyond chance: p below "
-        "0.05.",
+        "0.05, and an interval that leaves 0 out.",
     )
 
 
