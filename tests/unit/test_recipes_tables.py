@@ -49,7 +49,8 @@ def results_of(**others):
     }
     differences = [
         difference("focal", "accuracy", [0.04, 0.02, 0.06], 0.01),
-        difference("focal", "nll", [-0.1, -0.2, 0.0], 0.04),
+        difference("focal", "nll", [-0.1, -0.2, -0.01], 0.04),
+        difference("focal", "brier", [-0.1, -0.2, 0.01], 0.04),  # its interval holds 0
         difference("focal", "ece", [0.01, 0.0, 0.02], 0.3),
         difference("shuffled", "accuracy", [-0.01, -0.1, 0.1], None),
         difference("focal", "aurc", [0.02, 0.01, 0.03], 0.001, other="shuffled"),
@@ -98,7 +99,7 @@ def test_real_differences_are_said_in_words(tmp_path):
     text = write(tmp_path, results_of())
     assert (
         "\n- focal: accuracy better by 4.00 (+2.00 to +6.00, p 0.01); "
-        "NLL better by 0.1000 (-0.2000 to +0.0000, p 0.04).\n"
+        "NLL better by 0.1000 (-0.2000 to -0.0100, p 0.04).\n"
     ) in text
     assert "\n- shuffled: none of the differences is told from chance.\n" in text
     assert "Of focal from the others:\n\n- from shuffled: AURC worse by 2.000 (+1.000 to +3.000, p 0.001).\n" in text
