@@ -70,3 +70,16 @@ def test_weights_out_of_range_make_it_nan():
     logits, weights = torch.zeros(4, 3, requires_grad=True), torch.tensor([-0.1, 2.1, math.nan, 2.0])
     losses = kernels.TritonEntropyRegularized.apply(logits, torch.zeros(4).long(), weights, None, 0.2, "none")
     assert losses.isnan().tolist() == [True, True, True, False]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("columns", [2, 4096])
+def test_large_logits_and_a_masked_label_that_is_left_out(monkeypatch, columns):
+    monkeypatch.setattr(kernels, "_MOST_COLUMNS", columns)
+    logits = torch.tensor([[1e4, 1e4, -1e4, -1e4], [-math.inf, 0.0, 0.0, 0.0]], requires_grad=True)
+    losses = kernels.TritonEntropyRegularized.apply(
+        logits, torch.tensor([0, 0]), torch.tensor([0.0, 2.0]), 0.0, None, "none"
+    )
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    torch.testing.assert_close(losses, torch.tensor([math.log(2), 0.0]))
+    torch.testing.assert_close(gradient, torch.tensor([[-0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))

@@ -25,7 +25,7 @@ from diffident.errors import InputError
 from diffident.records import Estimate
 
 MOST_CANDIDATES = 16
-_TEMPERATURES = tuple(2 ** (step / 2) for step in range(-4, 13))
+_TEMPERATURES = tuple(2 ** (step / 2) for step in range(13))
 _START_ERROR = 0.1
 # Samples' worth of the pattern that all classes share, in each row of T: steadies classes with few samples.
 _PRIOR_SAMPLES = 10.0

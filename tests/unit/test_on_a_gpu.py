@@ -74,7 +74,9 @@ def test_losses_of_an_epoch_are_those_of_the_cpu(tmp_path, loss):
         settings = load_settings(
             model="resnet18-32px", width=8, loss=loss, epochs=3, batch_size=16, augment="crop-flip", device=device
         )
-        curves.append(lines_of(train(data, settings, out=tmp_path / device.replace(":", ""), difficulty=table_of(data))))
+        curves.append(
+            lines_of(train(data, settings, out=tmp_path / device.replace(":", ""), difficulty=table_of(data)))
+        )
     for cpu, there in zip(*curves, strict=True):
         assert there["train_loss"] == pytest.approx(cpu["train_loss"], rel=0.05)
     assert curves[1][0]["train_loss"] == pytest.approx(curves[0][0]["train_loss"], rel=5e-3)
@@ -114,7 +116,9 @@ def test_the_loss_under_autocast_and_compile(compiled, half):
             loss = step(inputs.to(DEVICE))
     loss.backward()
     torch.testing.assert_close(loss.detach().cpu(), expected.detach(), rtol=1e-2 if half else 1e-4, atol=1e-4)
-    torch.testing.assert_close(layer.weight.grad.cpu(), wanted, rtol=5e-2 if half else 1e-3, atol=5e-3 if half else 1e-5)
+    torch.testing.assert_close(
+        layer.weight.grad.cpu(), wanted, rtol=5e-2 if half else 1e-3, atol=5e-3 if half else 1e-5
+    )
 
 
 @pytest.mark.parametrize("method", ["rmd", "squared-distance", "posterior", "kmeans", "gmm", "self-confidence"])

@@ -89,7 +89,7 @@ def test_the_paper_preset_and_what_is_set_beside_it():
     assert ours.distrust
     assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, None, 0.7, "rank")
     with pytest.raises(InputError, match="must not both be given"):
-        load_settings(None, ["preset=paper", "doubt=0.3"], model="mlp", loss="difficulty-aware")
+        load_settings(None, ["alpha=0.2", "doubt=0.3"], model="mlp", loss="difficulty-aware")
 
 
 def test_settings_of_losses_survive_toml(tmp_path):

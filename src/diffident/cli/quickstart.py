@@ -9,8 +9,8 @@ labels are wrong. Mean of two seeds (learning rate, epochs: validation accuracy,
 - 0.001, 200: 0.764, +0.120                            0.003, 200: 0.772, +0.140
 
 Of those that fit all labels, no accuracy differs clearly, so the default learning rate and the fewest epochs were
-taken. There cross-entropy is too sure of itself, so that there is something to gain. Every loss is given digits:validation,
-whose labels are right; the difficulty-aware one learns its doubt from it.
+taken. There cross-entropy is too sure of itself, so that there is something to gain. Every loss is given
+digits:validation, whose labels are right; the difficulty-aware one learns its doubt from it.
 """
 
 import argparse

@@ -14,6 +14,7 @@ _NOTES = {
     "singleton_classes": "classes have one sample: their difficulty says little",
     "absent_classes": "classes have no sample and are never nearest",
     "constant_features": "features are constant and carry nothing",
+    "num_distrusted": "labels are probably wrong; training leaves their samples out, unless distrust=false is set",
 }
 
 

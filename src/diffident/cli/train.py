@@ -1,6 +1,7 @@
 """`diffident train`: a classifier, from a data set and a loss."""
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,11 @@ from diffident.errors import InputError, MissingColumnError
 if TYPE_CHECKING:
     import numpy as np
 
+    from diffident.settings import TrainingSettings
+
 EXAMPLE = (
     "diffident train train.parquet --model ngrams --loss difficulty-aware --difficulty difficulty.parquet "
-    "--test test.parquet --seed 1 --out runs/difficulty-aware-1"
+    "--validation validation.parquet --test test.parquet --seed 1 --out runs/difficulty-aware-1"
 )
 # Here as well as in `diffident.losses`, as help must not wait for torch.
 LOSS_NAMES = (
@@ -53,7 +56,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--difficulty", metavar="FILE", help="from `diffident score`; joined by id")
     parser.add_argument(
-        "--validation", metavar="DATA", help="evaluated after each epoch; decides about --set patience=N"
+        "--validation",
+        metavar="DATA",
+        help="evaluated after each epoch; teaches difficulty-aware how unsure to be, unless --alpha or --set doubt=N is "
+        "given; decides about --set patience=N",
     )
     parser.add_argument(
         "--test",
@@ -91,6 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
     _note_unused(arguments, settings.loss)
+    _note_left_out(arguments.difficulty, settings)
     options = data_options(arguments)
     dataset = open_dataset(arguments.data, **options)
     validation = _open_held_out(arguments.validation, options) if arguments.validation else None
@@ -110,6 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     finally:
         bar.stop()
+    _note_learnt(Path(arguments.out))
     evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
     _report(arguments, evaluation)
 
@@ -126,6 +134,33 @@ def _note_unused(arguments: argparse.Namespace, loss: str) -> None:
         given.append("`--difficulty`")
     if given:
         log(f"Note: the loss {loss!r} does not use {', '.join(given)}. Choose another with --loss.")
+
+
+def _note_left_out(difficulty: str | None, settings: "TrainingSettings") -> None:
+    """Say how many samples of the difficulty table are left out, as their labels are not believed."""
+    from diffident.difficulties.weights import MOST_DISTRUST
+    from diffident.losses import LOSSES
+    from diffident.storage.difficulty_table import read_difficulty_table
+
+    if difficulty is None or not settings.distrust or not LOSSES[settings.loss].needs_weights:
+        return
+    distrust = read_difficulty_table(difficulty).distrust
+    count = 0 if distrust is None else int((distrust > MOST_DISTRUST).sum())
+    if count and distrust is not None:
+        log(
+            f"{count:,} of {len(distrust):,} samples are left out of training: their labels are probably wrong. "
+            "--set distrust=false keeps them."
+        )
+
+
+def _note_learnt(out: Path) -> None:
+    """Say what training learnt from the validation data about the loss's strength."""
+    from diffident.storage.runs import open_run
+
+    name = open_run(out).settings.learns
+    if name is not None:
+        last = json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        log(f"The {name} that was learnt from the validation data is {last[name]:.2f}.")
 
 
 def _is_of_others(key: str, loss: str) -> bool:

@@ -72,7 +72,10 @@ def _believed(distrust: Tensor | np.ndarray, count: int) -> np.ndarray:
         raise InputError(f"`distrust` must be in [0, 1]; got {values[row]:g} at row {row}. Score the samples again.")
     believed = values <= MOST_DISTRUST
     if not believed.any():
-        raise InputError(f"`distrust` must be at most {MOST_DISTRUST} somewhere; all {count} are above. Leave it out.")
+        raise InputError(
+            f"`distrust` must be at most {MOST_DISTRUST} somewhere; all {count} are above. "
+            "Leave it out, or set distrust=false."
+        )
     return believed
 
 

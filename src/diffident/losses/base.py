@@ -139,7 +139,7 @@ def _check_soft(labels: Float[Tensor, "n c"]) -> None:
 def check_weights(
     weights: Weights, logits: Logits, how: str, most: int = 1
 ) -> tuple[Float[Tensor, " n"], float | None]:
-    """The weights on the device and in the type of the logits, and the largest; None where it is not looked at.
+    """The weights on the device and in the type of the logits, and the largest; None on a GPU and while compiling.
 
     On a GPU the range is not looked at, as that would wait for it: weights out of range become NaN, and so the loss.
 

@@ -30,8 +30,8 @@ class DifficultyAwareLoss(Loss):
 
     Args:
         alpha: Strength of the bonus of the hardest sample, at least 0; 0 is cross-entropy. None takes it from `doubt`.
-        doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 1 (no class above another); 0.25 where
-            alpha is not given.
+        doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 0.99 (nearly no class above another);
+            0.25 where alpha is not given.
         reduction: `mean` over the batch, or `none`.
 
     Raises:

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffident.losses.base import Labels, Logits, Reduced, at_labels, type_of_losses
-from diffident.losses.weighting import split_weights, strengths_of_doubt
+from diffident.losses.base import Labels, Logits, Reduced, at_labels, check_weights, type_of_losses
+from diffident.losses.weighting import WEIGHTS_FROM_DIFFICULTY, counted, split_weights, strengths_of_doubt
 
 # Logits of a thread in a block: what is made of them stays in the cache.
 _BLOCK = 1 << 18
@@ -47,7 +47,7 @@ def entropy_regularized(
         doubt: How unsure a sample of s = 1 should be, as `strengths_of_doubt` reads it; one of the two is given.
 
     Raises:
-        InputError: a weight is not in [0, 2].
+        InputError: a weight is not in [0, 2]. On a GPU it makes the loss NaN.
     """
     plain = labels.is_floating_point() or torch.compiler.is_compiling()
     plain = plain or not (logits.requires_grad and torch.is_grad_enabled())
@@ -56,25 +56,38 @@ def entropy_regularized(
 
         if weights is None:
             weights = torch.ones((), device=logits.device).expand(len(logits))
+        elif weights.is_cpu:
+            check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY, most=2)
         return TritonEntropyRegularized.apply(logits, labels, weights.to(logits.device), alpha, doubt, reduction)  # type: ignore[return-value]
-    counts = None
-    if weights is None:
-        weights = logits.new_ones(1, dtype=type_of_losses(logits))
-    else:
-        weights, counts = split_weights(weights, logits)
+    return _in_torch(logits, labels, weights, reduction, alpha, doubt, plain=plain)
+
+
+def _in_torch(
+    logits: Logits,
+    labels: Labels,
+    weights: Float[Tensor, " n"] | None,
+    reduction: str,
+    alpha: float | None,
+    doubt: float | None,
+    *,
+    plain: bool,
+) -> Reduced:
+    """`entropy_regularized` without Triton, `plain` in single operations."""
+    hardness, counts = logits.new_ones(1, dtype=type_of_losses(logits)), None
+    if weights is not None:
+        hardness, counts = split_weights(weights, logits)
     if alpha is None:
-        assert doubt is not None  # one of the two is
-        alpha, weights = 1.0, strengths_of_doubt(doubt * weights, logits.shape[1])
-    logits, inner = logits.to(type_of_losses(logits)), reduction if counts is None else "none"
+        alpha, hardness = 1.0, strengths_of_doubt((doubt or 0.0) * hardness, logits.shape[1])
+    logits = logits.to(type_of_losses(logits))
+    losses: Any
     if plain:
-        losses = _plain(logits, labels, alpha * weights)
+        losses = _plain(logits, labels, alpha * hardness)
+    elif counts is None:
+        return Blockwise.apply(logits, labels, alpha, hardness, reduction)  # type: ignore[return-value]
     else:
-        losses = Blockwise.apply(logits, labels, alpha, weights, inner)
-        if counts is None:
-            return losses  # type: ignore[return-value]
-    if counts is not None:
-        losses = counts * losses  # type: ignore[operator]
-    return losses.mean() if reduction == "mean" else losses  # type: ignore[union-attr]
+        losses = Blockwise.apply(logits, labels, alpha, hardness, "none")
+    losses = counted(losses, counts)
+    return losses.mean() if reduction == "mean" else losses
 
 
 @functools.cache

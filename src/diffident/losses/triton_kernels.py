@@ -1,9 +1,9 @@
 """The entropy-regularized loss on a GPU, weights and strengths and all: one kernel, or one a direction.
 
-Where a row fits one chunk and gradients need not stay unrounded, a kernel makes losses and gradient together. Else rows
-are walked in chunks by a kernel a direction, which keep two numbers a row. Logits of 16 bits are read as they are, and
-all is computed in float32; their gradient is rounded once, after it is multiplied with the outer one, for loss scaling
-to work. A label or weight out of range makes the row's loss NaN: nothing waits for the GPU to look at them.
+Where a row fits one chunk and logits have at least 32 bits, one kernel makes losses and gradient. Else rows are walked
+in chunks by a kernel a direction, which keep three numbers a row. Logits of 16 bits are read as they are, and all is
+computed in float32; their gradient is rounded once, after it is multiplied with the outer one, for loss scaling to
+work. A label or weight out of range makes the row's loss NaN: nothing waits for the GPU to look at them.
 """
 
 from typing import Any
@@ -21,7 +21,10 @@ _MOST_COLUMNS = 4096
 
 @triton.jit
 def _strength_and_count(weight, option, classes, by_doubt: tl.constexpr, number: tl.constexpr):
-    """The strength of the bonus and what the sample counts, as `split_weights` and `strengths_of_doubt` say."""
+    """The strength of the bonus and what the sample counts, as `split_weights` and `strengths_of_doubt` say.
+
+    1e-37 is the least normal number of float32 there: what is smaller may be taken for 0 by the GPU.
+    """
     weight = weight.to(number)
     count = tl.minimum(2 - weight, 1.0)
     strength = option * tl.minimum(weight, 1.0)
@@ -55,7 +58,8 @@ def _whole_kernel(
     log_total = tl.log(total)
     probs = exps / total
     mean = tl.sum(probs * shifted, axis=0)
-    tl.store(losses + row, count * ((highest - at_label) + log_total - strength * (log_total - mean)))
+    loss = (highest - at_label) + log_total - strength * (log_total - mean)
+    tl.store(losses + row, tl.where(count == 0, 0.0, count * loss))  # its label may be masked out
     hit = tl.where(offsets == label, 1.0, 0.0)
     result = scale * count * (probs - hit + strength * probs * (shifted - mean))
     tl.store(gradient + row * classes + offsets, result, mask=inside)
@@ -63,10 +67,10 @@ def _whole_kernel(
 
 @triton.jit
 def _forward_kernel(
-    logits, labels, weights, losses, log_totals, means,
+    logits, labels, weights, losses, highests, log_totals, means,
     row_stride, weight_stride, classes, option, by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """Each row's loss, log sum exp of its logits, and mean of its log-probabilities under softmax."""
+    """Each row's loss and largest logit; log sum exp of, and mean under softmax of, its logits minus that one."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
     offsets = tl.arange(0, columns)
@@ -91,17 +95,20 @@ def _forward_kernel(
     valid = (label >= 0) & (label < classes)
     at_label = tl.load(logits + label, mask=valid, other=float("nan")).to(number)
     strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
-    tl.store(losses + row, count * ((highest - at_label) + log_total - strength * (log_total - mean)))
-    tl.store(log_totals + row, highest + log_total)
-    tl.store(means + row, mean - log_total)
+    loss = (highest - at_label) + log_total - strength * (log_total - mean)
+    tl.store(losses + row, tl.where(count == 0, 0.0, count * loss))
+    # Apart, as their sum would round what large logits differ by.
+    tl.store(highests + row, highest)
+    tl.store(log_totals + row, log_total)
+    tl.store(means + row, mean)
 
 
 @triton.jit
 def _backward_kernel(
-    outer, logits, labels, weights, log_totals, means, gradient,
+    outer, logits, labels, weights, highests, log_totals, means, gradient,
     outer_stride, row_stride, weight_stride, classes, option, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """The logits' gradient: scale * outer * count * (p - onehot + strength * p * (log p - mean of log p))."""
+    """The logits' gradient: scale * outer * count * (p - onehot + strength * p * (logit - mean logit))."""
     row = tl.program_id(0).to(tl.int64)
     start = tl.program_id(1) * columns
     offsets = start + tl.arange(0, columns)
@@ -109,10 +116,10 @@ def _backward_kernel(
     log_total = tl.load(log_totals + row)
     number = log_total.dtype
     values = tl.load(logits + row * row_stride + offsets, mask=inside, other=float("-inf")).to(number)
-    log_probs = tl.maximum(values - log_total, -1e30)
-    probs = tl.exp(log_probs)
+    shifted = tl.maximum(values - tl.load(highests + row), -1e30)
+    probs = tl.exp(shifted - log_total)
     strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
-    bonus = probs * (log_probs - tl.load(means + row))
+    bonus = probs * (shifted - tl.load(means + row))
     hit = tl.where(offsets == tl.load(labels + row), 1.0, 0.0)
     factor = scale * count * tl.load(outer + row * outer_stride).to(number)
     result = factor * (probs - hit + strength * bonus)
@@ -144,12 +151,12 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 ctx.gradient = _whole(ctx, logits, labels, weights, losses)
                 ctx.save_for_backward(logits, labels, weights)
             else:
-                log_totals, means = torch.empty_like(losses), torch.empty_like(losses)
+                kept = [torch.empty_like(losses) for _ in range(3)]
                 _forward_kernel[(len(logits),)](
-                    logits, labels, weights, losses, log_totals, means,
+                    logits, labels, weights, losses, kept[0], kept[1], kept[2],
                     logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, **_launch(ctx, logits.shape[1]),
                 )  # fmt: skip
-                ctx.save_for_backward(logits, labels, weights, log_totals, means)
+                ctx.save_for_backward(logits, labels, weights, *kept)
         return losses.mean() if reduction == "mean" else losses
 
     @staticmethod
@@ -166,7 +173,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
                 launch = _launch(ctx, logits.shape[1])
                 _backward_kernel[(len(logits), triton.cdiv(logits.shape[1], launch["columns"]))](
-                    outer, logits, labels, weights, kept[0], kept[1], gradient,
+                    outer, logits, labels, weights, kept[0], kept[1], kept[2], gradient,
                     outer.stride(0) if outer.ndim else 0, logits.stride(0), weights.stride(0), logits.shape[1],
                     ctx.option, ctx.scale, **launch,
                 )  # fmt: skip

@@ -12,7 +12,7 @@ WEIGHTS_FROM_DIFFICULTY = "Make them with `difficulty_weights(difficulty)` and p
 
 
 def split_weights(weights: Weights, logits: Logits) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"] | None]:
-    """S of every sample, in [0, 1], and what it counts, in [0, 1]; None where all count 1 and it is free to see.
+    """S of every sample, in [0, 1], and what it counts, in [0, 1]; None where all are known to count 1.
 
     Args:
         weights: In [0, 2]: s, or 1 for the hardest and the part of the sample that is left out.
@@ -25,6 +25,11 @@ def split_weights(weights: Weights, logits: Logits) -> tuple[Float[Tensor, " n"]
     if largest is not None and largest <= 1:
         return checked, None
     return checked.clamp(max=1), (2 - checked).clamp(max=1)
+
+
+def counted(losses: Float[Tensor, " n"], counts: Float[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+    """The losses times what their samples count; 0 where that is nothing, also of a label that is masked out."""
+    return losses if counts is None else torch.where(counts == 0, 0, counts * losses)
 
 
 def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:

@@ -50,7 +50,9 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
     if loss not in LOSSES:
         return {}
     kind = LOSSES[loss]
-    of_preset = kind.presets.get(preset, {})
+    of_preset = dict(kind.presets.get(preset, {}))
+    if given.get("doubt") is not None:  # takes the place of an alpha
+        of_preset.pop("alpha", None)
     chosen = {**of_preset, **options_of_loss(loss, given)}
     try:
         own = kind.resolved(**options_of_loss(loss, chosen))

@@ -20,20 +20,35 @@ from diffident.storage.atomic import write_text
 from diffident.storage.runs import RunFolder, differing_settings, open_run
 
 
-def describe(dataset: Dataset, digest: str | None) -> dict[str, Any]:
-    """The `[data]` table: what the run was trained on."""
-    labels = np.asarray(dataset.labels, dtype=np.int64).tobytes()
+def describe(dataset: Dataset, digest: str | None, validation: Dataset | None) -> dict[str, Any]:
+    """The `[data]` table: what the run was trained on.
+
+    Args:
+        dataset: The training data.
+        digest: Of the weights.
+        validation: Where it has a say in what is learnt.
+    """
     return {
         "name": dataset.name,
         "modality": dataset.modality,
         "num_samples": len(dataset),
         "num_classes": dataset.num_classes,
         "label_names": dataset.label_names,
-        "ids": hashlib.sha256("\n".join(map(str, dataset.ids)).encode()).hexdigest()[:16],
-        "labels": hashlib.sha256(labels).hexdigest()[:16],
+        "ids": _digest("\n".join(map(str, dataset.ids)).encode()),
+        "labels": _digest(np.asarray(dataset.labels, dtype=np.int64).tobytes()),
         "fingerprint": dataset.fingerprint,
         "weights": digest,
+        "validation": None if validation is None else _digest_of(validation),
     }
+
+
+def _digest_of(dataset: Dataset) -> str:
+    labels = np.asarray(dataset.labels, dtype=np.int64).tobytes()
+    return _digest(dataset.fingerprint.encode() + "\n".join(map(str, dataset.ids)).encode() + labels)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def check_free(out: Path, resume: bool) -> bool:

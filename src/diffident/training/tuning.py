@@ -86,6 +86,8 @@ def train_with_chosen_alpha(
     """
     out = Path(out)
     check_free(out, resume)
+    if settings.doubt is not None:
+        raise InputError(f"`doubt` must not be set where alpha is `auto`; got {settings.doubt}. Leave one of them out.")
     kept, trials = out / ALPHA_FILE, out.with_name(f"{out.name}.trials")
     shared = {"difficulty": difficulty, "validation": validation}
     choice = (

@@ -92,12 +92,12 @@ def train(
     """
     out = Path(out)
     check_data(dataset, validation, test)
-    if validation is None:
-        settings = settings.without_learning()
+    settings = _settled(settings, dataset, validation, out, resume)
     check_settings(settings, len(dataset), validation)
     weights, digest = weights_for(dataset, settings, difficulty)
     fabric = make_fabric(settings)
-    run, is_new = claim(out, settings, settings_toml(settings, data=describe(dataset, digest)), resume)
+    described = describe(dataset, digest, validation if settings.learns or settings.patience else None)
+    run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
     if run.finished:
         return run
     job = _Job(dataset, weights, settings, run, checkpoint_seconds, validation, test, progress)
@@ -108,6 +108,33 @@ def train(
             shutil.rmtree(out)
         raise
     return open_run(out)
+
+
+def _settled(
+    settings: TrainingSettings, dataset: Dataset, validation: Dataset | None, out: Path, resume: bool
+) -> TrainingSettings:
+    """The settings, with a number where something would be learnt and there are no validation data to learn it from.
+
+    Raises:
+        InputError: validation data are trained on, or were given before and now are not.
+    """
+    if settings.learns is None:
+        return settings
+    if validation is None:
+        if resume and (out / "config.toml").exists() and open_run(out, unfinished=True).settings.learns:
+            raise InputError(
+                f"`validation` must be given as before: {settings.learns} is learnt from it in {out}. "
+                "Add --validation DATA."
+            )
+        return settings.without_learning()
+    if validation.fingerprint == dataset.fingerprint:
+        both = len(np.intersect1d(dataset.ids.astype(str), validation.ids.astype(str)))
+        if both:
+            raise InputError(
+                f"`validation` must not be trained on; {both:,} samples of {validation.name} are. Leave them out, or "
+                f"set {settings.learns}."
+            )
+    return settings
 
 
 def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
