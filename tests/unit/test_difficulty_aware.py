@@ -15,6 +15,7 @@ from diffident.losses import (
     EntropyBonus,
     LabelSmoothing,
     entropy_regularized,
+    make_loss,
 )
 
 
@@ -236,3 +237,11 @@ def test_weights_beyond_two_are_refused(bad):
     logits, labels, _ = batch(3, 4)
     with pytest.raises(InputError, match=r"`weights` must be in \[0, 2\]; got .* at row 1\. Make them with"):
         DifficultyAwareLoss()(logits, labels, torch.tensor([0.5, bad, 1.0]))
+
+
+@pytest.mark.parametrize("name", ["difficulty-aware", "difficulty-smoothing", "difficulty-temperature"])
+def test_a_masked_label_that_is_left_out_counts_nothing(name):
+    logits = torch.tensor([[0.0, -math.inf, 0.0], [0.0, 1.0, 0.0]], requires_grad=True)
+    losses = make_loss(name, reduction="none")(logits, torch.tensor([1, 1]), torch.tensor([2.0, 0.0])).detach()
+    assert losses[0] == 0
+    assert losses[1] == pytest.approx(math.log(2 + math.e) - 1, rel=1e-5)

@@ -94,6 +94,27 @@ def test_clean_labels_are_believed():
     assert (distrust_of(fitted(values, labels), values, labels) == 0).all()
 
 
+def overlapping(sizes, spread, d):
+    """Classes of these sizes around corners that are `spread` from the origin, all labels right."""
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    values = torch.randn(len(labels), d, generator=torch.Generator().manual_seed(0))
+    return values + spread * torch.eye(max(d, len(sizes)))[labels, :d], labels
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_clean_labels_are_believed_where_classes_differ_in_size(spread):
+    # Much of the large class lies beyond the small one's mean.
+    values, labels = overlapping([50, 950], spread, d=10)
+    assert (distrust_of(fitted(values, labels), values, labels) < 0.2).all()
+
+
+def test_clean_labels_are_believed_where_features_are_weak():
+    values, labels = overlapping([50] * 20, 2.0, d=20)
+    state = fitted(values, labels, 20)
+    assert float(probability_wrong(state.noise, state.candidates).mean()) > 0.04  # more than is allowed for
+    assert (distrust_of(state, values, labels) == 0).all()
+
+
 @pytest.mark.parametrize("flipped", [0.1, 0.4])
 def test_labels_are_distrusted_as_far_as_more_seem_wrong_than_clean_ones_would(flipped):
     values, labels, wrong = blobs(flipped=flipped)
@@ -153,7 +174,8 @@ def test_samples_are_judged_by_the_last_fit():
     state = fitted(values, labels, k=20)
     assert state.rounds > 1
     scores = leave_one_out_distances(state.gaussians, values, labels, ~state.convicted) / -2
-    expected = choose_candidates(scores, labels)
+    counts = torch.bincount(labels, minlength=20)
+    expected = choose_candidates(scores + torch.log(counts / counts.max()), labels)  # common classes come first
     assert torch.equal(state.candidates.classes, expected.classes)
     torch.testing.assert_close(state.candidates.scores, expected.scores)
 

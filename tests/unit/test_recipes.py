@@ -254,6 +254,14 @@ def test_the_value_of_least_validation_nll_is_taken(results, finished):
     assert (trial.settings.seed, trial.settings.alpha) == (1000, 5.0)
 
 
+def test_what_was_learnt_from_validation_data_is_among_the_results(file, tmp_path):
+    arguments = [str(file), "--data", ".", "--out", str(tmp_path), "--seeds", "1", "--methods", "cross-entropy", "own"]
+    assert main([*arguments, "--set", "methods.own.loss=difficulty-aware"]) == 0
+    (run,) = json.loads((tmp_path / "results.json").read_text())["methods"]["own"]["runs"]
+    lines = (tmp_path / "runs/own/seed-0/metrics.jsonl").read_text().splitlines()
+    assert run["options"]["doubt"] == pytest.approx(json.loads(lines[-1])["doubt"], abs=1e-6)
+
+
 def test_the_results_are_those_of_the_predictions(results, finished):
     for seed, run in enumerate(results["methods"]["cross-entropy"]["runs"]):
         test, outside = (predictions(finished, "cross-entropy", seed, split) for split in ("test", "ood-noisy"))

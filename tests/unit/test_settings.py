@@ -85,6 +85,8 @@ def test_the_paper_preset_and_what_is_set_beside_it():
     assert (paper.alpha, paper.temperature, paper.normalizer, paper.distrust) == (0.3, 0.7, "none", False)
     mine = load_settings(None, ["preset=paper", "alpha=0.2", "normalizer=rank"], model="mlp", loss="difficulty-aware")
     assert (mine.alpha, mine.temperature, mine.normalizer) == (0.2, 0.7, "rank")
+    doubting = load_settings(None, ["preset=paper", "doubt=0.2"], model="mlp", loss="difficulty-aware")
+    assert (doubting.alpha, doubting.doubt, doubting.normalizer) == (None, 0.2, "none")
     ours = load_settings(model="mlp", loss="difficulty-aware")
     assert ours.distrust
     assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, None, 0.7, "rank")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffident import train
 from diffident.data.dataset import Dataset
 from diffident.data.samples import ReadVector
+from diffident.errors import InputError, ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
+from diffident.training import train, train_with_chosen_alpha
 from diffident.training.doubt import next_doubt, temperature_of
 
 AWARE = load_settings(model="mlp", loss="difficulty-aware", epochs=30)
@@ -91,6 +92,28 @@ def test_without_validation_data_it_is_the_loss_s_default(tmp_path, table):
     run = train(data, settings, out=tmp_path / "run", difficulty=difficulty)
     assert run.settings.doubt == 0.25
     assert "doubt" not in metrics_of(run)[0]
+
+
+def test_validation_data_of_a_run_stay_the_same_and_are_not_trained_on(tmp_path, table):
+    data, difficulty = table
+    settings = load_settings(model="mlp", loss="difficulty-aware", epochs=2)
+    shared = {"out": tmp_path / "run", "difficulty": difficulty}
+    train(data, settings, validation=dataset(50, 2), **shared)
+    with pytest.raises(ResumeError, match="data validation was"):
+        train(data, settings, validation=dataset(50, 3), resume=True, **shared)
+    with pytest.raises(InputError, match=r"`validation` must be given as before: doubt is learnt from it in .*/run\."):
+        train(data, settings, resume=True, **shared)
+    with pytest.raises(InputError, match="`validation` must not be trained on; 300 samples of set1 are"):
+        train(data, settings, validation=data, out=tmp_path / "new", difficulty=difficulty)
+    fixed = load_settings(model="mlp", loss="difficulty-aware", epochs=2, doubt=0.2)
+    train(data, fixed, validation=data, out=tmp_path / "new", difficulty=difficulty)
+
+
+def test_alpha_is_not_chosen_beside_a_doubt(tmp_path, table):
+    data, difficulty = table
+    settings = load_settings(model="mlp", loss="difficulty-aware", doubt=0.2)
+    with pytest.raises(InputError, match="`doubt` must not be set where alpha is `auto`; got 0.2"):
+        train_with_chosen_alpha(data, settings, out=tmp_path / "run", difficulty=difficulty)
 
 
 def test_a_resumed_run_ends_in_the_same_bytes(tmp_path, table, monkeypatch):

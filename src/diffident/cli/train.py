@@ -58,8 +58,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation",
         metavar="DATA",
-        help="evaluated after each epoch; teaches difficulty-aware how unsure to be, unless --alpha or --set doubt=N is "
-        "given; decides about --set patience=N",
+        help="evaluated after each epoch; teaches difficulty-aware how unsure to be, unless --alpha or --set doubt=N "
+        "is given; decides about --set patience=N",
     )
     parser.add_argument(
         "--test",
