@@ -9,7 +9,6 @@ import torch
 from diffident import extract, open_encoder, score_features
 from diffident.data.dataset import Dataset
 from diffident.data.samples import ReadImageArray
-from diffident.difficulties import METHODS
 from diffident.losses import LOSSES, DifficultyAwareLoss
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(autouse=True)
 def _needs_a_gpu():
-    if DEVICE == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         pytest.skip("no GPU")
 
 
@@ -74,9 +73,7 @@ def test_losses_of_an_epoch_are_those_of_the_cpu(tmp_path, loss):
         settings = load_settings(
             model="resnet18-32px", width=8, loss=loss, epochs=3, batch_size=16, augment="crop-flip", device=device
         )
-        curves.append(
-            lines_of(train(data, settings, out=tmp_path / device.replace(":", ""), difficulty=table_of(data)))
-        )
+        curves.append(lines_of(train(data, settings, out=tmp_path / device, difficulty=table_of(data))))
     for cpu, there in zip(*curves, strict=True):
         assert there["train_loss"] == pytest.approx(cpu["train_loss"], rel=0.05)
     assert curves[1][0]["train_loss"] == pytest.approx(curves[0][0]["train_loss"], rel=5e-3)
@@ -129,7 +126,6 @@ def test_scores_are_those_of_the_cpu(method):
     given = labels.clone()
     given[::20] = (given[::20] + 1) % 4
     ids = np.arange(600).astype(str).astype(object)
-    assert method in METHODS
     cpu, there = (
         score_features(lambda v=v: iter(v.split(250)), ids, given.numpy(), num_classes=4, method=method)
         for v in (values, values.to(DEVICE))
@@ -145,5 +141,5 @@ def test_features_are_those_of_the_cpu(tmp_path):
     for device in ("cpu", DEVICE):
         name = f"timm:local-dir:{tmp_path / 'model'}"
         encoder = open_encoder(name, device=device, precision="float32", image_size=64)
-        values.append(extract(images(40), encoder, out=tmp_path / device.replace(":", "")).load().values)
+        values.append(extract(images(40), encoder, out=tmp_path / device).load().values)
     torch.testing.assert_close(values[1], values[0], rtol=2e-2, atol=2e-3)

@@ -64,11 +64,9 @@ def test_a_loss_brings_its_own_defaults():
     assert load_settings(model="mlp", loss="entropy").loss_options == {"alpha": 0.1}
     learnt = load_settings(model="mlp", loss="difficulty-aware")
     assert (learnt.loss_options, learnt.learns) == ({}, "doubt")
-    assert learnt.without_learning().loss_options == {"doubt": 0.25}
     for given in ({"doubt": 0.1}, {"alpha": 0.1}, {"preset": "paper"}):
         settings = load_settings(model="mlp", loss="difficulty-aware", **given)
         assert settings.learns is None
-        assert settings.without_learning() == settings
     assert load_settings(model="mlp", loss="entropy").learns is None
     assert load_settings(model="mlp", loss="difficulty-aware", alpha=0.2).loss_options == {"alpha": 0.2}
     assert load_settings(model="mlp", loss="regmixup", eta=0.5).loss_options == {"alpha": 20.0, "eta": 0.5}

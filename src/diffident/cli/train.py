@@ -158,8 +158,8 @@ def _note_learnt(out: Path) -> None:
     from diffident.storage.runs import open_run
 
     name = open_run(out).settings.learns
-    if name is not None:
-        last = json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    last = json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    if name in last:
         log(f"The {name} that was learnt from the validation data is {last[name]:.2f}.")
 
 

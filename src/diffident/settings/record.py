@@ -137,13 +137,6 @@ class TrainingSettings:
             return None
         return None if kind.resolved(**self.loss_options)[kind.learnt] is None else kind.learnt
 
-    def without_learning(self) -> "TrainingSettings":
-        """The same with the loss's own default for what it would learn."""
-        name = self.learns
-        if name is None:
-            return self
-        return dataclasses.replace(self, **{name: LOSSES[self.loss].resolved(**self.loss_options)[name]})
-
     @property
     def loss_options(self) -> dict[str, float]:
         """The options that the loss takes."""

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,6 +33,18 @@ def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | Non
     for part in (dataset, validation, test):
         if part is not None:
             check_labels(part, dataset.num_classes, dataset.label_names, "the training data")
+
+
+def check_apart(dataset: Dataset, settings: TrainingSettings, validation: Dataset | None) -> None:
+    """Raise `InputError` where something would be learnt from validation data that are trained on."""
+    if validation is None or settings.learns is None or validation.fingerprint != dataset.fingerprint:
+        return
+    both = len(np.intersect1d(dataset.ids.astype(str), validation.ids.astype(str)))
+    if both:
+        raise InputError(
+            f"`validation` must not be trained on, as {settings.learns} is learnt from it; {both:,} samples of "
+            f"{validation.name} are. Leave them out, or set {settings.learns}."
+        )
 
 
 def check_settings(settings: TrainingSettings, count: int, validation: Dataset | None) -> None:

@@ -22,7 +22,7 @@ from diffident.storage.atomic import atomic_path
 from diffident.storage.predictions import write_predictions
 from diffident.storage.runs import RunFolder, open_run
 from diffident.training.checkpoints import Checkpoints
-from diffident.training.checks import check_data, check_labels, check_settings, weights_for
+from diffident.training.checks import check_apart, check_data, check_labels, check_settings, weights_for
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import make_fabric, predictions_of, source_of
 from diffident.training.loop import fit, set_up
@@ -92,7 +92,7 @@ def train(
     """
     out = Path(out)
     check_data(dataset, validation, test)
-    settings = _settled(settings, dataset, validation, out, resume)
+    check_apart(dataset, settings, validation)
     check_settings(settings, len(dataset), validation)
     weights, digest = weights_for(dataset, settings, difficulty)
     fabric = make_fabric(settings)
@@ -108,33 +108,6 @@ def train(
             shutil.rmtree(out)
         raise
     return open_run(out)
-
-
-def _settled(
-    settings: TrainingSettings, dataset: Dataset, validation: Dataset | None, out: Path, resume: bool
-) -> TrainingSettings:
-    """The settings, with a number where something would be learnt and there are no validation data to learn it from.
-
-    Raises:
-        InputError: validation data are trained on, or were given before and now are not.
-    """
-    if settings.learns is None:
-        return settings
-    if validation is None:
-        if resume and (out / "config.toml").exists() and open_run(out, unfinished=True).settings.learns:
-            raise InputError(
-                f"`validation` must be given as before: {settings.learns} is learnt from it in {out}. "
-                "Add --validation DATA."
-            )
-        return settings.without_learning()
-    if validation.fingerprint == dataset.fingerprint:
-        both = len(np.intersect1d(dataset.ids.astype(str), validation.ids.astype(str)))
-        if both:
-            raise InputError(
-                f"`validation` must not be trained on; {both:,} samples of {validation.name} are. Leave them out, or "
-                f"set {settings.learns}."
-            )
-    return settings
 
 
 def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
