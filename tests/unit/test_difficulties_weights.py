@@ -103,7 +103,10 @@ def test_labels_that_are_not_believed_are_left_out_of_everything(normalizer):
     [
         ([0.0, 1.5, 0.0], r"`distrust` must be in \[0, 1\]; got 1.5 at row 1\. Score the samples again\."),
         ([0.0, 0.0, float("nan")], r"`distrust` must be in \[0, 1\]; got nan at row 2\."),
-        ([0.9, 0.5, 0.3], r"`distrust` must be at most 0.2 somewhere; all 3 are above\. Leave it out\."),
+        (
+            [0.9, 0.5, 0.3],
+            r"`distrust` must be at most 0.2 somewhere; all 3 are above\. Leave it out, or set distrust=false\.",
+        ),
     ],
 )
 def test_wrong_distrust_is_refused(distrust, message):
