@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from diffident.paired import LEVEL, mean_ranks
+from diffident.paired import LEVEL, is_real, mean_ranks
 from experiments.measures import SCALED
 from experiments.plots import images_of
 from experiments.summary import COLUMNS, Column, Mean, columns_of, means_of
@@ -181,16 +181,14 @@ def _sentences(differences: list[dict[str, Any]], named: Callable[[dict], str], 
     columns = {column.key: column for column in COLUMNS}
     lines = []
     for name, several in groups.items():
-        real = [one for one in several if _is_real(one)]
+        real = []
+        for one in several:
+            _, low, high = one["difference"]
+            if one["adjusted_p"] is not None and is_real(low, high, one["adjusted_p"]):
+                real.append(one)
         words = [_words(columns[one["metric"]], one) for one in real]
         lines.append(f"- {name}: {'; '.join(words) or 'none of the differences is told from chance'}.")
     return lines
-
-
-def _is_real(one: dict[str, Any]) -> bool:
-    """As `PairedDifference.real`."""
-    _, low, high = one["difference"]
-    return one["adjusted_p"] is not None and one["adjusted_p"] < LEVEL and not low <= 0 <= high
 
 
 def _words(column: Column, one: dict[str, Any]) -> str:

@@ -48,7 +48,12 @@ class PairedDifference:
     @property
     def real(self) -> bool:
         """Whether the difference is told from chance: by its tests, and by an interval that leaves 0 out."""
-        return self.adjusted_p < LEVEL and not self.difference.low <= 0 <= self.difference.high
+        return is_real(self.difference.low, self.difference.high, self.adjusted_p)
+
+
+def is_real(low: float, high: float, adjusted_p: float) -> bool:
+    """Whether a difference with this interval and this p-value after Holm's correction is told from chance."""
+    return adjusted_p < LEVEL and not low <= 0 <= high
 
 
 @dataclass(frozen=True)
