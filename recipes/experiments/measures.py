@@ -113,10 +113,7 @@ def _of_runs(recipe: Recipe, out: Path, name: str, seed: int) -> dict[str, Any]:
     if len(folders) > 1:
         return {"seconds": round(sum(seconds), 3)}
     run = open_run(folders[0])
-    options: dict[str, Any] = dict(run.settings.loss_options)
-    if run.settings.learns:
-        last = (folders[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        options[run.settings.learns] = rounded(json.loads(last)[run.settings.learns])
+    options: dict[str, Any] = run.settings.loss_options | {name: rounded(value) for name, value in run.learnt.items()}
     if run.data.get("weights") is not None:
         options |= {"temperature": run.settings.temperature, "normalizer": run.settings.normalizer}
     found: dict[str, Any] = {"options": options, "seconds": seconds[0]}

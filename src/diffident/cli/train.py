@@ -1,7 +1,6 @@
 """`diffident train`: a classifier, from a data set and a loss."""
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,10 +156,8 @@ def _note_learnt(out: Path) -> None:
     """Say what training learnt from the validation data about the loss's strength."""
     from diffident.storage.runs import open_run
 
-    name = open_run(out).settings.learns
-    last = json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    if name in last:
-        log(f"The {name} that was learnt from the validation data is {last[name]:.2f}.")
+    for name, value in open_run(out).learnt.items():
+        log(f"The {name} that was learnt from the validation data is {value:.2f}.")
 
 
 def _is_of_others(key: str, loss: str) -> bool:

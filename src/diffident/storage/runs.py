@@ -1,6 +1,7 @@
 """The folder of a training run."""
 
 import dataclasses
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,15 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON line an epoch."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def learnt(self) -> dict[str, float]:
+        """What training learnt from validation data of the loss's options, as it was in the last epoch."""
+        name = self.settings.learns
+        if name is None:
+            return {}
+        last = json.loads(self.metrics.read_text(encoding="utf-8").splitlines()[-1])
+        return {name: last[name]} if name in last else {}
 
     @property
     def evaluation(self) -> Path | None:
