@@ -32,20 +32,29 @@ def entropy_bonus(z, y, s=None, alpha=0.1):
     return cross_entropy(z, y) - alpha * entropy(z)
 
 
-def difficulty_aware(z, y, s, alpha=None, doubt=0.25):
-    """Where no alpha is given, its strength is found by bisection: the entropy bonus and the label balance at it."""
-    if alpha is not None:
-        return cross_entropy(z, y) - alpha * s * entropy(z)
-    others = len(z) - 1
-    left = doubt * s * others / len(z)
-    p = [1 - left if k == y else left / others for k in range(len(z))]
-    h = -sum(q * math.log(q) for q in p)
-    low, high = 0.0, 100.0  # the gradient p_k + a p_k (log p_k + h) of another class falls with a
-    for _ in range(200):
-        middle = (low + high) / 2
-        other = p[(y + 1) % len(z)]
-        low, high = (middle, high) if 1 + middle * (math.log(other) + h) > 0 else (low, middle)
-    return cross_entropy(z, y) - low * entropy(z)
+def difficulty_aware(z, y, s, alpha=None, doubt=0.4, others=None):
+    """Where no alpha is given, the bonus and the cross-entropy balance at the doubt: their slopes by differences."""
+    others = others if others is not None else 0.2 if alpha is None else 1.0
+    p = softmax(z)
+    right = xlogx(p[y]) + xlogx(sum(q for k, q in enumerate(p) if k != y))
+    bonus = -(1 - others) * right + others * entropy(z)
+    if alpha is None:
+        alpha, s = strength_of_doubt(doubt * s, len(z), others), 1.0
+    return cross_entropy(z, y) - alpha * s * bonus
+
+
+def strength_of_doubt(doubt, c, others):
+    if c == 1 or doubt == 0:
+        return 0.0
+    rivals = (c - 1) ** others
+    left = doubt * rivals / (1 + rivals)
+    at = [left * (1 - 1e-5), left * (1 + 1e-5)]
+    low, high = (-xlogx(e) - xlogx(1 - e) + others * e * math.log(c - 1) for e in at)
+    return (math.log(1 - at[0]) - math.log(1 - at[1])) / (high - low)
+
+
+def xlogx(p):
+    return p * math.log(p) if p > 0 else 0.0
 
 
 def difficulty_smoothing(z, y, s, smoothing=0.1):

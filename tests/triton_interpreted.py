@@ -21,11 +21,12 @@ def batch(n, c, dtype):
 @pytest.mark.parametrize(("n", "c", "columns"), [(5, 3, 4096), (4, 10, 4), (3, 33, 8), (1, 1, 4)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("alpha", "doubt"), [(0.3, None), (None, 0.25), (None, 0.0)])
+@pytest.mark.parametrize("others", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_kernels_agree_with_the_cpu(monkeypatch, n, c, columns, dtype, alpha, doubt, reduction):
+def test_kernels_agree_with_the_cpu(monkeypatch, n, c, columns, dtype, alpha, doubt, others, reduction):
     monkeypatch.setattr(kernels, "_MOST_COLUMNS", columns)
     logits, labels, weights = batch(n, c, dtype)
-    losses = kernels.TritonEntropyRegularized.apply(logits, labels, weights, alpha, doubt, reduction)
+    losses = kernels.TritonEntropyRegularized.apply(logits, labels, weights, alpha, doubt, others, reduction)
     outer = torch.linspace(0.5, 2.0, n) if reduction == "none" else torch.tensor(3.0)
     gradient, again = (
         torch.autograd.grad(losses, logits, outer.to(losses.dtype), retain_graph=retain)[0] for retain in (True, False)
@@ -33,7 +34,7 @@ def test_kernels_agree_with_the_cpu(monkeypatch, n, c, columns, dtype, alpha, do
     assert torch.equal(gradient, again)
     exact = logits.detach().double().requires_grad_()
     expected = entropy_regularized.entropy_regularized(
-        exact, labels, weights.double(), reduction, alpha=alpha, doubt=doubt
+        exact, labels, weights.double(), reduction, alpha=alpha, doubt=doubt, others=others
     )
     (exact_gradient,) = torch.autograd.grad(expected, exact, outer.double())
     half = dtype in (torch.bfloat16, torch.float16)
@@ -45,15 +46,17 @@ def test_kernels_agree_with_the_cpu(monkeypatch, n, c, columns, dtype, alpha, do
 
 def test_a_small_outer_gradient_is_not_rounded_before_it_is_scaled():
     logits = torch.tensor([[0.0, -15.0]], dtype=torch.float16, requires_grad=True)
-    losses = kernels.TritonEntropyRegularized.apply(logits, torch.tensor([0]), torch.ones(1), 0.0, None, "none")
+    losses = kernels.TritonEntropyRegularized.apply(logits, torch.tensor([0]), torch.ones(1), 0.0, None, 1.0, "none")
     (gradient,) = torch.autograd.grad(losses, logits, torch.full((1,), 65536.0))
     assert gradient[0, 1].item() == pytest.approx(65536 * math.exp(-15), rel=1e-2)
 
 
 def test_masked_classes_and_labels_out_of_range():
     logits = torch.tensor([[1.0, -math.inf, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
-    losses = kernels.TritonEntropyRegularized.apply(logits, torch.tensor([0, 3, -1]), torch.ones(3), 0.2, None, "none")
-    expected = entropy_regularized._plain(logits[:1, [0, 2]], torch.tensor([0]), torch.full((1,), 0.2))
+    losses = kernels.TritonEntropyRegularized.apply(
+        logits, torch.tensor([0, 3, -1]), torch.ones(3), 0.2, None, 0.2, 0.2, "none"
+    )
+    expected = entropy_regularized._plain(logits[:1, [0, 2]], torch.tensor([0]), torch.full((1,), 0.2), 0.2)
     torch.testing.assert_close(losses[:1], expected)
     assert losses[1:].isnan().all()
     assert torch.autograd.grad(losses[0], logits)[0][0].isfinite().all()
@@ -61,14 +64,14 @@ def test_masked_classes_and_labels_out_of_range():
 
 def test_no_second_derivative():
     logits, labels, weights = batch(3, 4, torch.float32)
-    losses = kernels.TritonEntropyRegularized.apply(logits, labels, weights, 0.2, None, "mean")
+    losses = kernels.TritonEntropyRegularized.apply(logits, labels, weights, 0.2, None, 0.2, "mean")
     with pytest.raises(RuntimeError, match="can be differentiated once"):
         torch.autograd.grad(losses, logits, create_graph=True)
 
 
 def test_weights_out_of_range_make_it_nan():
     logits, weights = torch.zeros(4, 3, requires_grad=True), torch.tensor([-0.1, 2.1, math.nan, 2.0])
-    losses = kernels.TritonEntropyRegularized.apply(logits, torch.zeros(4).long(), weights, None, 0.2, "none")
+    losses = kernels.TritonEntropyRegularized.apply(logits, torch.zeros(4).long(), weights, None, 0.2, 0.2, "none")
     assert losses.isnan().tolist() == [True, True, True, False]
 
 
@@ -78,7 +81,7 @@ def test_large_logits_and_a_masked_label_that_is_left_out(monkeypatch, columns):
     monkeypatch.setattr(kernels, "_MOST_COLUMNS", columns)
     logits = torch.tensor([[1e4, 1e4, -1e4, -1e4], [-math.inf, 0.0, 0.0, 0.0]], requires_grad=True)
     losses = kernels.TritonEntropyRegularized.apply(
-        logits, torch.tensor([0, 0]), torch.tensor([0.0, 2.0]), 0.0, None, "none"
+        logits, torch.tensor([0, 0]), torch.tensor([0.0, 2.0]), 0.0, None, 0.2, "none"
     )
     (gradient,) = torch.autograd.grad(losses.sum(), logits)
     torch.testing.assert_close(losses, torch.tensor([math.log(2), 0.0]))

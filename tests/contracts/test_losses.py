@@ -40,7 +40,7 @@ OTHER = {
     "cross-entropy": {},
     "label-smoothing": {"smoothing": 0.3},
     "entropy": {"alpha": 0.7},
-    "difficulty-aware": {"doubt": 0.6},
+    "difficulty-aware": {"doubt": 0.6, "others": 0.5},
     "difficulty-smoothing": {"smoothing": 0.5},
     "difficulty-temperature": {"alpha": 0.8},
     "focal": {"gamma": 0.5},

@@ -52,17 +52,20 @@ def test_gradient_is_the_formula(c):
 # Few and many classes; one block and several, the last of them smaller.
 @pytest.mark.parametrize(("n", "c"), [(11, 3), (11, 31), (11, 32), (11, 50), (1, 1), (5, 1)])
 @pytest.mark.parametrize("block", [1 << 18, 128, 1])
+@pytest.mark.parametrize("others", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_blocks_of_any_size_give_the_oracle(n, c, block, reduction, monkeypatch):
+def test_blocks_of_any_size_give_the_oracle(n, c, block, reduction, others, monkeypatch):
     monkeypatch.setattr(entropy_regularized, "_BLOCK", block)
     logits, labels, weights = batch(n, c)
-    loss = DifficultyAwareLoss(0.4, reduction=reduction)(logits, labels, weights)
+    loss = DifficultyAwareLoss(0.4, others=others, reduction=reduction)(logits, labels, weights)
     rows = logits.tolist(), labels.tolist(), weights.tolist()
-    expected = torch.tensor(oracles_losses.LOSSES["difficulty-aware"](*rows, alpha=0.4), dtype=torch.float64)
+    expected = torch.tensor(
+        oracles_losses.LOSSES["difficulty-aware"](*rows, alpha=0.4, others=others), dtype=torch.float64
+    )
     torch.testing.assert_close(loss.detach(), expected.mean() if reduction == "mean" else expected)
     outer = torch.linspace(0.5, 2.0, n).double() if reduction == "none" else torch.tensor(3.0).double()
     leaf = logits.detach().requires_grad_()
-    plain = entropy_regularized._plain(leaf, labels, 0.4 * weights)
+    plain = entropy_regularized._plain(leaf, labels, 0.4 * weights, others)
     loss.backward(outer)
     (plain.mean() if reduction == "mean" else plain).backward(outer)
     torch.testing.assert_close(logits.grad, leaf.grad)
@@ -182,12 +185,17 @@ def test_weights_say_where_they_come_from():
 
 @pytest.mark.parametrize("c", [2, 3, 10, 200])
 @pytest.mark.parametrize("doubt", [0.01, 0.3, 0.9])
-def test_one_sample_is_best_left_as_unsure_as_doubt_says(doubt, c):
-    left = doubt * 0.5 * (c - 1) / c
+@pytest.mark.parametrize("others", [0.0, 0.2, 1.0])
+def test_one_sample_is_best_left_as_unsure_as_doubt_says(doubt, c, others):
+    rivals = (c - 1) ** others
+    left = doubt * 0.5 * rivals / (1 + rivals)
     probs = torch.full((1, c), left / (c - 1), dtype=torch.float64)
     probs[0, 1] = 1 - left
     logits = probs.log().requires_grad_()
-    criterion, rest = DifficultyAwareLoss(doubt=doubt), (torch.tensor([1]), torch.tensor([0.5], dtype=torch.float64))
+    criterion, rest = (
+        DifficultyAwareLoss(doubt=doubt, others=others),
+        (torch.tensor([1]), torch.tensor([0.5], dtype=torch.float64)),
+    )
     loss = criterion(logits, *rest)
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, torch.zeros(1, c, dtype=torch.float64))

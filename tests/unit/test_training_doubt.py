@@ -25,15 +25,15 @@ def lines(count, doubt, temperature):
 
 
 def test_doubt_rises_where_the_network_is_too_sure_and_falls_where_it_is_not():
-    assert next_doubt(AWARE, []) == 0.2
+    assert next_doubt(AWARE, []) == 0.4
     assert next_doubt(AWARE, lines(8, 0.2, 3.0)) == 0.2  # too early to tell
-    assert next_doubt(AWARE, lines(9, 0.2, math.e)) == pytest.approx(0.2 + 7.5 / 30)
-    assert next_doubt(AWARE, lines(9, 0.2, math.exp(-0.4))) == pytest.approx(0.1)
+    assert next_doubt(AWARE, lines(9, 0.2, math.e)) == pytest.approx(0.2 + 12 / 30)
+    assert next_doubt(AWARE, lines(9, 0.2, math.exp(-0.25))) == pytest.approx(0.1)
     assert next_doubt(AWARE, lines(9, 0.2, 1.0)) == 0.2
-    assert next_doubt(AWARE, lines(9, 0.2, 1e9)) == 0.7
+    assert next_doubt(AWARE, lines(9, 0.2, 1e9)) == 0.9
     assert next_doubt(AWARE, lines(9, 0.2, 1e-9)) == 0.02
     few = load_settings(model="mlp", loss="difficulty-aware", epochs=3)
-    assert next_doubt(few, lines(1, 0.2, math.exp(0.5))) == pytest.approx(0.2 + 0.35 * 0.5)
+    assert next_doubt(few, lines(1, 0.2, math.exp(0.5))) == pytest.approx(0.2 + 0.6 * 0.5)
 
 
 def test_the_temperature_is_above_1_where_logits_are_too_sure():
@@ -69,7 +69,7 @@ def test_training_makes_the_validation_temperature_1(tmp_path, table):
     settings = load_settings(model="mlp", loss="difficulty-aware", epochs=40, dropout=0.0, learning_rate=3e-3)
     run = train(data, settings, out=tmp_path / "run", difficulty=difficulty, validation=dataset(500, 2))
     found = metrics_of(run)
-    assert [line["doubt"] for line in found[:12]] == [0.2] * 12
+    assert [line["doubt"] for line in found[:12]] == [0.4] * 12
     for before, after in itertools.pairwise(found[12:]):
         assert after["doubt"] == next_doubt(run.settings, [before] * before["epoch"])
     plain = train(

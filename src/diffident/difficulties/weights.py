@@ -18,7 +18,7 @@ LEFT_OUT = 2.0
 def difficulty_weights(
     difficulty: Tensor | np.ndarray,
     normalizer: str = "rank",
-    temperature: float = 0.7,
+    temperature: float = 0.3,
     distrust: Tensor | np.ndarray | None = None,
 ) -> Float[Tensor, " n"]:
     """s_i = exp(u_i / T) / max_j exp(u_j / T), with u the normalised difficulty; 2 where the label is not believed.
@@ -52,7 +52,7 @@ def difficulty_weights(
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise InputError(f"`difficulty` must be finite; got {values[row]} at row {row}. Leave that sample out.")
     if not (temperature > 0 and np.isfinite(temperature)):
-        raise InputError(f"`temperature` must be above 0; got {temperature}. The default is 0.7.")
+        raise InputError(f"`temperature` must be above 0; got {temperature}. The default is 0.3.")
     believed = np.ones(len(values), dtype=bool) if distrust is None else _believed(distrust, len(values))
     normalised = _normalise(values[believed], normalizer)
     weights = torch.full((len(values),), LEFT_OUT)

@@ -32,7 +32,7 @@ def add_weights(
     id_column: str = "id",
     label_column: str | None = None,
     normalizer: str = "rank",
-    temperature: float = 0.7,
+    temperature: float = 0.3,
     distrust: bool = True,
 ) -> Any:
     """A Hugging Face data set whose label column carries the weight of its sample, for `TrainerLoss`.

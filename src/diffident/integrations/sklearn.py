@@ -67,7 +67,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         alpha: Any = None,
         doubt: Any = None,
         normalizer: Any = "rank",
-        temperature: Any = 0.7,
+        temperature: Any = 0.3,
         distrust: Any = True,
         method: Any = "posterior",
         epochs: Any = 30,

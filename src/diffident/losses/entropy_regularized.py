@@ -1,7 +1,9 @@
-"""CE(logits, y) - alpha * s * H(softmax(logits)), made together with its gradient.
+"""Cross-entropy minus a bonus on entropy, made together with its gradient.
 
-With p = softmax(logits) the gradient for the logits is p - onehot(y) + alpha * s * p * (log p + H). On the CPU the
-forward pass leaves it behind, block by block of rows that fit the cache: that buffer is all that is as large as the
+The entropy H of p = softmax(logits) is that of right against wrong, h(p_y) = -p_y log p_y - (1 - p_y) log(1 - p_y), plus
+(1 - p_y) times that among the other classes, of which `others` counts. So the loss is
+CE - a (1 - others) h(p_y) - a others H, and with r = p_y (log(1 - p_y) - log p_y) its gradient for the logits is
+(p - onehot(y)) (1 + a (1 - others) r) + a others p (log p + H). On the CPU the forward pass leaves it behind, block by block of rows that fit the cache: that buffer is all that is as large as the
 logits, and takes one exponential per logit (two where classes are few), where `F.cross_entropy` takes two and three
 buffers. On a GPU `triton_kernels` does the same in one kernel, weights and strengths as well.
 """
@@ -32,8 +34,9 @@ def entropy_regularized(
     *,
     alpha: float | None = None,
     doubt: float | None = None,
+    others: float = 1.0,
 ) -> Reduced:
-    """CE(logits, labels) - a * H(softmax(logits)), with a = alpha * s, or what `doubt` * s asks for.
+    """CE(logits, labels) minus a times the entropy of softmax(logits), with a = alpha * s, or what `doubt` * s asks for.
 
     Differentiable once, for the logits alone; `create_graph=True` is refused with a RuntimeError. Soft targets,
     `torch.compile` and calls that record no gradient take plain operations, with the same results.
@@ -45,6 +48,8 @@ def entropy_regularized(
         reduction: `mean` over the batch, or `none`.
         alpha: Strength of the entropy where s is 1.
         doubt: How unsure a sample of s = 1 should be, as `strengths_of_doubt` reads it; one of the two is given.
+        others: How much of the entropy among the classes beside the label counts, from 0 (none: right against wrong
+            alone) to 1 (all). Of soft targets right against wrong is the mean under the target.
 
     Raises:
         InputError: a weight is not in [0, 2]. On a GPU it makes the loss NaN.
@@ -58,8 +63,10 @@ def entropy_regularized(
             weights = torch.ones((), device=logits.device).expand(len(logits))
         elif weights.is_cpu:
             check_weights(weights, logits, WEIGHTS_FROM_DIFFICULTY, most=2)
-        return TritonEntropyRegularized.apply(logits, labels, weights.to(logits.device), alpha, doubt, reduction)  # type: ignore[return-value]
-    return _in_torch(logits, labels, weights, reduction, alpha, doubt, plain=plain)
+        return TritonEntropyRegularized.apply(
+            logits, labels, weights.to(logits.device), alpha, doubt, others, reduction
+        )  # type: ignore[return-value]
+    return _in_torch(logits, labels, weights, reduction, alpha, doubt, others, plain=plain)
 
 
 def _in_torch(
@@ -69,6 +76,7 @@ def _in_torch(
     reduction: str,
     alpha: float | None,
     doubt: float | None,
+    others: float,
     *,
     plain: bool,
 ) -> Reduced:
@@ -77,15 +85,15 @@ def _in_torch(
     if weights is not None:
         hardness, counts = split_weights(weights, logits)
     if alpha is None:
-        alpha, hardness = 1.0, strengths_of_doubt((doubt or 0.0) * hardness, logits.shape[1])
+        alpha, hardness = 1.0, strengths_of_doubt((doubt or 0.0) * hardness, logits.shape[1], others)
     logits = logits.to(type_of_losses(logits))
     losses: Any
     if plain:
-        losses = _plain(logits, labels, alpha * hardness)
+        losses = _plain(logits, labels, alpha * hardness, others)
     elif counts is None:
-        return Blockwise.apply(logits, labels, alpha, hardness, reduction)  # type: ignore[return-value]
+        return Blockwise.apply(logits, labels, alpha, hardness, others, reduction)  # type: ignore[return-value]
     else:
-        losses = Blockwise.apply(logits, labels, alpha, hardness, "none")
+        losses = Blockwise.apply(logits, labels, alpha, hardness, others, "none")
     losses = counted(losses, counts)
     return losses.mean() if reduction == "mean" else losses
 
@@ -108,100 +116,158 @@ def refuse_second_derivative() -> None:
         )
 
 
-def _plain(logits: Logits, labels: Labels, strength: Float[Tensor, "..."]) -> Float[Tensor, " n"]:
+def _plain(logits: Logits, labels: Labels, strength: Float[Tensor, "..."], others: float) -> Float[Tensor, " n"]:
     log_probs = torch.log_softmax(logits, dim=1)
     # exp(-1e4) is 0: the bound only keeps 0 times -inf from being NaN.
     negative_entropy = (log_probs.exp() * log_probs.clamp(min=-1e4)).sum(dim=1)
-    return strength * negative_entropy - at_labels(log_probs, labels)
+    likelihoods = at_labels(log_probs, labels)
+    bonus = -others * negative_entropy
+    if others != 1:
+        soft = labels.is_floating_point()
+        entropies = _right_against_wrong(log_probs if soft else likelihoods)[1]
+        bonus = bonus + (1 - others) * (at_labels(entropies, labels) if soft else entropies)
+    return -likelihoods - strength * bonus
+
+
+def _right_against_wrong(log_probs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Of log p: p (log(1 - p) - log p), and the entropy -p log p - (1 - p) log(1 - p), both of the same shape."""
+    log_probs = log_probs.clamp(min=-1e4)
+    wrong = torch.expm1(log_probs).neg().clamp(min=torch.finfo(log_probs.dtype).tiny)
+    log_wrong = wrong.log()
+    slope = (1 - wrong) * (log_wrong - log_probs)
+    return slope, slope - log_wrong
 
 
 class Blockwise(torch.autograd.Function):
     """The loss by `_loss_and_gradient`; backward hands the gradient's buffer out, once."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, reduction: str) -> Tensor:
-        loss, ctx.gradient = _loss_and_gradient(logits, labels, alpha, weights, reduction)
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, others: float, reduction: str
+    ) -> Tensor:
+        loss, ctx.gradient = _loss_and_gradient(logits, labels, alpha, weights, others, reduction)
         ctx.save_for_backward(logits, labels, weights)
-        ctx.options = alpha, reduction
+        ctx.options = alpha, others, reduction
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         refuse_second_derivative()
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:  # a second pass over a retained graph: the first one's caller owns the buffer
             logits, labels, weights = ctx.saved_tensors
-            _, gradient = _loss_and_gradient(logits, labels, ctx.options[0], weights, ctx.options[1])
+            alpha, others, reduction = ctx.options
+            _, gradient = _loss_and_gradient(logits, labels, alpha, weights, others, reduction)
         outer = grad_outputs[0]
         if outer.ndim:
             gradient.mul_(outer.unsqueeze(1))
         elif outer.device.type != "cpu" or outer.item() != 1:  # usually 1: to look is free on the CPU, a pass is not
             gradient.mul_(outer)
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 def _loss_and_gradient(
-    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, reduction: str
+    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, others: float, reduction: str
 ) -> tuple[Tensor, Tensor]:
     """The reduced loss, and its gradient for an outer gradient of 1."""
     scale = 1 / len(logits) if reduction == "mean" else 1.0
-    likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, scale, masked=False)
+    likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, others, scale, masked=False)
     total = likelihoods.sum()
     if math.isnan(total.item()):  # a logit may be -inf, to mask a class: then 0 times -inf must be 0
-        likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, scale, masked=True)
+        likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, others, scale, masked=True)
         total = likelihoods.sum()
-    gradient.scatter_(1, labels.unsqueeze(1), -scale, reduce="add")
     return total.mul_(-scale) if reduction == "mean" else likelihoods.neg_(), gradient
 
 
 def _by_blocks(
-    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, scale: float, *, masked: bool
+    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, others: float, scale: float, *, masked: bool
 ) -> tuple[Tensor, Tensor]:
-    """Minus the losses [n], and the gradient but for the labels' part, from blocks of rows that fit the cache."""
+    """Minus the losses [n], and `scale` times the gradient, from blocks of rows that fit the cache."""
     rows = max(1, _BLOCK * torch.get_num_threads() // logits.shape[1])
     block = _wide_block if logits.shape[1] >= _WIDE else _narrow_block
     if rows >= len(logits):
-        return block(logits, labels, alpha, weights, scale, masked, None)
+        return block(logits, labels, alpha, weights, others, scale, masked, None)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     parts = (whole.split(rows) for whole in (logits, labels, weights.expand(len(logits)), gradient))
     likelihoods = [
-        block(part, part_labels, alpha, part_weights, scale, masked, out)[0]
+        block(part, part_labels, alpha, part_weights, others, scale, masked, out)[0]
         for part, part_labels, part_weights, out in zip(*parts, strict=True)
     ]
     return torch.cat(likelihoods), gradient
 
 
 def _wide_block(
-    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, scale: float, masked: bool, out: Tensor | None
+    logits: Tensor,
+    labels: Tensor,
+    alpha: float,
+    weights: Tensor,
+    others: float,
+    scale: float,
+    masked: bool,
+    out: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """`_by_blocks` of one block of many classes: few passes over it, and one exponential per logit."""
+    labels = labels.unsqueeze(1)
     shifted = logits - logits.amax(dim=1, keepdim=True)
-    at_label = shifted.gather(1, labels.unsqueeze(1))
+    at_label = shifted.gather(1, labels)
     probs = torch.softmax(shifted, dim=1, out=out)
     log_total = probs.amax(dim=1, keepdim=True).log_().neg_()  # the largest is 1 / total, as its shifted logit is 0
     if masked:
         shifted.clamp_(min=-1e4)
     products = shifted.mul_(probs)
     mean = products.sum(dim=1, keepdim=True)
-    # H = log_total - mean, so that p + alpha s p (log p + H) = p * (1 - alpha s mean) + alpha s * p * shifted.
     strength = weights.unsqueeze(1) * alpha
+    likelihoods, factor = at_label.sub_(log_total), None
+    if others != 1:
+        likelihoods, factor = _with_right_against_wrong(likelihoods, strength * (1 - others))
+        factor.mul_(scale)
+        strength = strength * others
+    # H = log_total - mean, so that p f + a p (log p + H) = p * (f - a mean) + a * p * shifted.
     scaled = strength * scale
-    probs.mul_(scale - scaled * mean).addcmul_(products, scaled)
-    return at_label.sub_(log_total).addcmul_(log_total.sub(mean), strength).squeeze(1), probs
+    probs.mul_((scale if factor is None else factor) - scaled * mean).addcmul_(products, scaled)
+    _subtract_at_labels(probs, 1, labels, factor, scale)
+    return likelihoods.addcmul(log_total.sub(mean), strength).squeeze(1), probs
 
 
 def _narrow_block(
-    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, scale: float, masked: bool, out: Tensor | None
+    logits: Tensor,
+    labels: Tensor,
+    alpha: float,
+    weights: Tensor,
+    others: float,
+    scale: float,
+    masked: bool,
+    out: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """`_by_blocks` of one block of few classes: few calls, and classes as rows, as kernels are slow on short rows."""
+    labels = labels.unsqueeze(0)
     log_probs = torch.log_softmax(logits.t(), dim=0)
     probs = log_probs.exp()
-    at_label = log_probs.gather(0, labels.unsqueeze(0)).squeeze(0)
+    likelihoods, factor = log_probs.gather(0, labels).squeeze(0), None
     if masked:
         log_probs.clamp_(min=-1e4)
     products = log_probs.mul_(probs)
     negative_entropy = products.sum(dim=0)
     products.addcmul_(probs, negative_entropy, value=-1)  # p * (log p + H)
-    gradient = probs.addcmul_(products, weights, value=alpha).mul_(scale).t()
-    likelihoods = at_label.addcmul_(negative_entropy, weights, value=-alpha)
+    if others != 1:
+        likelihoods, factor = _with_right_against_wrong(likelihoods, weights * (alpha * (1 - others)))
+        probs.mul_(factor)
+    probs.addcmul_(products, weights, value=alpha * others)
+    _subtract_at_labels(probs, 0, labels, factor if factor is None else factor.unsqueeze(0), 1.0)
+    gradient = probs.mul_(scale).t()
+    likelihoods = likelihoods.addcmul(negative_entropy, weights, value=-alpha * others)
     return likelihoods, gradient if out is None else out.copy_(gradient)
+
+
+def _with_right_against_wrong(likelihoods: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+    """The likelihoods plus strength * h(p_y), and the factor of p - onehot(y) in the gradient; shapes as given."""
+    slope, entropy = _right_against_wrong(likelihoods)
+    return likelihoods.addcmul(entropy, strength), slope.mul_(strength).add_(1)
+
+
+def _subtract_at_labels(gradient: Tensor, dim: int, labels: Tensor, factor: Tensor | None, scale: float) -> None:
+    """Take the factor, or where that is None the scale, off the labels' entries."""
+    if factor is None:
+        gradient.scatter_(dim, labels, -scale, reduce="add")
+    else:
+        gradient.scatter_add_(dim, labels, factor.neg())

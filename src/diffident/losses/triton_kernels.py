@@ -1,7 +1,7 @@
 """The entropy-regularized loss on a GPU, weights and strengths and all: one kernel, or one a direction.
 
 Where a row fits one chunk and logits have at least 32 bits, one kernel makes losses and gradient. Else rows are walked
-in chunks by a kernel a direction, which keep three numbers a row. Logits of 16 bits are read as they are, and all is
+in chunks by a kernel a direction, which keep four numbers a row. Logits of 16 bits are read as they are, and all is
 computed in float32; their gradient is rounded once, after it is multiplied with the outer one, for loss scaling to
 work. A label or weight out of range makes the row's loss NaN: nothing waits for the GPU to look at them.
 """
@@ -14,13 +14,14 @@ import triton.language as tl
 from torch import Tensor
 
 from diffident.losses.entropy_regularized import refuse_second_derivative
+from diffident.losses.weighting import rivals
 
 # Logits of a row that are in registers at once.
 _MOST_COLUMNS = 4096
 
 
 @triton.jit
-def _strength_and_count(weight, option, classes, by_doubt: tl.constexpr, number: tl.constexpr):
+def _strength_and_count(weight, option, mates, by_doubt: tl.constexpr, number: tl.constexpr):
     """The strength of the bonus and what the sample counts, as `split_weights` and `strengths_of_doubt` say.
 
     1e-37 is the least normal number of float32 there: what is smaller may be taken for 0 by the GPU.
@@ -29,17 +30,26 @@ def _strength_and_count(weight, option, classes, by_doubt: tl.constexpr, number:
     count = tl.minimum(2 - weight, 1.0)
     strength = option * tl.minimum(weight, 1.0)
     if by_doubt:
-        others = (classes - 1).to(number)
-        left = strength * others / classes
-        odds = tl.where(left > 0, (1 - left) * others / tl.maximum(left, 1e-37), 2.0)
+        left = strength * mates / (1 + mates)
+        odds = tl.where(left > 0, (1 - left) * mates / tl.maximum(left, 1e-37), 2.0)
         strength = tl.where(left > 0, 1 / ((1 - left) * tl.log(odds)), 0.0)
     return tl.where((weight >= 0) & (weight <= 2), strength, float("nan")), count
 
 
 @triton.jit
+def _right_against_wrong(likelihood):
+    """As the function of `entropy_regularized` of this name."""
+    bounded = tl.maximum(likelihood, -1e4)
+    prob = tl.exp(bounded)
+    log_wrong = tl.log(tl.maximum(1 - prob, 1e-37))
+    slope = prob * (log_wrong - bounded)
+    return slope, slope - log_wrong
+
+
+@triton.jit
 def _whole_kernel(
     logits, labels, weights, losses, gradient,
-    row_stride, weight_stride, classes, option, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
+    row_stride, weight_stride, classes, option, mates, others, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     """Each row's loss, and `scale` times the gradient for its logits; a row has at most `columns` of them."""
     row = tl.program_id(0).to(tl.int64)
@@ -50,7 +60,7 @@ def _whole_kernel(
     label = tl.load(labels + row)
     valid = (label >= 0) & (label < classes)
     at_label = tl.load(logits + row * row_stride + label, mask=valid, other=float("nan")).to(number)
-    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, mates, by_doubt, number)
     highest = tl.max(values, axis=0)
     shifted = tl.maximum(values - highest, -1e30)  # a masked class has -inf, and 0 times that is NaN
     exps = tl.exp(shifted)
@@ -58,17 +68,20 @@ def _whole_kernel(
     log_total = tl.log(total)
     probs = exps / total
     mean = tl.sum(probs * shifted, axis=0)
-    loss = (highest - at_label) + log_total - strength * (log_total - mean)
+    likelihood = (at_label - highest) - log_total
+    slope, right_against_wrong = _right_against_wrong(likelihood)
+    loss = -likelihood - strength * (others * (log_total - mean) + (1 - others) * right_against_wrong)
     tl.store(losses + row, tl.where(count == 0, 0.0, count * loss))  # its label may be masked out
     hit = tl.where(offsets == label, 1.0, 0.0)
-    result = scale * count * (probs - hit + strength * probs * (shifted - mean))
+    factor = 1 + strength * (1 - others) * slope
+    result = scale * count * ((probs - hit) * factor + strength * others * probs * (shifted - mean))
     tl.store(gradient + row * classes + offsets, result, mask=inside)
 
 
 @triton.jit
 def _forward_kernel(
-    logits, labels, weights, losses, highests, log_totals, means,
-    row_stride, weight_stride, classes, option, by_doubt: tl.constexpr, columns: tl.constexpr,
+    logits, labels, weights, losses, highests, log_totals, means, slopes,
+    row_stride, weight_stride, classes, option, mates, others, by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     """Each row's loss and largest logit; log sum exp of, and mean under softmax of, its logits minus that one."""
     row = tl.program_id(0).to(tl.int64)
@@ -94,21 +107,24 @@ def _forward_kernel(
     label = tl.load(labels + row)
     valid = (label >= 0) & (label < classes)
     at_label = tl.load(logits + label, mask=valid, other=float("nan")).to(number)
-    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
-    loss = (highest - at_label) + log_total - strength * (log_total - mean)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, mates, by_doubt, number)
+    likelihood = (at_label - highest) - log_total
+    slope, right_against_wrong = _right_against_wrong(likelihood)
+    loss = -likelihood - strength * (others * (log_total - mean) + (1 - others) * right_against_wrong)
     tl.store(losses + row, tl.where(count == 0, 0.0, count * loss))
     # Apart, as their sum would round what large logits differ by.
     tl.store(highests + row, highest)
     tl.store(log_totals + row, log_total)
     tl.store(means + row, mean)
+    tl.store(slopes + row, slope)
 
 
 @triton.jit
 def _backward_kernel(
-    outer, logits, labels, weights, highests, log_totals, means, gradient,
-    outer_stride, row_stride, weight_stride, classes, option, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
+    outer, logits, labels, weights, highests, log_totals, means, slopes, gradient,
+    outer_stride, row_stride, weight_stride, classes, option, mates, others, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """The logits' gradient: scale * outer * count * (p - onehot + strength * p * (logit - mean logit))."""
+    """The logits' gradient, `scale` and the outer one in it."""
     row = tl.program_id(0).to(tl.int64)
     start = tl.program_id(1) * columns
     offsets = start + tl.arange(0, columns)
@@ -118,11 +134,12 @@ def _backward_kernel(
     values = tl.load(logits + row * row_stride + offsets, mask=inside, other=float("-inf")).to(number)
     shifted = tl.maximum(values - tl.load(highests + row), -1e30)
     probs = tl.exp(shifted - log_total)
-    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, classes, by_doubt, number)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, mates, by_doubt, number)
     bonus = probs * (shifted - tl.load(means + row))
     hit = tl.where(offsets == tl.load(labels + row), 1.0, 0.0)
-    factor = scale * count * tl.load(outer + row * outer_stride).to(number)
-    result = factor * (probs - hit + strength * bonus)
+    factor = 1 + strength * (1 - others) * tl.load(slopes + row)
+    outer_factor = scale * count * tl.load(outer + row * outer_stride).to(number)
+    result = outer_factor * ((probs - hit) * factor + strength * others * bonus)
     tl.store(gradient + row * classes + offsets, result.to(gradient.dtype.element_ty), mask=inside)
 
 
@@ -137,10 +154,12 @@ class TritonEntropyRegularized(torch.autograd.Function):
         weights: Tensor,
         alpha: float | None,
         doubt: float | None,
+        others: float,
         reduction: str,
     ) -> Tensor:
         logits = logits if logits.stride(1) == 1 else logits.contiguous()
         ctx.option, ctx.by_doubt = (doubt, True) if alpha is None else (alpha, False)
+        ctx.mates, ctx.others = rivals(logits.shape[1], others), others
         ctx.scale = 1 / len(logits) if reduction == "mean" else 1.0
         number = torch.promote_types(logits.dtype, torch.float32)
         losses = torch.empty(len(logits), dtype=number, device=logits.device)
@@ -151,16 +170,17 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 ctx.gradient = _whole(ctx, logits, labels, weights, losses)
                 ctx.save_for_backward(logits, labels, weights)
             else:
-                kept = [torch.empty_like(losses) for _ in range(3)]
+                kept = [torch.empty_like(losses) for _ in range(4)]
                 _forward_kernel[(len(logits),)](
-                    logits, labels, weights, losses, kept[0], kept[1], kept[2],
-                    logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, **_launch(ctx, logits.shape[1]),
+                    logits, labels, weights, losses, *kept,
+                    logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.mates, ctx.others,
+                    **_launch(ctx, logits.shape[1]),
                 )  # fmt: skip
                 ctx.save_for_backward(logits, labels, weights, *kept)
         return losses.mean() if reduction == "mean" else losses
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
         refuse_second_derivative()
         outer, (logits, labels, weights, *kept) = grad_outputs[0], ctx.saved_tensors
         with torch.cuda.device_of(logits):
@@ -173,11 +193,11 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
                 launch = _launch(ctx, logits.shape[1])
                 _backward_kernel[(len(logits), triton.cdiv(logits.shape[1], launch["columns"]))](
-                    outer, logits, labels, weights, kept[0], kept[1], kept[2], gradient,
+                    outer, logits, labels, weights, *kept, gradient,
                     outer.stride(0) if outer.ndim else 0, logits.stride(0), weights.stride(0), logits.shape[1],
-                    ctx.option, ctx.scale, **launch,
+                    ctx.option, ctx.mates, ctx.others, ctx.scale, **launch,
                 )  # fmt: skip
-        return gradient, None, None, None, None, None
+        return gradient, None, None, None, None, None, None
 
 
 def _whole(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, losses: Tensor) -> Tensor:
@@ -185,7 +205,8 @@ def _whole(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, losses: Te
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     _whole_kernel[(len(logits),)](
         logits, labels, weights, losses, gradient,
-        logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.scale, **_launch(ctx, logits.shape[1]),
+        logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.mates, ctx.others,
+        ctx.scale, **_launch(ctx, logits.shape[1]),
     )  # fmt: skip
     return gradient
 

@@ -32,19 +32,29 @@ def counted(losses: Float[Tensor, " n"], counts: Float[Tensor, " n"] | None) -> 
     return losses if counts is None else torch.where(counts == 0, 0, counts * losses)
 
 
-def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " n"]:
-    """Strengths of the entropy bonus at which the loss of one sample is least where p_label = 1 - e.
+def rivals(num_classes: int, others: float) -> float:
+    """Equally likely classes beside the label that a bonus on `others` of their entropy amounts to: (c - 1) ** others.
 
-    With e = doubt * (c - 1) / c spread evenly over the c - 1 other classes, the gradient p_k (1 + a (log p_k + H)) of
-    such a class is 0 for a = 1 / ((1 - e) log((1 - e) (c - 1) / e)).
+    With 0 it is 1, wrong against right; with 1 all c - 1 classes. One class has no rivals.
+    """
+    return (num_classes - 1) ** others if num_classes > 1 else 0.0
+
+
+def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int, others: float) -> Float[Tensor, " n"]:
+    """Strengths of the bonus at which the loss of one sample is least where p_label = 1 - e, e = doubt * m / (1 + m).
+
+    With m = (c - 1) ** others rivals, and e spread evenly over the c - 1 other classes, the bonus is
+    a (h(e) + e log m), h the entropy of right against wrong; the loss is least for a = 1 / ((1 - e) log((1 - e) m / e)).
 
     Args:
         doubt: In [0, 1).
         num_classes: c; with one class there is no doubt.
+        others: How much the entropy among the other classes counts, in [0, 1].
     """
     if num_classes == 1:
         return torch.zeros_like(doubt)
-    left = doubt * ((num_classes - 1) / num_classes)
+    number = rivals(num_classes, others)
+    left = doubt * (number / (1 + number))
     # Few calls, as small batches pay by the call. At doubt 0 the logarithm is infinite, and the strength 0.
-    logarithm = torch.rsub(torch.logit(left), math.log(num_classes - 1))
+    logarithm = torch.rsub(torch.logit(left), math.log(number))
     return logarithm.mul_(1 - left).reciprocal_()

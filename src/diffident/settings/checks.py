@@ -26,6 +26,7 @@ _CHOICES = {
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "alpha": (0, math.inf, False),
     "doubt": (0, 0.99, False),
+    "others": (0, 1, False),
     "temperature": (0, math.inf, True),
     "smoothing": (0, 1, False),
     "gamma": (0, math.inf, False),

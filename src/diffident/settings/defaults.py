@@ -60,7 +60,7 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
         own = {}
     if kind.learnt is not None and kind.learnt not in chosen:
         own.pop(kind.learnt, None)
-    return {"temperature": 0.7, "normalizer": "rank", "distrust": True, **of_preset, **own}
+    return {"temperature": 0.3, "normalizer": "rank", "distrust": True, **of_preset, **own}
 
 
 def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def with_weights(
     *,
     ids: Iterable[Any] | None = None,
     normalizer: str = "rank",
-    temperature: float = 0.7,
+    temperature: float = 0.3,
     distrust: bool = True,
 ) -> SamplesWith:
     """The data set with each sample's weight: `(input, label)` becomes `(input, label, weight)`.

@@ -15,11 +15,11 @@ from torch import Tensor
 from diffident.calibrators import temperature
 from diffident.settings import TrainingSettings
 
-_FIRST, _LOWEST, _HIGHEST = 0.2, 0.02, 0.7
+_FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 0.9
 # Share of the epochs in which doubt stays as it is at first.
 _UNTOUCHED = 0.3
 # What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings.
-_GAIN, _MOST = 7.5, 0.35
+_GAIN, _MOST = 12.0, 0.6
 
 
 def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]]) -> float:
