@@ -63,7 +63,7 @@ def test_direct_settings_are_checked():
 def test_a_loss_brings_its_own_defaults():
     assert load_settings(model="mlp", loss="entropy").loss_options == {"alpha": 0.1}
     learnt = load_settings(model="mlp", loss="difficulty-aware")
-    assert (learnt.loss_options, learnt.learns) == ({}, "doubt")
+    assert (learnt.loss_options, learnt.learns) == ({"others": 0.2}, "doubt")
     for given in ({"doubt": 0.1}, {"alpha": 0.1}, {"preset": "paper"}):
         settings = load_settings(model="mlp", loss="difficulty-aware", **given)
         assert settings.learns is None
@@ -80,14 +80,15 @@ def test_a_loss_brings_its_own_defaults():
 
 def test_the_paper_preset_and_what_is_set_beside_it():
     paper = load_settings(None, ["preset=paper"], model="mlp", loss="difficulty-aware")
-    assert (paper.alpha, paper.temperature, paper.normalizer, paper.distrust) == (0.3, 0.7, "none", False)
+    assert (paper.alpha, paper.others, paper.temperature, paper.normalizer) == (0.3, 1.0, 0.7, "none")
+    assert paper.distrust is False
     mine = load_settings(None, ["preset=paper", "alpha=0.2", "normalizer=rank"], model="mlp", loss="difficulty-aware")
-    assert (mine.alpha, mine.temperature, mine.normalizer) == (0.2, 0.7, "rank")
+    assert (mine.alpha, mine.others, mine.temperature, mine.normalizer) == (0.2, 1.0, 0.3, "rank")
     doubting = load_settings(None, ["preset=paper", "doubt=0.2"], model="mlp", loss="difficulty-aware")
     assert (doubting.alpha, doubting.doubt, doubting.normalizer) == (None, 0.2, "none")
     ours = load_settings(model="mlp", loss="difficulty-aware")
     assert ours.distrust
-    assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, None, 0.7, "rank")
+    assert (ours.alpha, ours.doubt, ours.temperature, ours.normalizer) == (None, None, 0.3, "rank")
     with pytest.raises(InputError, match="must not both be given"):
         load_settings(None, ["alpha=0.2", "doubt=0.3"], model="mlp", loss="difficulty-aware")
 

@@ -28,12 +28,12 @@ def test_the_choice_is_the_trial_of_least_nll(tmp_path):
     data, held, seen = vectors(60), vectors(30, first=100), []
     options = {"difficulty": table_of(data, range(60)), "validation": held}
     choice = choose_alpha(
-        data, SWEPT, folder=tmp_path, alphas=(0.0, 0.4, 2.0), temperatures=(0.7, 0.1), report=seen.append, **options
+        data, SWEPT, folder=tmp_path, alphas=(0.0, 0.4, 2.0), temperatures=(0.3, 0.1), report=seen.append, **options
     )
-    assert [(trial.alpha, trial.temperature) for trial in seen][:3] == [(0.0, 0.7), (0.4, 0.7), (2.0, 0.7)]
+    assert [(trial.alpha, trial.temperature) for trial in seen][:3] == [(0.0, 0.3), (0.4, 0.3), (2.0, 0.3)]
     least = min(seen, key=lambda trial: trial.nll)
     assert (choice.alpha, choice.temperature, choice.num_held_out) == (least.alpha, least.temperature, 30)
-    logits = read_predictions(tmp_path / "alpha-0.4-temperature-0.7" / "predictions" / "validation.parquet").logits
+    logits = read_predictions(tmp_path / "alpha-0.4-temperature-0.3" / "predictions" / "validation.parquet").logits
     shifted = logits.numpy().astype(np.float64)
     terms = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(30), held.labels]
     assert seen[1].nll == pytest.approx(terms.mean())
@@ -50,9 +50,9 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_read(tmp_path, monke
 
     with pytest.raises(KeyboardInterrupt):
         choose_alpha(data, SWEPT, report=stop, **options)
-    written = (tmp_path / "alpha-0-temperature-0.7" / "model.safetensors").stat().st_mtime_ns
+    written = (tmp_path / "alpha-0-temperature-0.3" / "model.safetensors").stat().st_mtime_ns
     choice = choose_alpha(data, SWEPT, **options)
-    assert (tmp_path / "alpha-0-temperature-0.7" / "model.safetensors").stat().st_mtime_ns == written
+    assert (tmp_path / "alpha-0-temperature-0.3" / "model.safetensors").stat().st_mtime_ns == written
     assert len(choice.trials) == 2
     monkeypatch.setattr(tuning, "train", lambda *_, **__: pytest.fail("trained again"))
     assert choose_alpha(data, SWEPT, **options) == choice
@@ -86,7 +86,7 @@ def test_the_command_logs_the_trials(tmp_path, capsys):
     assert main([*command, "--alpha", "auto"]) == 0
     logged = capsys.readouterr().err
     assert logged.count("Tried alpha ") == 6
-    assert "Tried alpha 0.5, temperature 0.7: held-out NLL " in logged
+    assert "Tried alpha 0.5, temperature 0.3: held-out NLL " in logged
     assert main([*command, "--alpha", "lots"]) == 2
     assert "`alpha` must be a number; got 'lots'" in capsys.readouterr().err
 

@@ -20,14 +20,16 @@ OTHERS = 0.2
 class DifficultyAwareLoss(Loss):
     """CE(logits, y) - a_i * (h(p_y) + others * (1 - p_y) * H_others): hard samples (weight s near 1) may stay unsure.
 
-    With p = softmax(logits), h(p_y) is the entropy of right against wrong and H_others that among the classes beside the
-    label; with others = 1 the bonus is the whole entropy H(p). The default counts a fifth of H_others: all of it makes a
-    network forget which wrong classes are the likelier ones, none lets one of them pass the label (docs/method.md).
+    With p = softmax(logits), h(p_y) is the entropy of right against wrong and H_others that among the classes beside
+    the label; with others = 1 the bonus is the whole entropy H(p). The default counts a fifth of H_others: all of it
+    makes a network forget which wrong classes are the likelier ones, none lets one of them pass the label
+    (docs/method.md).
 
     By default a_i is the strength at which this loss of one sample is least where p leaves the share
-    doubt * s * m / (1 + m) to the other classes, m = (c - 1) ** others. So a doubt means much the same for 10 classes and
-    for 1000, where one alpha does not: of the whole entropy, alpha 0.2 leaves 5 % to nine other classes, but 34 % to 999.
-    Masked classes (logits of -inf) are counted too. With `alpha` given, a_i = alpha * s and others is 1, as in the paper.
+    doubt * s * m / (1 + m) to the other classes, m = (c - 1) ** others. So a doubt means much the same for 10 classes
+    and for 1000, where one alpha does not: of the whole entropy, alpha 0.2 leaves 5 % to nine other classes, but 34 %
+    to 999. Masked classes (logits of -inf) are counted too. With `alpha` given, a_i = alpha * s and others is 1, as in
+    the paper.
 
     The weights come from `difficulty_weights`. A weight above 1 means s = 1 and a label that is not believed: the
     sample counts 2 - weight, so at 2 it is left out. The mean is over the whole batch, samples that are left out too.

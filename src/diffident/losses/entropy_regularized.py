@@ -1,11 +1,12 @@
 """Cross-entropy minus a bonus on entropy, made together with its gradient.
 
-The entropy H of p = softmax(logits) is that of right against wrong, h(p_y) = -p_y log p_y - (1 - p_y) log(1 - p_y), plus
-(1 - p_y) times that among the other classes, of which `others` counts. So the loss is
+The entropy H of p = softmax(logits) is that of right against wrong, h(p_y) = -p_y log p_y - (1 - p_y) log(1 - p_y),
+plus (1 - p_y) times that among the other classes, of which `others` counts. So the loss is
 CE - a (1 - others) h(p_y) - a others H, and with r = p_y (log(1 - p_y) - log p_y) its gradient for the logits is
-(p - onehot(y)) (1 + a (1 - others) r) + a others p (log p + H). On the CPU the forward pass leaves it behind, block by block of rows that fit the cache: that buffer is all that is as large as the
-logits, and takes one exponential per logit (two where classes are few), where `F.cross_entropy` takes two and three
-buffers. On a GPU `triton_kernels` does the same in one kernel, weights and strengths as well.
+(p - onehot(y)) (1 + a (1 - others) r) + a others p (log p + H). On the CPU the forward pass leaves it behind, block by
+block of rows that fit the cache: that buffer is all that is as large as the logits, and takes one exponential per logit
+(two where classes are few), where `F.cross_entropy` takes two and three buffers. On a GPU `triton_kernels` does the
+same in one kernel, weights and strengths as well.
 """
 
 import functools
@@ -36,7 +37,7 @@ def entropy_regularized(
     doubt: float | None = None,
     others: float = 1.0,
 ) -> Reduced:
-    """CE(logits, labels) minus a times the entropy of softmax(logits), with a = alpha * s, or what `doubt` * s asks for.
+    """CE(logits, labels) minus a times the entropy of softmax(logits); a is alpha * s, or what `doubt` * s asks for.
 
     Differentiable once, for the logits alone; `create_graph=True` is refused with a RuntimeError. Soft targets,
     `torch.compile` and calls that record no gradient take plain operations, with the same results.

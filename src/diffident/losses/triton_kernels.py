@@ -49,7 +49,8 @@ def _right_against_wrong(likelihood):
 @triton.jit
 def _whole_kernel(
     logits, labels, weights, losses, gradient,
-    row_stride, weight_stride, classes, option, mates, others, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
+    row_stride, weight_stride, classes, option, mates, others, scale,
+    by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     """Each row's loss, and `scale` times the gradient for its logits; a row has at most `columns` of them."""
     row = tl.program_id(0).to(tl.int64)
@@ -122,7 +123,8 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     outer, logits, labels, weights, highests, log_totals, means, slopes, gradient,
-    outer_stride, row_stride, weight_stride, classes, option, mates, others, scale, by_doubt: tl.constexpr, columns: tl.constexpr,
+    outer_stride, row_stride, weight_stride, classes, option, mates, others, scale,
+    by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     """The logits' gradient, `scale` and the outer one in it."""
     row = tl.program_id(0).to(tl.int64)
@@ -172,7 +174,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
             else:
                 kept = [torch.empty_like(losses) for _ in range(4)]
                 _forward_kernel[(len(logits),)](
-                    logits, labels, weights, losses, *kept,
+                    logits, labels, weights, losses, kept[0], kept[1], kept[2], kept[3],
                     logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.mates, ctx.others,
                     **_launch(ctx, logits.shape[1]),
                 )  # fmt: skip
@@ -193,7 +195,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
                 launch = _launch(ctx, logits.shape[1])
                 _backward_kernel[(len(logits), triton.cdiv(logits.shape[1], launch["columns"]))](
-                    outer, logits, labels, weights, *kept, gradient,
+                    outer, logits, labels, weights, kept[0], kept[1], kept[2], kept[3], gradient,
                     outer.stride(0) if outer.ndim else 0, logits.stride(0), weights.stride(0), logits.shape[1],
                     ctx.option, ctx.mates, ctx.others, ctx.scale, **launch,
                 )  # fmt: skip

@@ -44,7 +44,8 @@ def strengths_of_doubt(doubt: Float[Tensor, " n"], num_classes: int, others: flo
     """Strengths of the bonus at which the loss of one sample is least where p_label = 1 - e, e = doubt * m / (1 + m).
 
     With m = (c - 1) ** others rivals, and e spread evenly over the c - 1 other classes, the bonus is
-    a (h(e) + e log m), h the entropy of right against wrong; the loss is least for a = 1 / ((1 - e) log((1 - e) m / e)).
+    a (h(e) + e log m), h the entropy of right against wrong; the loss is least for
+    a = 1 / ((1 - e) log((1 - e) m / e)).
 
     Args:
         doubt: In [0, 1).
