@@ -54,7 +54,7 @@ def test_a_small_outer_gradient_is_not_rounded_before_it_is_scaled():
 def test_masked_classes_and_labels_out_of_range():
     logits = torch.tensor([[1.0, -math.inf, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     losses = kernels.TritonEntropyRegularized.apply(
-        logits, torch.tensor([0, 3, -1]), torch.ones(3), 0.2, None, 0.2, 0.2, "none"
+        logits, torch.tensor([0, 3, -1]), torch.ones(3), 0.2, None, 0.2, "none"
     )
     expected = entropy_regularized._plain(logits[:1, [0, 2]], torch.tensor([0]), torch.full((1,), 0.2), 0.2)
     torch.testing.assert_close(losses[:1], expected)

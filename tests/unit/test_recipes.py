@@ -249,7 +249,7 @@ def test_the_value_of_least_validation_nll_is_taken(results, finished):
     assert len({trial["nll"] for trial in tuning["trials"]}) == 3
     for method in ("difficulty-aware", "shuffled"):
         for run in results["methods"][method]["runs"]:
-            assert run["options"] == {"alpha": best["alpha"], "temperature": 0.3, "normalizer": "rank"}
+            assert run["options"] == {"alpha": best["alpha"], "others": 1.0, "temperature": 0.3, "normalizer": "rank"}
     trial = open_run(finished / "tuning" / "difficulty-aware" / "alpha-5.0")
     assert (trial.settings.seed, trial.settings.alpha) == (1000, 5.0)
 

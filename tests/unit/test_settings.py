@@ -68,7 +68,7 @@ def test_a_loss_brings_its_own_defaults():
         settings = load_settings(model="mlp", loss="difficulty-aware", **given)
         assert settings.learns is None
     assert load_settings(model="mlp", loss="entropy").learns is None
-    assert load_settings(model="mlp", loss="difficulty-aware", alpha=0.2).loss_options == {"alpha": 0.2}
+    assert load_settings(model="mlp", loss="difficulty-aware", alpha=0.2).loss_options == {"alpha": 0.2, "others": 1.0}
     assert load_settings(model="mlp", loss="regmixup", eta=0.5).loss_options == {"alpha": 20.0, "eta": 0.5}
     settings = load_settings(model="mlp", loss="logit-norm")
     assert settings.temperature == 0.04
@@ -83,7 +83,7 @@ def test_the_paper_preset_and_what_is_set_beside_it():
     assert (paper.alpha, paper.others, paper.temperature, paper.normalizer) == (0.3, 1.0, 0.7, "none")
     assert paper.distrust is False
     mine = load_settings(None, ["preset=paper", "alpha=0.2", "normalizer=rank"], model="mlp", loss="difficulty-aware")
-    assert (mine.alpha, mine.others, mine.temperature, mine.normalizer) == (0.2, 1.0, 0.3, "rank")
+    assert (mine.alpha, mine.others, mine.temperature, mine.normalizer) == (0.2, 1.0, 0.7, "rank")
     doubting = load_settings(None, ["preset=paper", "doubt=0.2"], model="mlp", loss="difficulty-aware")
     assert (doubting.alpha, doubting.doubt, doubting.normalizer) == (None, 0.2, "none")
     ours = load_settings(model="mlp", loss="difficulty-aware")
