@@ -88,9 +88,9 @@ def test_tied_difficulties_share_their_weight():
 @pytest.mark.parametrize(
     ("normalizer", "expected"),
     [
-        ("minmax", [math.exp(-1 / 0.7), math.exp(-0.5 / 0.7), 1.0]),
-        ("standard", [math.exp(-6 / math.sqrt(6) / 0.7), math.exp(-3 / math.sqrt(6) / 0.7), 1.0]),
-        ("none", [math.exp(-4 / 0.7), math.exp(-2 / 0.7), 1.0]),
+        ("minmax", [math.exp(-1 / 0.3), math.exp(-0.5 / 0.3), 1.0]),
+        ("standard", [math.exp(-6 / math.sqrt(6) / 0.3), math.exp(-3 / math.sqrt(6) / 0.3), 1.0]),
+        ("none", [math.exp(-4 / 0.3), math.exp(-2 / 0.3), 1.0]),
     ],
 )
 def test_other_normalisers_by_hand(normalizer, expected):

@@ -60,8 +60,8 @@ def test_weights_rise_with_difficulty_and_end_at_one(normalizer):
 )
 def test_all_but_none_ignore_scale_and_offset(normalizer, invariant):
     values = torch.tensor(LOPSIDED, dtype=torch.float64)
-    moved = difficulty_weights(values * 3 + 100, normalizer)
-    assert torch.allclose(moved, difficulty_weights(values, normalizer)) == invariant
+    moved = difficulty_weights(values * 3 + 100, normalizer, 0.7)
+    assert torch.allclose(moved, difficulty_weights(values, normalizer, 0.7)) == invariant
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,8 @@ def test_all_but_none_ignore_scale_and_offset(normalizer, invariant):
 def test_rank_alone_ignores_a_monotone_map(normalizer, invariant):
     values = torch.tensor(LOPSIDED, dtype=torch.float64)
     assert (
-        torch.allclose(difficulty_weights(values**3, normalizer), difficulty_weights(values, normalizer)) == invariant
+        torch.allclose(difficulty_weights(values**3, normalizer, 0.7), difficulty_weights(values, normalizer, 0.7))
+        == invariant
     )
 
 
@@ -85,9 +86,9 @@ def test_one_sample_weighs_one(normalizer):
     assert difficulty_weights(torch.tensor([-3.0]), normalizer).tolist() == [1]
 
 
-def test_default_is_rank_at_seven_tenths():
+def test_default_is_rank_at_three_tenths():
     values = torch.tensor(LOPSIDED)
-    assert difficulty_weights(values).equal(difficulty_weights(values, "rank", 0.7))
+    assert difficulty_weights(values).equal(difficulty_weights(values, "rank", 0.3))
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
