@@ -203,7 +203,13 @@ def at_labels(values: Float[Tensor, "n c"], labels: Labels) -> Float[Tensor, " n
 
 def label_terms(logits: Logits, labels: Labels, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " n"]:
     """`term` of the label's log-probability, or its mean under each soft target."""
-    log_probs = torch.log_softmax(logits, dim=1)
+    return terms_at_labels(torch.log_softmax(logits, dim=1), labels, term)
+
+
+def terms_at_labels(
+    log_probs: Float[Tensor, "n c"], labels: Labels, term: Callable[[Tensor], Tensor]
+) -> Float[Tensor, " n"]:
+    """`label_terms` where the log-probabilities are known."""
     if labels.is_floating_point():
         return at_labels(term(log_probs), labels)
     return term(at_labels(log_probs, labels))

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffident.losses.base import Labels, Logits, Reduced, at_labels, check_weights, type_of_losses
+from diffident.losses.base import Labels, Logits, Reduced, at_labels, check_weights, terms_at_labels, type_of_losses
 from diffident.losses.weighting import WEIGHTS_FROM_DIFFICULTY, counted, split_weights, strengths_of_doubt
 
 # Logits of a thread in a block: what is made of them stays in the cache.
@@ -86,15 +86,17 @@ def _in_torch(
     if weights is not None:
         hardness, counts = split_weights(weights, logits)
     if alpha is None:
-        alpha, hardness = 1.0, strengths_of_doubt((doubt or 0.0) * hardness, logits.shape[1], others)
+        strength = strengths_of_doubt((doubt or 0.0) * hardness, logits.shape[1], others)
+    else:
+        strength = alpha * hardness
     logits = logits.to(type_of_losses(logits))
     losses: Any
     if plain:
-        losses = _plain(logits, labels, alpha * hardness, others)
+        losses = _plain(logits, labels, strength, others)
     elif counts is None:
-        return Blockwise.apply(logits, labels, alpha, hardness, others, reduction)  # type: ignore[return-value]
+        return Blockwise.apply(logits, labels, strength, others, reduction)  # type: ignore[return-value]
     else:
-        losses = Blockwise.apply(logits, labels, alpha, hardness, others, "none")
+        losses = Blockwise.apply(logits, labels, strength, others, "none")
     losses = counted(losses, counts)
     return losses.mean() if reduction == "mean" else losses
 
@@ -121,13 +123,10 @@ def _plain(logits: Logits, labels: Labels, strength: Float[Tensor, "..."], other
     log_probs = torch.log_softmax(logits, dim=1)
     # exp(-1e4) is 0: the bound only keeps 0 times -inf from being NaN.
     negative_entropy = (log_probs.exp() * log_probs.clamp(min=-1e4)).sum(dim=1)
-    likelihoods = at_labels(log_probs, labels)
     bonus = -others * negative_entropy
     if others != 1:
-        soft = labels.is_floating_point()
-        entropies = _right_against_wrong(log_probs if soft else likelihoods)[1]
-        bonus = bonus + (1 - others) * (at_labels(entropies, labels) if soft else entropies)
-    return -likelihoods - strength * bonus
+        bonus = bonus + (1 - others) * terms_at_labels(log_probs, labels, lambda part: _right_against_wrong(part)[1])
+    return -at_labels(log_probs, labels) - strength * bonus
 
 
 def _right_against_wrong(log_probs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
@@ -143,69 +142,58 @@ class Blockwise(torch.autograd.Function):
     """The loss by `_loss_and_gradient`; backward hands the gradient's buffer out, once."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, others: float, reduction: str
-    ) -> Tensor:
-        loss, ctx.gradient = _loss_and_gradient(logits, labels, alpha, weights, others, reduction)
-        ctx.save_for_backward(logits, labels, weights)
-        ctx.options = alpha, others, reduction
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, strength: Tensor, others: float, reduction: str) -> Tensor:
+        loss, ctx.gradient = _loss_and_gradient(logits, labels, strength, others, reduction)
+        ctx.save_for_backward(logits, labels, strength)
+        ctx.options = others, reduction
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         refuse_second_derivative()
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:  # a second pass over a retained graph: the first one's caller owns the buffer
-            logits, labels, weights = ctx.saved_tensors
-            alpha, others, reduction = ctx.options
-            _, gradient = _loss_and_gradient(logits, labels, alpha, weights, others, reduction)
+            _, gradient = _loss_and_gradient(*ctx.saved_tensors, *ctx.options)
         outer = grad_outputs[0]
         if outer.ndim:
             gradient.mul_(outer.unsqueeze(1))
         elif outer.device.type != "cpu" or outer.item() != 1:  # usually 1: to look is free on the CPU, a pass is not
             gradient.mul_(outer)
-        return gradient, None, None, None, None, None
+        return gradient, None, None, None, None
 
 
 def _loss_and_gradient(
-    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, others: float, reduction: str
+    logits: Tensor, labels: Tensor, strength: Tensor, others: float, reduction: str
 ) -> tuple[Tensor, Tensor]:
     """The reduced loss, and its gradient for an outer gradient of 1."""
     scale = 1 / len(logits) if reduction == "mean" else 1.0
-    likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, others, scale, masked=False)
+    likelihoods, gradient = _by_blocks(logits, labels, strength, others, scale, masked=False)
     total = likelihoods.sum()
     if math.isnan(total.item()):  # a logit may be -inf, to mask a class: then 0 times -inf must be 0
-        likelihoods, gradient = _by_blocks(logits, labels, alpha, weights, others, scale, masked=True)
+        likelihoods, gradient = _by_blocks(logits, labels, strength, others, scale, masked=True)
         total = likelihoods.sum()
     return total.mul_(-scale) if reduction == "mean" else likelihoods.neg_(), gradient
 
 
 def _by_blocks(
-    logits: Tensor, labels: Tensor, alpha: float, weights: Tensor, others: float, scale: float, *, masked: bool
+    logits: Tensor, labels: Tensor, strength: Tensor, others: float, scale: float, *, masked: bool
 ) -> tuple[Tensor, Tensor]:
     """Minus the losses [n], and `scale` times the gradient, from blocks of rows that fit the cache."""
     rows = max(1, _BLOCK * torch.get_num_threads() // logits.shape[1])
     block = _wide_block if logits.shape[1] >= _WIDE else _narrow_block
     if rows >= len(logits):
-        return block(logits, labels, alpha, weights, others, scale, masked, None)
+        return block(logits, labels, strength, others, scale, masked, None)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    parts = (whole.split(rows) for whole in (logits, labels, weights.expand(len(logits)), gradient))
+    parts = (whole.split(rows) for whole in (logits, labels, strength.expand(len(logits)), gradient))
     likelihoods = [
-        block(part, part_labels, alpha, part_weights, others, scale, masked, out)[0]
-        for part, part_labels, part_weights, out in zip(*parts, strict=True)
+        block(part, part_labels, part_strength, others, scale, masked, out)[0]
+        for part, part_labels, part_strength, out in zip(*parts, strict=True)
     ]
     return torch.cat(likelihoods), gradient
 
 
 def _wide_block(
-    logits: Tensor,
-    labels: Tensor,
-    alpha: float,
-    weights: Tensor,
-    others: float,
-    scale: float,
-    masked: bool,
-    out: Tensor | None,
+    logits: Tensor, labels: Tensor, strength: Tensor, others: float, scale: float, masked: bool, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`_by_blocks` of one block of many classes: few passes over it, and one exponential per logit."""
     labels = labels.unsqueeze(1)
@@ -217,7 +205,7 @@ def _wide_block(
         shifted.clamp_(min=-1e4)
     products = shifted.mul_(probs)
     mean = products.sum(dim=1, keepdim=True)
-    strength = weights.unsqueeze(1) * alpha
+    strength = strength.unsqueeze(1)
     likelihoods, factor = at_label.sub_(log_total), None
     if others != 1:
         likelihoods, factor = _with_right_against_wrong(likelihoods, strength * (1 - others))
@@ -231,32 +219,25 @@ def _wide_block(
 
 
 def _narrow_block(
-    logits: Tensor,
-    labels: Tensor,
-    alpha: float,
-    weights: Tensor,
-    others: float,
-    scale: float,
-    masked: bool,
-    out: Tensor | None,
+    logits: Tensor, labels: Tensor, strength: Tensor, others: float, scale: float, masked: bool, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`_by_blocks` of one block of few classes: few calls, and classes as rows, as kernels are slow on short rows."""
     labels = labels.unsqueeze(0)
     log_probs = torch.log_softmax(logits.t(), dim=0)
     probs = log_probs.exp()
-    likelihoods, factor = log_probs.gather(0, labels).squeeze(0), None
+    likelihoods, factor = log_probs.gather(0, labels), None
     if masked:
         log_probs.clamp_(min=-1e4)
     products = log_probs.mul_(probs)
     negative_entropy = products.sum(dim=0)
     products.addcmul_(probs, negative_entropy, value=-1)  # p * (log p + H)
     if others != 1:
-        likelihoods, factor = _with_right_against_wrong(likelihoods, weights * (alpha * (1 - others)))
+        likelihoods, factor = _with_right_against_wrong(likelihoods, strength * (1 - others))
         probs.mul_(factor)
-    probs.addcmul_(products, weights, value=alpha * others)
-    _subtract_at_labels(probs, 0, labels, factor if factor is None else factor.unsqueeze(0), 1.0)
+    probs.addcmul_(products, strength, value=others)
+    _subtract_at_labels(probs, 0, labels, factor, 1.0)
     gradient = probs.mul_(scale).t()
-    likelihoods = likelihoods.addcmul(negative_entropy, weights, value=-alpha * others)
+    likelihoods = likelihoods.squeeze(0).addcmul(negative_entropy, strength, value=-others)
     return likelihoods, gradient if out is None else out.copy_(gradient)
 
 

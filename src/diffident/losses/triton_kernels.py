@@ -21,7 +21,7 @@ _MOST_COLUMNS = 4096
 
 
 @triton.jit
-def _strength_and_count(weight, option, mates, by_doubt: tl.constexpr, number: tl.constexpr):
+def _strength_and_count(weight, option, rivals, by_doubt: tl.constexpr, number: tl.constexpr):
     """The strength of the bonus and what the sample counts, as `split_weights` and `strengths_of_doubt` say.
 
     1e-37 is the least normal number of float32 there: what is smaller may be taken for 0 by the GPU.
@@ -30,26 +30,27 @@ def _strength_and_count(weight, option, mates, by_doubt: tl.constexpr, number: t
     count = tl.minimum(2 - weight, 1.0)
     strength = option * tl.minimum(weight, 1.0)
     if by_doubt:
-        left = strength * mates / (1 + mates)
-        odds = tl.where(left > 0, (1 - left) * mates / tl.maximum(left, 1e-37), 2.0)
+        left = strength * rivals / (1 + rivals)
+        odds = tl.where(left > 0, (1 - left) * rivals / tl.maximum(left, 1e-37), 2.0)
         strength = tl.where(left > 0, 1 / ((1 - left) * tl.log(odds)), 0.0)
     return tl.where((weight >= 0) & (weight <= 2), strength, float("nan")), count
 
 
 @triton.jit
-def _right_against_wrong(likelihood):
-    """As the function of `entropy_regularized` of this name."""
+def _loss_and_factor(likelihood, entropy, strength, others):
+    """A row's loss, and the factor of p - onehot in its gradient; see `_right_against_wrong` on the CPU."""
     bounded = tl.maximum(likelihood, -1e4)
     prob = tl.exp(bounded)
     log_wrong = tl.log(tl.maximum(1 - prob, 1e-37))
     slope = prob * (log_wrong - bounded)
-    return slope, slope - log_wrong
+    loss = -likelihood - strength * (others * entropy + (1 - others) * (slope - log_wrong))
+    return loss, 1 + strength * (1 - others) * slope
 
 
 @triton.jit
 def _whole_kernel(
     logits, labels, weights, losses, gradient,
-    row_stride, weight_stride, classes, option, mates, others, scale,
+    row_stride, weight_stride, classes, option, rivals, others, scale,
     by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     """Each row's loss, and `scale` times the gradient for its logits; a row has at most `columns` of them."""
@@ -61,7 +62,7 @@ def _whole_kernel(
     label = tl.load(labels + row)
     valid = (label >= 0) & (label < classes)
     at_label = tl.load(logits + row * row_stride + label, mask=valid, other=float("nan")).to(number)
-    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, mates, by_doubt, number)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, rivals, by_doubt, number)
     highest = tl.max(values, axis=0)
     shifted = tl.maximum(values - highest, -1e30)  # a masked class has -inf, and 0 times that is NaN
     exps = tl.exp(shifted)
@@ -69,22 +70,19 @@ def _whole_kernel(
     log_total = tl.log(total)
     probs = exps / total
     mean = tl.sum(probs * shifted, axis=0)
-    likelihood = (at_label - highest) - log_total
-    slope, right_against_wrong = _right_against_wrong(likelihood)
-    loss = -likelihood - strength * (others * (log_total - mean) + (1 - others) * right_against_wrong)
+    loss, factor = _loss_and_factor((at_label - highest) - log_total, log_total - mean, strength, others)
     tl.store(losses + row, tl.where(count == 0, 0.0, count * loss))  # its label may be masked out
     hit = tl.where(offsets == label, 1.0, 0.0)
-    factor = 1 + strength * (1 - others) * slope
     result = scale * count * ((probs - hit) * factor + strength * others * probs * (shifted - mean))
     tl.store(gradient + row * classes + offsets, result, mask=inside)
 
 
 @triton.jit
 def _forward_kernel(
-    logits, labels, weights, losses, highests, log_totals, means, slopes,
-    row_stride, weight_stride, classes, option, mates, others, by_doubt: tl.constexpr, columns: tl.constexpr,
+    logits, labels, weights, losses, highests, log_totals, means, factors,
+    row_stride, weight_stride, classes, option, rivals, others, by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    """Each row's loss and largest logit; log sum exp of, and mean under softmax of, its logits minus that one."""
+    """Each row's loss, factor and largest logit; log sum exp of, and mean under softmax of, its logits minus that."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
     offsets = tl.arange(0, columns)
@@ -108,22 +106,20 @@ def _forward_kernel(
     label = tl.load(labels + row)
     valid = (label >= 0) & (label < classes)
     at_label = tl.load(logits + label, mask=valid, other=float("nan")).to(number)
-    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, mates, by_doubt, number)
-    likelihood = (at_label - highest) - log_total
-    slope, right_against_wrong = _right_against_wrong(likelihood)
-    loss = -likelihood - strength * (others * (log_total - mean) + (1 - others) * right_against_wrong)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, rivals, by_doubt, number)
+    loss, factor = _loss_and_factor((at_label - highest) - log_total, log_total - mean, strength, others)
     tl.store(losses + row, tl.where(count == 0, 0.0, count * loss))
     # Apart, as their sum would round what large logits differ by.
     tl.store(highests + row, highest)
     tl.store(log_totals + row, log_total)
     tl.store(means + row, mean)
-    tl.store(slopes + row, slope)
+    tl.store(factors + row, factor)
 
 
 @triton.jit
 def _backward_kernel(
-    outer, logits, labels, weights, highests, log_totals, means, slopes, gradient,
-    outer_stride, row_stride, weight_stride, classes, option, mates, others, scale,
+    outer, logits, labels, weights, highests, log_totals, means, factors, gradient,
+    outer_stride, row_stride, weight_stride, classes, option, rivals, others, scale,
     by_doubt: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     """The logits' gradient, `scale` and the outer one in it."""
@@ -136,12 +132,11 @@ def _backward_kernel(
     values = tl.load(logits + row * row_stride + offsets, mask=inside, other=float("-inf")).to(number)
     shifted = tl.maximum(values - tl.load(highests + row), -1e30)
     probs = tl.exp(shifted - log_total)
-    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, mates, by_doubt, number)
+    strength, count = _strength_and_count(tl.load(weights + row * weight_stride), option, rivals, by_doubt, number)
     bonus = probs * (shifted - tl.load(means + row))
     hit = tl.where(offsets == tl.load(labels + row), 1.0, 0.0)
-    factor = 1 + strength * (1 - others) * tl.load(slopes + row)
     outer_factor = scale * count * tl.load(outer + row * outer_stride).to(number)
-    result = outer_factor * ((probs - hit) * factor + strength * others * bonus)
+    result = outer_factor * ((probs - hit) * tl.load(factors + row) + strength * others * bonus)
     tl.store(gradient + row * classes + offsets, result.to(gradient.dtype.element_ty), mask=inside)
 
 
@@ -161,7 +156,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
     ) -> Tensor:
         logits = logits if logits.stride(1) == 1 else logits.contiguous()
         ctx.option, ctx.by_doubt = (doubt, True) if alpha is None else (alpha, False)
-        ctx.mates, ctx.others = rivals(logits.shape[1], others), others
+        ctx.rivals, ctx.others = rivals(logits.shape[1], others), others
         ctx.scale = 1 / len(logits) if reduction == "mean" else 1.0
         number = torch.promote_types(logits.dtype, torch.float32)
         losses = torch.empty(len(logits), dtype=number, device=logits.device)
@@ -175,7 +170,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 kept = [torch.empty_like(losses) for _ in range(4)]
                 _forward_kernel[(len(logits),)](
                     logits, labels, weights, losses, kept[0], kept[1], kept[2], kept[3],
-                    logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.mates, ctx.others,
+                    logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.rivals, ctx.others,
                     **_launch(ctx, logits.shape[1]),
                 )  # fmt: skip
                 ctx.save_for_backward(logits, labels, weights, *kept)
@@ -197,7 +192,7 @@ class TritonEntropyRegularized(torch.autograd.Function):
                 _backward_kernel[(len(logits), triton.cdiv(logits.shape[1], launch["columns"]))](
                     outer, logits, labels, weights, kept[0], kept[1], kept[2], kept[3], gradient,
                     outer.stride(0) if outer.ndim else 0, logits.stride(0), weights.stride(0), logits.shape[1],
-                    ctx.option, ctx.mates, ctx.others, ctx.scale, **launch,
+                    ctx.option, ctx.rivals, ctx.others, ctx.scale, **launch,
                 )  # fmt: skip
         return gradient, None, None, None, None, None, None
 
@@ -207,7 +202,7 @@ def _whole(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, losses: Te
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     _whole_kernel[(len(logits),)](
         logits, labels, weights, losses, gradient,
-        logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.mates, ctx.others,
+        logits.stride(0), weights.stride(0), logits.shape[1], ctx.option, ctx.rivals, ctx.others,
         ctx.scale, **_launch(ctx, logits.shape[1]),
     )  # fmt: skip
     return gradient
