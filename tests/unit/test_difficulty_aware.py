@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from tests import oracles_losses
@@ -16,6 +17,7 @@ from diffident.losses import (
     LabelSmoothing,
     entropy_regularized,
     make_loss,
+    numba_kernels,
 )
 
 
@@ -24,6 +26,13 @@ def batch(n, c, dtype=torch.float64, scale=2.0):
     logits = torch.randn(n, c, generator=generator, dtype=torch.float64).mul(scale).to(dtype).requires_grad_()
     labels = torch.randint(c, (n,), generator=generator)
     return logits, labels, torch.rand(n, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(params=["loops", "blocks"])
+def either_way(request, monkeypatch):
+    """Small batches take compiled loops, others blocks of rows."""
+    if request.param == "blocks":
+        monkeypatch.setattr(entropy_regularized, "_BLOCK", 1)
 
 
 def test_uniform_logits_by_hand():
@@ -49,8 +58,8 @@ def test_gradient_is_the_formula(c):
     torch.testing.assert_close(logits.grad, expected)
 
 
-# Few and many classes; one block and several, the last of them smaller.
-@pytest.mark.parametrize(("n", "c"), [(11, 3), (11, 31), (11, 32), (11, 50), (1, 1), (5, 1)])
+# Compiled loops, one block and several, the last of them smaller.
+@pytest.mark.parametrize(("n", "c"), [(11, 3), (11, 31), (11, 50), (1, 1), (5, 1)])
 @pytest.mark.parametrize("block", [1 << 18, 128, 1])
 @pytest.mark.parametrize("others", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -76,8 +85,8 @@ def test_what_is_compiled_agrees(monkeypatch):
     blockwise = DifficultyAwareLoss()(logits, labels, weights)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     compiled = DifficultyAwareLoss()(logits, labels, weights)
-    assert "Blockwise" in str(blockwise.grad_fn)
-    assert "Blockwise" not in str(compiled.grad_fn)
+    assert "WithGradient" in str(blockwise.grad_fn)
+    assert "WithGradient" not in str(compiled.grad_fn)
     torch.testing.assert_close(blockwise, compiled)
     torch.testing.assert_close(torch.autograd.grad(blockwise, logits), torch.autograd.grad(compiled, logits))
 
@@ -93,6 +102,7 @@ def test_weight_one_is_the_constant_bonus():
     torch.testing.assert_close(ours, EntropyBonus(alpha=0.1)(logits, labels))
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("c", [3, 40])
 def test_masked_classes_take_no_part(c):
     logits, labels, weights = batch(4, c)
@@ -104,6 +114,7 @@ def test_masked_classes_take_no_part(c):
     assert (gradient[:, c:] == 0).all()
 
 
+@pytest.mark.usefixtures("either_way")
 def test_large_logits_cost_no_precision():
     logits, labels, weights = batch(5, 4, torch.float32)
     far = (logits.detach() + 1e4).requires_grad_()
@@ -112,11 +123,13 @@ def test_large_logits_cost_no_precision():
     assert DifficultyAwareLoss()(far, labels, weights).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_nan_logits_make_the_loss_nan():
     logits = torch.tensor([[math.nan, 0.0]], requires_grad=True)
     assert DifficultyAwareLoss()(logits, torch.tensor([0]), torch.ones(1)).isnan()
 
 
+@pytest.mark.usefixtures("either_way")
 def test_second_derivative_is_refused():
     logits = torch.zeros(1, 2, requires_grad=True)
     loss = EntropyBonus()(logits, torch.tensor([0]))
@@ -124,6 +137,7 @@ def test_second_derivative_is_refused():
         torch.autograd.grad(loss, logits, create_graph=True)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_retained_graph_gives_the_same_gradient_again():
     logits, labels, weights = batch(4, 3)
     loss = DifficultyAwareLoss()(logits, labels, weights)
@@ -132,6 +146,24 @@ def test_a_retained_graph_gives_the_same_gradient_again():
     first.zero_()  # whoever got a gradient may change it
     second = torch.autograd.grad(2 * loss, logits, retain_graph=True)[0]
     torch.testing.assert_close(second, 2 * copy)
+
+
+def test_nothing_underflows_where_numpy_would_raise():
+    logits = torch.tensor([[0.0, -90.0, -104.0, -1e4]], requires_grad=True)
+    with np.errstate(all="raise"):
+        loss = DifficultyAwareLoss(0.3)(logits, torch.tensor([1]), torch.ones(1))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    expected = entropy_regularized._plain(logits, torch.tensor([1]), torch.tensor([0.3]), 1.0).mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+
+
+def test_loops_compile_where_they_cannot_be_kept(monkeypatch):
+    def nowhere(self):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(type(numba_kernels._rows), "enable_caching", nowhere)
+    assert numba_kernels._compiled(lambda x: x + 1)(1) == 2
 
 
 def test_no_gradient_is_made_where_none_is_wanted():
@@ -171,6 +203,7 @@ class Allocations(TorchDispatchMode):
         return out
 
 
+@pytest.mark.usefixtures("either_way")
 def test_logits_that_are_not_contiguous():
     logits, labels, weights = batch(6, 40)
     turned = logits.detach().t().contiguous().t().requires_grad_()

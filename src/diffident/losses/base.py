@@ -13,7 +13,7 @@ from diffident.errors import InputError, ShapeError
 from diffident.options import check_choice
 
 REDUCTIONS = ("mean", "none")
-_HALVES = (torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)
 
 Logits = Float[Tensor, "n c"]
 Labels = Shaped[Tensor, "n ..."]  # classes [n], or probabilities [n, c]
@@ -190,7 +190,7 @@ def check_number(
 
 def type_of_losses(logits: Float[Tensor, "..."]) -> torch.dtype:
     """The logits' type, or float32 where that has 16 bits."""
-    return torch.float32 if logits.dtype in _HALVES else logits.dtype
+    return torch.float32 if logits.dtype in HALVES else logits.dtype
 
 
 def at_labels(values: Float[Tensor, "n c"], labels: Labels) -> Float[Tensor, " n"]:

@@ -3,28 +3,36 @@
 The entropy H of p = softmax(logits) is that of right against wrong, h(p_y) = -p_y log p_y - (1 - p_y) log(1 - p_y),
 plus (1 - p_y) times that among the other classes, of which `others` counts. So the loss is
 CE - a (1 - others) h(p_y) - a others H, and with r = p_y (log(1 - p_y) - log p_y) its gradient for the logits is
-(p - onehot(y)) (1 + a (1 - others) r) + a others p (log p + H). On the CPU the forward pass leaves it behind, block by
-block of rows that fit the cache: that buffer is all that is as large as the logits, and takes one exponential per logit
-(two where classes are few), where `F.cross_entropy` takes two and three buffers. On a GPU `triton_kernels` does the
-same in one kernel, weights and strengths as well.
+(p - onehot(y)) (1 + a (1 - others) r) + a others p (log p + H). The forward pass leaves it behind: that buffer is all
+that is as large as the logits, and takes one exponential per logit, where `F.cross_entropy` takes two and three
+buffers. On the CPU tensor operations make it, block by block of rows that fit the cache, or of a batch that fits it
+`numba_kernels`; on a GPU `triton_kernels` in one kernel; both with weights and strengths as well.
 """
 
 import functools
 import importlib.util
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffident.losses.base import Labels, Logits, Reduced, at_labels, check_weights, terms_at_labels, type_of_losses
+from diffident.losses.base import (
+    HALVES,
+    Labels,
+    Logits,
+    Reduced,
+    at_labels,
+    check_weights,
+    terms_at_labels,
+    type_of_losses,
+)
 from diffident.losses.weighting import WEIGHTS_FROM_DIFFICULTY, counted, split_weights, strengths_of_doubt
 
 # Logits of a thread in a block: what is made of them stays in the cache.
 _BLOCK = 1 << 18
-# From so many classes on, rows are long enough for the softmax kernel, and passes over memory count more than calls.
-_WIDE = 32
 
 
 def entropy_regularized(
@@ -67,6 +75,13 @@ def entropy_regularized(
         return TritonEntropyRegularized.apply(
             logits, labels, weights.to(logits.device), alpha, doubt, others, reduction
         )  # type: ignore[return-value]
+    if logits.is_cpu and not plain and logits.numel() <= _BLOCK:
+        from diffident.losses.numba_kernels import loss_and_gradient
+
+        make = functools.partial(loss_and_gradient, reduction=reduction, alpha=alpha, doubt=doubt, others=others)
+        if logits.dtype in HALVES:
+            logits = logits.float()
+        return WithGradient.apply(make, logits, labels, weights)  # type: ignore[return-value]
     return _in_torch(logits, labels, weights, reduction, alpha, doubt, others, plain=plain)
 
 
@@ -81,7 +96,7 @@ def _in_torch(
     *,
     plain: bool,
 ) -> Reduced:
-    """`entropy_regularized` without Triton, `plain` in single operations."""
+    """`entropy_regularized` in tensor operations, `plain` where autograd is to see each of them."""
     hardness, counts = logits.new_ones(1, dtype=type_of_losses(logits)), None
     if weights is not None:
         hardness, counts = split_weights(weights, logits)
@@ -93,10 +108,11 @@ def _in_torch(
     losses: Any
     if plain:
         losses = _plain(logits, labels, strength, others)
-    elif counts is None:
-        return Blockwise.apply(logits, labels, strength, others, reduction)  # type: ignore[return-value]
     else:
-        losses = Blockwise.apply(logits, labels, strength, others, "none")
+        make = functools.partial(_by_blocks, others=others, reduction="none" if counts is not None else reduction)
+        losses = WithGradient.apply(make, logits, labels, strength)
+        if counts is None:
+            return losses
     losses = counted(losses, counts)
     return losses.mean() if reduction == "mean" else losses
 
@@ -138,64 +154,67 @@ def _right_against_wrong(log_probs: Float[Tensor, "..."]) -> tuple[Float[Tensor,
     return slope, slope - log_wrong
 
 
-class Blockwise(torch.autograd.Function):
-    """The loss by `_loss_and_gradient`; backward hands the gradient's buffer out, once."""
+class WithGradient(torch.autograd.Function):
+    """The loss by a function that makes it together with its gradient; backward hands the gradient's buffer out, once.
+
+    The function takes logits, labels and one number a sample, and returns the loss and the gradient for an outer
+    gradient of 1.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, strength: Tensor, others: float, reduction: str) -> Tensor:
-        loss, ctx.gradient = _loss_and_gradient(logits, labels, strength, others, reduction)
-        ctx.save_for_backward(logits, labels, strength)
-        ctx.options = others, reduction
+    def forward(ctx: Any, function: Callable, logits: Tensor, labels: Tensor, numbers: Tensor | None) -> Tensor:
+        loss, ctx.gradient = function(logits, labels, numbers)
+        ctx.function = function
+        ctx.save_for_backward(logits, labels, numbers)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, None, None]:
         refuse_second_derivative()
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:  # a second pass over a retained graph: the first one's caller owns the buffer
-            _, gradient = _loss_and_gradient(*ctx.saved_tensors, *ctx.options)
+            _, gradient = ctx.function(*ctx.saved_tensors)
         outer = grad_outputs[0]
         if outer.ndim:
             gradient.mul_(outer.unsqueeze(1))
-        elif outer.device.type != "cpu" or outer.item() != 1:  # usually 1: to look is free on the CPU, a pass is not
+        elif not outer.is_cpu or outer.item() != 1:  # usually 1: to look is free on the CPU, a pass is not
             gradient.mul_(outer)
-        return gradient, None, None, None, None
+        return None, gradient, None, None
 
 
-def _loss_and_gradient(
+def _by_blocks(
     logits: Tensor, labels: Tensor, strength: Tensor, others: float, reduction: str
 ) -> tuple[Tensor, Tensor]:
     """The reduced loss, and its gradient for an outer gradient of 1."""
     scale = 1 / len(logits) if reduction == "mean" else 1.0
-    likelihoods, gradient = _by_blocks(logits, labels, strength, others, scale, masked=False)
+    likelihoods, gradient = _split(logits, labels, strength, others, scale, masked=False)
     total = likelihoods.sum()
     if math.isnan(total.item()):  # a logit may be -inf, to mask a class: then 0 times -inf must be 0
-        likelihoods, gradient = _by_blocks(logits, labels, strength, others, scale, masked=True)
+        likelihoods, gradient = _split(logits, labels, strength, others, scale, masked=True)
         total = likelihoods.sum()
     return total.mul_(-scale) if reduction == "mean" else likelihoods.neg_(), gradient
 
 
-def _by_blocks(
+def _split(
     logits: Tensor, labels: Tensor, strength: Tensor, others: float, scale: float, *, masked: bool
 ) -> tuple[Tensor, Tensor]:
     """Minus the losses [n], and `scale` times the gradient, from blocks of rows that fit the cache."""
     rows = max(1, _BLOCK * torch.get_num_threads() // logits.shape[1])
-    block = _wide_block if logits.shape[1] >= _WIDE else _narrow_block
     if rows >= len(logits):
-        return block(logits, labels, strength, others, scale, masked, None)
+        return _block(logits, labels, strength, others, scale, masked, None)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     parts = (whole.split(rows) for whole in (logits, labels, strength.expand(len(logits)), gradient))
     likelihoods = [
-        block(part, part_labels, part_strength, others, scale, masked, out)[0]
+        _block(part, part_labels, part_strength, others, scale, masked, out)[0]
         for part, part_labels, part_strength, out in zip(*parts, strict=True)
     ]
     return torch.cat(likelihoods), gradient
 
 
-def _wide_block(
+def _block(
     logits: Tensor, labels: Tensor, strength: Tensor, others: float, scale: float, masked: bool, out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`_by_blocks` of one block of many classes: few passes over it, and one exponential per logit."""
+    """`_split` of one block: few passes over it, and one exponential per logit."""
     labels = labels.unsqueeze(1)
     shifted = logits - logits.amax(dim=1, keepdim=True)
     at_label = shifted.gather(1, labels)
@@ -206,50 +225,18 @@ def _wide_block(
     products = shifted.mul_(probs)
     mean = products.sum(dim=1, keepdim=True)
     strength = strength.unsqueeze(1)
-    likelihoods, factor = at_label.sub_(log_total), None
+    likelihoods, factor = at_label.sub_(log_total), scale
     if others != 1:
-        likelihoods, factor = _with_right_against_wrong(likelihoods, strength * (1 - others))
-        factor.mul_(scale)
+        against = strength * (1 - others)
+        slope, entropy = _right_against_wrong(likelihoods)
+        likelihoods = likelihoods.addcmul(entropy, against)
+        factor = slope.mul_(against).add_(1).mul_(scale)
         strength = strength * others
     # H = log_total - mean, so that p f + a p (log p + H) = p * (f - a mean) + a * p * shifted.
     scaled = strength * scale
-    probs.mul_((scale if factor is None else factor) - scaled * mean).addcmul_(products, scaled)
-    _subtract_at_labels(probs, 1, labels, factor, scale)
-    return likelihoods.addcmul(log_total.sub(mean), strength).squeeze(1), probs
-
-
-def _narrow_block(
-    logits: Tensor, labels: Tensor, strength: Tensor, others: float, scale: float, masked: bool, out: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """`_by_blocks` of one block of few classes: few calls, and classes as rows, as kernels are slow on short rows."""
-    labels = labels.unsqueeze(0)
-    log_probs = torch.log_softmax(logits.t(), dim=0)
-    probs = log_probs.exp()
-    likelihoods, factor = log_probs.gather(0, labels), None
-    if masked:
-        log_probs.clamp_(min=-1e4)
-    products = log_probs.mul_(probs)
-    negative_entropy = products.sum(dim=0)
-    products.addcmul_(probs, negative_entropy, value=-1)  # p * (log p + H)
-    if others != 1:
-        likelihoods, factor = _with_right_against_wrong(likelihoods, strength * (1 - others))
-        probs.mul_(factor)
-    probs.addcmul_(products, strength, value=others)
-    _subtract_at_labels(probs, 0, labels, factor, 1.0)
-    gradient = probs.mul_(scale).t()
-    likelihoods = likelihoods.squeeze(0).addcmul(negative_entropy, strength, value=-others)
-    return likelihoods, gradient if out is None else out.copy_(gradient)
-
-
-def _with_right_against_wrong(likelihoods: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
-    """The likelihoods plus strength * h(p_y), and the factor of p - onehot(y) in the gradient; shapes as given."""
-    slope, entropy = _right_against_wrong(likelihoods)
-    return likelihoods.addcmul(entropy, strength), slope.mul_(strength).add_(1)
-
-
-def _subtract_at_labels(gradient: Tensor, dim: int, labels: Tensor, factor: Tensor | None, scale: float) -> None:
-    """Take the factor, or where that is None the scale, off the labels' entries."""
-    if factor is None:
-        gradient.scatter_(dim, labels, -scale, reduce="add")
+    probs.mul_(factor - scaled * mean).addcmul_(products, scaled)
+    if isinstance(factor, Tensor):
+        probs.scatter_add_(1, labels, factor.neg())
     else:
-        gradient.scatter_add_(dim, labels, factor.neg())
+        probs.scatter_(1, labels, -factor, reduce="add")
+    return likelihoods.addcmul(log_total.sub(mean), strength).squeeze(1), probs
