@@ -1,3 +1,6 @@
+import json
+import math
+
 import pytest
 
 from diffident.errors import InputError
@@ -23,3 +26,21 @@ def test_open_run(tmp_path):
 def test_differing_settings_ignore_the_device():
     old, new = load_settings(model="mlp", device="cpu"), load_settings(model="mlp", device="auto", width=5)
     assert differing_settings(old, new) == ["width was 0, now 5"]
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "doubt"),
+    [
+        (0, [0.5, 0.3, 0.3, 0.9], 0.4),
+        (2, [0.5, 0.3, 0.3, 0.9], 0.2),
+        (2, [math.nan, 0.3], 0.2),
+        (2, [math.nan] * 2, 0.1),
+    ],
+)
+def test_what_was_learnt_is_that_of_the_epoch_whose_weights_are_kept(tmp_path, patience, losses, doubt):
+    settings = load_settings(model="mlp", loss="difficulty-aware", patience=patience)
+    (tmp_path / "config.toml").write_text(settings_toml(settings, data=DATA))
+    (tmp_path / "model.safetensors").touch()
+    lines = [{"doubt": 0.1 * (epoch + 1), "validation_loss": loss} for epoch, loss in enumerate(losses)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert open_run(tmp_path).learnt == {"doubt": doubt}

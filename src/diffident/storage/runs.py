@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,13 @@ class RunFolder:
 
     @property
     def learnt(self) -> dict[str, float]:
-        """What training learnt from validation data of the loss's options, as it was in the last epoch."""
+        """What training learnt from validation data of the loss's options, as it was in the epoch that is kept."""
         name = self.settings.learns
         if name is None:
             return {}
-        last = json.loads(self.metrics.read_text(encoding="utf-8").splitlines()[-1])
-        return {name: last[name]} if name in last else {}
+        lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        kept = min(lines, key=_loss_of) if self.settings.patience else lines[-1]
+        return {name: kept[name]} if name in kept else {}
 
     @property
     def evaluation(self) -> Path | None:
@@ -67,6 +69,12 @@ class RunFolder:
     def predictions(self, split: str) -> Path:
         """The predictions of a split, there or not."""
         return predictions_file(self.path, split)
+
+
+def _loss_of(line: dict[str, Any]) -> float:
+    """What early stopping goes by: of equal epochs it keeps the first, as `min` does; NaN is never better."""
+    loss = line["validation_loss"]
+    return math.inf if math.isnan(loss) else loss
 
 
 def predictions_file(run: str | Path, split: str) -> Path:
