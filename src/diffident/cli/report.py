@@ -109,17 +109,18 @@ def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = 
     evaluations = inputs.read_evaluations(sources, names, outside, arguments.resamples)
     predictions = inputs.read_predicted(sources, names)
     sentences, tables = verdict_of(evaluations, predictions, arguments.baseline, arguments.resamples)
+    logs, learnt = inputs.read_logs(sources.runs, names), inputs.learnt_facts(sources.runs, names)
     charts = evaluation_charts(evaluations)
     charts += corruption_charts(inputs.read_corrupted(corrupted))
     report = building.build_report(
         title=arguments.title or _title(sources),
         audit=audit,
         methods=inputs.read_methods(sources, names, outside),
-        logs=inputs.read_logs(sources.runs, names),
+        logs=logs,
         sentences=sentences,
         tables=tables,
         charts=charts,
-        facts=[("runs", str(len(sources.runs)))] if sources.runs else [],
+        facts=[("runs", str(len(sources.runs))), *learnt] if sources.runs else [],
         limits=None if live else limits,
         progress=progress,
     )

@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Train, and evaluate on the test data where there is some."""
     from diffident.data import open_dataset
     from diffident.settings import load_settings, parse_value
+    from diffident.storage.runs import open_run
     from diffident.training import train, train_with_chosen_alpha
 
     explicit = {name: getattr(arguments, name) for name in ("model", "loss", "seed", "epochs")}
@@ -116,9 +117,11 @@ def run(arguments: argparse.Namespace) -> None:
         )
     finally:
         bar.stop()
-    _note_learnt(Path(arguments.out))
+    learnt = open_run(arguments.out).learnt
+    for name, value in learnt.items():
+        log(f"The {name} that was learnt from the validation data is {value:.2f}.")
     evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
-    _report(arguments, evaluation)
+    _report(arguments, learnt, evaluation)
 
 
 def _note_unused(arguments: argparse.Namespace, loss: str) -> None:
@@ -150,14 +153,6 @@ def _note_left_out(difficulty: str | None, settings: "TrainingSettings") -> None
             f"{count:,} of {len(distrust):,} samples are left out of training: their labels are probably wrong. "
             "--set distrust=false keeps them."
         )
-
-
-def _note_learnt(out: Path) -> None:
-    """Say what training learnt from the validation data about the loss's strength."""
-    from diffident.storage.runs import open_run
-
-    for name, value in open_run(out).learnt.items():
-        log(f"The {name} that was learnt from the validation data is {value:.2f}.")
 
 
 def _is_of_others(key: str, loss: str) -> bool:
@@ -211,11 +206,12 @@ def evaluate_run(run: Path, *, difficulty: "np.ndarray | None" = None, num_resam
     return evaluation
 
 
-def _report(arguments: argparse.Namespace, evaluation) -> None:
+def _report(arguments: argparse.Namespace, learnt: dict[str, float], evaluation) -> None:
     if arguments.json:
         from diffident.storage.evaluation_file import evaluation_to_dict
 
-        print_json({"run": arguments.out, "evaluation": None if evaluation is None else evaluation_to_dict(evaluation)})
+        found = None if evaluation is None else evaluation_to_dict(evaluation)
+        print_json({"run": arguments.out, "learnt": learnt, "evaluation": found})
         return
     if evaluation is not None:
         print_evaluation(evaluation)

@@ -216,6 +216,15 @@ def read_logs(runs: tuple[RunFolder, ...], names: list[str]) -> dict[str, list[l
     return logs
 
 
+def learnt_facts(runs: tuple[RunFolder, ...], names: list[str]) -> list[tuple[str, str]]:
+    """What every method learnt from validation data of its loss's options, of each of its runs."""
+    found: dict[str, list[str]] = {}
+    for run, name in zip(runs, names, strict=True):
+        for option, value in run.learnt.items():
+            found.setdefault(f"{option} learnt by {name}", []).append(f"{value:.2f}")
+    return [(name, ", ".join(values)) for name, values in found.items()]
+
+
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

@@ -48,9 +48,9 @@ class RunFolder:
     def learnt(self) -> dict[str, float]:
         """What training learnt from validation data of the loss's options, as it was in the epoch that is kept."""
         name = self.settings.learns
-        if name is None:
+        if name is None or not self.metrics.is_file():
             return {}
-        lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()] or [{}]
         kept = min(lines, key=_loss_of) if self.settings.patience else lines[-1]
         return {name: kept[name]} if name in kept else {}
 
@@ -73,7 +73,7 @@ class RunFolder:
 
 def _loss_of(line: dict[str, Any]) -> float:
     """What early stopping goes by: of equal epochs it keeps the first, as `min` does; NaN is never better."""
-    loss = line["validation_loss"]
+    loss = line.get("validation_loss", math.inf)
     return math.inf if math.isnan(loss) else loss
 
 

@@ -1,0 +1,44 @@
+"""`diffident train` on a few vectors: what it takes, learns and says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from diffident.cli import main
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch, capsys):
+    """The folder to work in, with data of three classes and their difficulty."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("train", "validation", "test")):
+        write_vectors(name, seed)
+    assert main(["score", "train.npz", "--out", "difficulty.parquet"]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def write_vectors(name: str, seed: int, **arrays) -> None:
+    generator, labels = np.random.default_rng(seed), np.arange(60) % 3
+    features = (generator.normal(size=(60, 4)) + 2 * np.eye(3, 4)[labels]).astype(np.float32)
+    np.savez(f"{name}.npz", **{"features": features, "labels": labels, **arrays})
+
+
+def train(*options: str, epochs: str = "3") -> int:
+    return main(["train", "train.npz", "--model", "mlp", "--set", "device=cpu", "--epochs", epochs, *options])
+
+
+AWARE = ("--loss", "difficulty-aware", "--difficulty", "difficulty.parquet")
+
+
+def test_the_doubt_that_was_learnt_is_in_the_json_and_in_the_report(work, capsys):
+    assert train(*AWARE, "--validation", "validation.npz", "--out", "run", "--json") == 0
+    learnt = json.loads(capsys.readouterr().out)["learnt"]
+    assert learnt == {"doubt": json.loads((work / "run/metrics.jsonl").read_text().splitlines()[-1])["doubt"]}
+    assert train("--out", "plain", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["learnt"] == {}
+    assert main(["report", "run", "plain", "--out", "report.html"]) == 0
+    page = (work / "report.html").read_text(encoding="utf-8")
+    assert f"<dt>doubt learnt by difficulty-aware</dt><dd><bdi>{learnt['doubt']:.2f}</bdi></dd>" in page
+    assert "Doubt that is learnt" in page
