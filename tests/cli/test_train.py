@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffident.cli import main
+from diffident.storage.runs import open_run
 
 
 @pytest.fixture
@@ -42,3 +43,9 @@ def test_the_doubt_that_was_learnt_is_in_the_json_and_in_the_report(work, capsys
     page = (work / "report.html").read_text(encoding="utf-8")
     assert f"<dt>doubt learnt by difficulty-aware</dt><dd><bdi>{learnt['doubt']:.2f}</bdi></dd>" in page
     assert "Doubt that is learnt" in page
+
+
+@pytest.mark.parametrize(("given", "others"), [((), 1.0), (("--set", "others=0.2"), 0.2)])
+def test_others_that_is_given_is_used_where_alpha_is_chosen(work, given, others):
+    assert train(*AWARE, "--alpha", "auto", *given, "--out", "run", epochs="1") == 0
+    assert open_run("run").settings.others == others

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from diffident.errors import InputError
@@ -150,3 +152,13 @@ def test_a_whole_number_is_a_number():
     assert value_faults(alpha, 1) == []
     assert value_faults(alpha, True) == ["`alpha` must be a number; got True."]
     assert value_faults(epochs, 1.5) == ["`epochs` must be a whole number; got 1.5."]
+
+
+def test_changed_settings_take_the_defaults_that_go_with_the_change_where_none_was_given():
+    ours = load_settings(model="mlp", loss="difficulty-aware", seed=3)
+    assert (ours.others, ours.changed(alpha=0.1).others, ours.changed(alpha=0.1).seed) == (0.2, 1.0, 3)
+    assert ours.changed(alpha=0.1) == load_settings(model="mlp", loss="difficulty-aware", seed=3, alpha=0.1)
+    given = load_settings(None, ["others=0.2"], model="mlp", loss="difficulty-aware")
+    assert given == load_settings(model="mlp", loss="difficulty-aware")
+    assert pickle.loads(pickle.dumps(given)).changed(alpha=0.1).others == 0.2
+    assert ours.changed(model="ngrams").epochs == 20

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from diffident.losses import LOSSES
 from diffident.settings.checks import loss_faults, raise_faults, value_faults
@@ -125,12 +126,25 @@ class TrainingSettings:
         of_loss = defaults_of_loss(self.loss, self.preset, vars(self))
         defaults = {"dropout": 0.0, "warmup": warmup, **defaults_of_model(self.model), **of_loss}
         fields = {field.name: field for field in dataclasses.fields(self)}
+        given = {name: value for name, value in vars(self).items() if value != fields[name].default}
+        object.__setattr__(self, "_given", given)
         for name, field in fields.items():
             if name in defaults and getattr(self, name) == field.default:
                 object.__setattr__(self, name, defaults[name])
         values = dataclasses.asdict(self)
         faults = [fault for key, value in values.items() for fault in value_faults(fields[key], value)]
         raise_faults(faults or loss_faults(values, fields))
+
+    def changed(self, **changes: Any) -> "TrainingSettings":
+        """The settings with some set otherwise; those never given take the defaults that go with the changes.
+
+        `dataclasses.replace` keeps them as they are, so that they count as given from then on.
+
+        Example:
+            >>> TrainingSettings("mlp", "difficulty-aware").changed(alpha=0.1).others  # was 0.2, which goes with doubt
+            1.0
+        """
+        return TrainingSettings(**{**vars(self)["_given"], **changes})
 
     @property
     def learns(self) -> str | None:

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,7 @@ def train_with_chosen_alpha(
     choice = (
         read_choice(kept) if kept.exists() else choose_alpha(dataset, settings, folder=trials, report=report, **shared)
     )
-    chosen = _with_alpha(settings, choice.alpha, choice.temperature)
+    chosen = settings.changed(alpha=choice.alpha, temperature=choice.temperature)
     run = train(dataset, chosen, out=out, test=test, resume=resume, progress=progress, **shared)
     write_choice(choice, kept)
     shutil.rmtree(trials, ignore_errors=True)
@@ -144,7 +144,7 @@ def choose_alpha(
     def attempt(alpha: float, temperature: float) -> None:
         if any((trial.alpha, trial.temperature) == (alpha, temperature) for trial in trials):
             return
-        chosen = _with_alpha(settings, alpha, temperature)
+        chosen = settings.changed(alpha=alpha, temperature=temperature)
         out = folder / f"alpha-{alpha:g}-temperature-{temperature:g}"
         run = train(dataset, chosen, out=out, difficulty=difficulty, validation=validation, resume=out.exists())
         trials.append(_judged(chosen, run.predictions("validation")))
@@ -217,11 +217,3 @@ def read_choice(file: Path) -> AlphaChoice:
         return AlphaChoice(float(values["alpha"]), float(values["temperature"]), int(values["num_held_out"]), trials)
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"`alpha.json` must be that of a sweep; {file} is not. Delete it to sweep anew.") from None
-
-
-def _with_alpha(settings: TrainingSettings, alpha: float, temperature: float) -> TrainingSettings:
-    """The settings at this alpha; `others` becomes what goes with an alpha, unless another was set."""
-    unset = settings.others == LOSSES[settings.loss].resolved().get("others")
-    return replace(
-        settings, alpha=alpha, doubt=None, others=None if unset else settings.others, temperature=temperature
-    )
