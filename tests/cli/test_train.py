@@ -49,3 +49,16 @@ def test_the_doubt_that_was_learnt_is_in_the_json_and_in_the_report(work, capsys
 def test_others_that_is_given_is_used_where_alpha_is_chosen(work, given, others):
     assert train(*AWARE, "--alpha", "auto", *given, "--out", "run", epochs="1") == 0
     assert open_run("run").settings.others == others
+
+
+def test_a_finished_run_is_evaluated_on_test_data_that_come_later(work, capsys):
+    assert train("--test", "test.npz", "--out", "whole", "--json") == 0
+    whole = json.loads(capsys.readouterr().out)["evaluation"]
+    assert train("--out", "run") == 0
+    weights = (work / "run/model.safetensors").read_bytes()
+    capsys.readouterr()
+    assert train("--out", "run", "--resume", "--test", "test.npz", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["evaluation"] == whole
+    predictions = [(work / run / "predictions/test.parquet").read_bytes() for run in ("run", "whole")]
+    assert predictions[0] == predictions[1]
+    assert (work / "run/model.safetensors").read_bytes() == weights

@@ -79,7 +79,7 @@ def train(
         validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set,
             and how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is.
         test: Predicted at the end.
-        resume: Go on after the last checkpoint; a finished run is returned as it is.
+        resume: Go on after the last checkpoint; a finished run only gets the predictions that it lacks.
         progress: Called with a `Progress` now and then during an epoch, and after each.
         checkpoint_seconds: Least time between two checkpoints; a crash costs so much, and the epoch it falls into.
 
@@ -99,6 +99,7 @@ def train(
     described = describe(dataset, digest, validation if settings.learns or settings.patience else None)
     run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
     if run.finished:
+        _predict_missing(run, {"validation": validation, "test": test})
         return run
     job = _Job(dataset, weights, settings, run, checkpoint_seconds, validation, test, progress)
     try:
@@ -142,6 +143,13 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
                 predictions = predictions_of(module, held_out[split], part, job.dataset.label_names)
                 write_predictions(predictions, run.predictions(split))
         _save_weights(model, run.weights)
+
+
+def _predict_missing(run: RunFolder, parts: dict[str, Dataset | None]) -> None:
+    """Write the predictions that a finished run lacks of the held-out splits."""
+    for split, part in parts.items():
+        if part is not None and not run.predictions(split).exists():
+            write_predictions(predict(run.path, part), run.predictions(split))
 
 
 def _recorder(fabric: Fabric, job: _Job) -> DynamicsRecorder:
