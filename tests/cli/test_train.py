@@ -62,3 +62,18 @@ def test_a_finished_run_is_evaluated_on_test_data_that_come_later(work, capsys):
     predictions = [(work / run / "predictions/test.parquet").read_bytes() for run in ("run", "whole")]
     assert predictions[0] == predictions[1]
     assert (work / "run/model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("named", "other", "words"), [("train", "held", ("names", "numbers")), ("held", "train", ("numbers", "names"))]
+)
+def test_held_out_labels_are_names_where_those_trained_on_are(work, capsys, split, named, other, words):
+    write_vectors(named, 0, label_names=["a", "b", "c"])
+    write_vectors(other, 1)
+    assert train(f"--{split}", "held.npz", "--out", "run") == 2
+    assert capsys.readouterr().err == (
+        f"diffident: error: `labels` of held must be {words[0]} of classes, as those of train are; got {words[1]}. "
+        "Write all labels in one way.\n"
+    )
+    assert not (work / "run").exists()

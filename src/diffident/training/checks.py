@@ -32,7 +32,19 @@ def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | Non
         raise InputError(f"`validation` must have labels; got none at {validation.name}. Leave it out, or name them.")
     for part in (dataset, validation, test):
         if part is not None:
+            _check_kind(part, dataset)
             check_labels(part, dataset.num_classes, dataset.label_names, "the training data")
+
+
+def _check_kind(part: Dataset, dataset: Dataset) -> None:
+    """Raise `InputError` where one has names and the other numbers: which is which nobody said."""
+    if part.labels is None or (part.label_names is None) == (dataset.label_names is None):
+        return
+    own, others = ("numbers", "names") if part.label_names is None else ("names", "numbers")
+    raise InputError(
+        f"`labels` of {part.name} must be {others} of classes, as those of {dataset.name} are; got {own}. Write all "
+        "labels in one way."
+    )
 
 
 def check_apart(dataset: Dataset, settings: TrainingSettings, validation: Dataset | None) -> None:
