@@ -77,3 +77,10 @@ def test_held_out_labels_are_names_where_those_trained_on_are(work, capsys, spli
         "Write all labels in one way.\n"
     )
     assert not (work / "run").exists()
+
+
+def test_no_epochs_are_refused(work, capsys):
+    assert train("--out", "run", epochs="0") == 2
+    assert capsys.readouterr().err == (
+        "diffident: error: `--epochs` must be at least 1; got 0. Leave it out for the model's own.\n"
+    )

@@ -73,7 +73,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "on validation data, else on a fifth of the training data, at the cost of about seven trainings",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the model's own)")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="passes over the data, at least 1 (default: the model's own)"
+    )
     parser.add_argument("--config", metavar="FILE", help="TOML file with any setting")
     parser.add_argument(
         "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="key=value", help="single settings"
@@ -90,6 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.storage.runs import open_run
     from diffident.training import train, train_with_chosen_alpha
 
+    if arguments.epochs == 0:  # a setting of 0 is the model's own, which is not what is asked for here
+        raise InputError("`--epochs` must be at least 1; got 0. Leave it out for the model's own.")
     explicit = {name: getattr(arguments, name) for name in ("model", "loss", "seed", "epochs")}
     given = {name: value for name, value in explicit.items() if value is not None}
     is_auto = arguments.alpha == "auto"
