@@ -1,5 +1,6 @@
 """Frozen records that pass between the stages. They hold data and shapes; the work on them is elsewhere."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,6 +95,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval: without resamples there is none."""
+        return not math.isnan(self.low)
 
 
 @dataclass(frozen=True)

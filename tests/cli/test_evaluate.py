@@ -58,3 +58,21 @@ def test_ids_that_do_not_match(work, capsys):
     write_table("other.parquet", [f"s{number}" for number in range(39)])
     assert main(["evaluate", "p.npz", "--difficulty", "other.parquet"]) == 2
     assert "1 of 40 ids of p.npz are not in other.parquet: first 's39'" in capsys.readouterr().err
+
+
+def test_without_resamples_there_are_no_intervals(work, capsys):
+    logits = np.random.default_rng(1).normal(size=(40, 3))
+    np.savez("c.npz", logits=logits, labels=np.arange(40) % 3, ids=[f"c{number}" for number in range(40)])
+    posthoc = ["--ood", "far=c.npz", "--calibration", "c.npz", "--conformal", "0.1", "--detectors", "max-logit"]
+    grouped = ["--by-class", "--difficulty", "difficulty.parquet"]
+    assert main(["evaluate", "p.npz", "--resamples", "0", *grouped, *posthoc, "--out", "e.json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("40 samples, 3 classes ")
+    assert "nan" not in printed
+    assert "low" not in printed
+    assert main(["report", "e.json", "--figures", "figures", "--out", "r.html"]) == 0
+    lines = (work / "figures/metrics-e.md").read_text().splitlines()
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == ["metric", "value"]
+    page = (work / "r.html").read_text(encoding="utf-8")
+    assert "95 %" not in page.partition("<main")[2].partition("<script")[0].replace("the range is a 95 % interval", "")
+    assert "<bdi>low</bdi>" not in page

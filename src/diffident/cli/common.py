@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffident.errors import InputError
+from diffident.records import Estimate
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, label_column: bool = True) -> None:
@@ -160,6 +161,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def interval_cell(estimate: Estimate) -> str:
+    """A metric as a table shows it: the value, in brackets its interval if it has one."""
+    value = f"{estimate.value:.4f}"
+    return f"{value} ({estimate.low:.4f}, {estimate.high:.4f})" if estimate.has_interval else value
 
 
 def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:

@@ -7,6 +7,7 @@ from diffident.cli.common import (
     add_data_options,
     check_out,
     data_options,
+    interval_cell,
     log,
     print_json,
     print_table,
@@ -174,13 +175,15 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def print_evaluation(evaluation) -> None:
-    """All metrics with their 95 % intervals, as fractions."""
+    """All metrics with their 95 % intervals, if they have some, as fractions."""
     estimates = dict(evaluation.metrics)
     for name, metrics in evaluation.ood.items():
         estimates.update({f"ood {name} {key}": estimate for key, estimate in metrics.items()})
-    rows = [[name, *(f"{v:.4f}" for v in (e.value, e.low, e.high))] for name, e in estimates.items()]
-    title = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes, 95 % bootstrap intervals"
-    print_table(title, ["metric", "value", "low", "high"], rows)
+    with_intervals = any(e.has_interval for e in estimates.values())
+    columns = ["value", "low", "high"] if with_intervals else ["value"]
+    rows = [[name, *(f"{getattr(e, column):.4f}" for column in columns)] for name, e in estimates.items()]
+    title = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes"
+    print_table(title + (", 95 % bootstrap intervals" if with_intervals else ""), ["metric", *columns], rows)
     _print_groups(
         "by difficulty, easiest first",
         "difficulty",
@@ -200,8 +203,5 @@ def _print_groups(title: str, what: str, groups: list) -> None:
         return
     rows = []
     for name, group in groups:
-        estimates = (group.metrics[key] for key in GROUPED)
-        rows.append(
-            [name, f"{group.num_samples:,}", *(f"{e.value:.4f} ({e.low:.4f}, {e.high:.4f})" for e in estimates)]
-        )
+        rows.append([name, f"{group.num_samples:,}", *(interval_cell(group.metrics[key]) for key in GROUPED)])
     print_table(title, [what, "samples", *GROUPED], rows)

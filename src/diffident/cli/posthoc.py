@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffident.calibrators import CALIBRATORS
-from diffident.cli.common import log, print_table
+from diffident.cli.common import interval_cell, log, print_table
 from diffident.detectors import DETECTORS, PEER_PREFIX
 from diffident.errors import InputError, did_you_mean
 
@@ -116,7 +116,7 @@ def print_posthoc(evaluation: Any) -> None:
 
 
 def _cells(metrics: dict[str, Any], keys: Any = SHOWN) -> list[str]:
-    return [f"{metrics[key].value:.4f} ({metrics[key].low:.4f}, {metrics[key].high:.4f})" for key in keys]
+    return [interval_cell(metrics[key]) for key in keys]
 
 
 def _read_features(arguments: argparse.Namespace, ood: dict[str, Any]) -> dict[str, Any]:

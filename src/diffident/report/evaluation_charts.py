@@ -54,10 +54,11 @@ def _deciles(count: int) -> tuple[str, ...]:
 
 def _spread_line(name: str, columns: Sequence[Sequence[Estimate]], counts: Sequence[int]) -> Line:
     values = [[estimate.value for estimate in column] for column in columns]
-    if len(columns[0]) == 1:
-        low, high = [column[0].low for column in columns], [column[0].high for column in columns]
-    else:
+    low, high = [], []
+    if len(columns[0]) > 1:
         low, high = [min(column) for column in values], [max(column) for column in values]
+    elif any(column[0].has_interval for column in columns):
+        low, high = [column[0].low for column in columns], [column[0].high for column in columns]
     means = [math.fsum(column) / len(column) for column in values]
     return Line(name, numbers(range(len(columns))), numbers(means), numbers(low), numbers(high), numbers(counts))
 

@@ -23,12 +23,14 @@ def by_method(evaluations: Sequence[tuple[str, int, Evaluation]]) -> dict[str, l
 
 
 def evaluation_table(name: str, evaluation: Evaluation) -> Table:
-    """Every metric of one run with its 95 % interval."""
-    rows = tuple((key, cell(e.value), cell(e.low), cell(e.high)) for key, e in _estimates(evaluation).items())
-    note = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes; 95 % bootstrap intervals."
-    return Table(
-        f"metrics-{slug(name)}", f"Metrics: {plain_name(name)}", ("metric", "value", "low", "high"), rows, note
-    )
+    """Every metric of one run with its 95 % interval, if it has one."""
+    estimates = _estimates(evaluation)
+    with_intervals = any(e.has_interval for e in estimates.values())
+    columns = ("value", "low", "high") if with_intervals else ("value",)
+    rows = tuple((key, *(cell(getattr(e, column)) for column in columns)) for key, e in estimates.items())
+    note = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes"
+    note += "; 95 % bootstrap intervals." if with_intervals else "."
+    return Table(f"metrics-{slug(name)}", f"Metrics: {plain_name(name)}", ("metric", *columns), rows, note)
 
 
 def metrics_table(methods: Mapping[str, Sequence[Evaluation]]) -> Table:
@@ -106,7 +108,8 @@ def _several(methods: Mapping[str, Sequence[Evaluation]]) -> bool:
 
 def _note(methods: Mapping[str, Sequence[Evaluation]]) -> str:
     if not _several(methods):
-        return "In brackets the 95 % interval."
+        estimates = (estimate for (one,) in methods.values() for estimate in one.metrics.values())
+        return "In brackets the 95 % interval." if any(e.has_interval for e in estimates) else ""
     return (
         "Mean ± standard deviation over seeds, in brackets behind the method their number; "
         "of one seed the value and its 95 % interval."
@@ -120,7 +123,7 @@ def _spread_cell(seeds: Sequence[Mapping[str, Estimate]], metric: str) -> str:
         return "–"
     if len(there) == 1:
         shown = cell(there[0].value)
-        interval = "" if math.isnan(there[0].low) else f" ({cell(there[0].low)} to {cell(there[0].high)})"
+        interval = f" ({cell(there[0].low)} to {cell(there[0].high)})" if there[0].has_interval else ""
         return shown + interval + _of(there, seeds)
     spread = spread_of([estimate.value for estimate in there])
     return f"{spread.mean:.4f} ± {spread.standard_deviation:.4f}{_of(there, seeds)}"
