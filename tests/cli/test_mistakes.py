@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,3 +275,26 @@ def test_a_folder_is_no_file_to_write(command, work, capsys):
     line = answer(capsys, *command.split(), "--out", "photos")
     assert line.startswith("`--out` must be a file; got the folder photos. ")
     assert contents(work) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "out", "example"),
+    [
+        ("score features", "difficulty.csv", "difficulty.parquet"),
+        ("predict run photos", "predictions.npz", "predictions.parquet"),
+        ("evaluate predictions.parquet", "evaluation.html", "evaluation.json"),
+        ("report run", "page.pdf", "page.html"),
+    ],
+)
+def test_the_ending_of_a_file_says_what_is_in_it(command, out, example, work, capsys):
+    before = contents(work)
+    assert answer(capsys, *command.split(), "--out", out) == (
+        f"`--out` must end in {Path(example).suffix}, as that is what is written; got {out}. For example: {example}."
+    )
+    assert contents(work) == before
+
+
+def test_an_ending_in_capitals_or_none_is_no_mistake(work):
+    for out in ("again.PARQUET", "again"):
+        assert main(["score", "features", "--out", out]) == 0
+    assert main(["report", "run", "--out", "page.htm"]) == 0

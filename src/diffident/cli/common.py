@@ -48,11 +48,16 @@ def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name, None) for name in names}
 
 
-def check_out(out: str | None, *inputs: str | None) -> None:
-    """Refuse to write a file over a folder or over one of the inputs, which may be NAME=FILE.
+def check_out(out: str | None, *inputs: str | None, suffix: str) -> None:
+    """Refuse to write a file over a folder or over one of the inputs, or with the ending of another format.
+
+    Args:
+        out: The file to write, or None.
+        inputs: Files that are read, maybe as NAME=FILE, or None.
+        suffix: Ending of the format that is written; its beginning and none at all are welcome too.
 
     Raises:
-        InputError: `out` is a folder, or the same file as an input.
+        InputError: `out` is a folder, the same file as an input, or has another ending.
     """
     if out is None:
         return
@@ -65,6 +70,11 @@ def check_out(out: str | None, *inputs: str | None) -> None:
             raise InputError(
                 f"`--out` must not be an input, which would be lost; got {out} for both. Name another file."
             )
+    if not suffix.startswith(path.suffix.lower()):  # .htm is a page too
+        raise InputError(
+            f"`--out` must end in {suffix}, as that is what is written; got {out}. For example: "
+            f"{path.with_suffix(suffix)}."
+        )
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:

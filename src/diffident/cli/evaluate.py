@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_out(arguments: argparse.Namespace) -> None:
     named = (arguments.difficulty, arguments.calibration, arguments.train_predictions, arguments.corruptions)
-    check_out(arguments.out, arguments.predictions, *arguments.ood, *arguments.features, *named)
+    check_out(arguments.out, arguments.predictions, *arguments.ood, *arguments.features, *named, suffix=".json")
 
 
 def _evaluate_corrupted(arguments: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.storage.predictions import write_predictions
     from diffident.training import predict
 
-    check_out(arguments.out, arguments.data)
+    check_out(arguments.out, arguments.data, suffix=".parquet")
     dataset = open_dataset(arguments.data, **data_options(arguments))
     if arguments.corruption is not None:
         kind, severity = parse_corruption(arguments.corruption)

@@ -61,9 +61,8 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.is_dir():
         raise InputError(f"`--out` must be a file; got the folder {out}. For example: --out {out / 'report.html'}.")
-    check_out(
-        arguments.out, *arguments.inputs, *arguments.ood, *arguments.corrupted, arguments.data, arguments.features
-    )
+    named = (*arguments.inputs, *arguments.ood, *arguments.corrupted)
+    check_out(arguments.out, *named, arguments.data, arguments.features, suffix=".html")
     with progress_bar("thumbnails") as progress:
         report, _ = gather(arguments, progress)
     size = write_page(report, out)

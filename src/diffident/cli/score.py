@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     options = method_options(arguments)
     if arguments.combine is not None and len(arguments.features) == 1:
         raise InputError("`--combine` must be used with several FEATURES; got one. Name them all, or leave it out.")
-    check_out(arguments.out, *arguments.features, arguments.label_features)
+    check_out(arguments.out, *arguments.features, arguments.label_features, suffix=".parquet")
     table = _score(arguments, options)
     write(table, arguments.out)
     num_suspects = int((table.margin > 0).sum())
