@@ -212,3 +212,20 @@ def test_a_run_brings_its_curves_and_its_out_of_distribution_sets(tmp_path, caps
     assert {"train-loss", "train-accuracy", "reliability", "metrics-cross-entropy"} <= stems
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "out-of-distribution: noise" in page
+
+
+def test_a_run_that_is_not_finished_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None, ["device=cpu"], model="mlp", loss="cross-entropy", epochs=2)
+
+    def stop(progress):
+        if progress.epoch_done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(open_dataset("digits:train", limit=40), settings, out="run", progress=stop)
+    note = "run is not finished: 1 of 2 epochs are done. Go on with `diffident train --resume`."
+    assert report(capsys, "run", "--out", "r.html")["notes"] == [note]
+    assert f'<p class="note"><bdi>{note}</bdi></p>' in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert main(["report", "run", "--out", "r.html"]) == 0
+    assert note in capsys.readouterr().err

@@ -99,11 +99,12 @@ def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = 
     )
     outside = {name: read_predictions(file) for name, file in _named(arguments.ood, "--ood").items()}
     corrupted = _named(arguments.corrupted, "--corrupted")
-    audit, notes = None, []
+    audit, notes = None, inputs.unfinished_notes(sources.runs)
     if sources.audit is not None:
-        audit, notes = inputs.read_audit(
+        audit, more = inputs.read_audit(
             sources.audit, data=arguments.data, features=arguments.features, options=data_options(arguments)
         )
+        notes += more
     names = names_of_runs(list(sources.runs))
     evaluations = inputs.read_evaluations(sources, names, outside, arguments.resamples)
     predictions = inputs.read_predicted(sources, names)

@@ -53,7 +53,7 @@ def sort_inputs(paths: list[str]) -> Inputs:
     for text in paths:
         name, path = _named(text)
         if (path / "config.toml").is_file():
-            runs.append(open_run(path))
+            runs.append(open_run(path, unfinished=True))
         elif path.is_dir() and (path / DIFFICULTY).is_file():
             audits.append(path)
         elif path.suffix == ".json" and path.is_file():
@@ -216,11 +216,22 @@ def read_logs(runs: tuple[RunFolder, ...], names: list[str]) -> dict[str, list[l
     return logs
 
 
+def unfinished_notes(runs: tuple[RunFolder, ...]) -> list[str]:
+    """One sentence for each run whose training has not ended."""
+    notes = []
+    for run in runs:
+        if not run.finished:
+            done = len(_read_lines(run.metrics)) if run.metrics.is_file() else 0
+            epochs = f"{done} of {run.settings.epochs} epochs"
+            notes.append(f"{run.path} is not finished: {epochs} are done. Go on with `diffident train --resume`.")
+    return notes
+
+
 def learnt_facts(runs: tuple[RunFolder, ...], names: list[str]) -> list[tuple[str, str]]:
     """What every method learnt from validation data of its loss's options, of each of its runs."""
     found: dict[str, list[str]] = {}
     for run, name in zip(runs, names, strict=True):
-        for option, value in run.learnt.items():
+        for option, value in run.learnt.items() if run.finished else ():
             found.setdefault(f"{option} learnt by {name}", []).append(f"{value:.2f}")
     return [(name, ", ".join(values)) for name, values in found.items()]
 
