@@ -298,3 +298,22 @@ def test_an_ending_in_capitals_or_none_is_no_mistake(work):
     for out in ("again.PARQUET", "again"):
         assert main(["score", "features", "--out", out]) == 0
     assert main(["report", "run", "--out", "page.htm"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        ("audit features --out {}", "{}"),
+        ("audit photos --encoder identity --out {}", "{}/features"),
+        ("extract photos --encoder identity --out {}", "{}"),
+        ("train photos --model mlp --out {}", "{}"),
+        ("quickstart --out {}", "{}"),
+        ("score features --out {}/difficulty.parquet", "{}"),
+        ("report run --out page.html --figures {}", "{}"),
+        ("evaluate predictions.parquet --out {}/evaluation.json", "{}"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_named(command, folder, work, capsys):
+    folder = folder.format("notes.csv/new")
+    line = answer(capsys, *command.format("notes.csv/new").split())
+    assert line == f"`folder` must be one that can be made; got {folder}: Not a directory. Name another."

@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Score, write the tables and draw the sheets."""
     from diffident.auditing import KeptPosterior, audit, write_audit_summary
     from diffident.integrations import write_formats
+    from diffident.storage.atomic import make_folder
 
     if arguments.top < 1:
         raise InputError(f"`--top` must be at least 1; got {arguments.top}. Leave it out for 100.")
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     source, dataset = _open(arguments, out)
     kept = KeptPosterior() if arguments.method == "posterior" else None
     table = score_source(source, arguments.data, method=arguments.method, verbs=kept, **options)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write(table, str(out / "difficulty.parquet"))
     suspects = audit(table, source.blocks, None if kept is None else kept.state)
     files = write_audit(suspects, dataset, out, arguments.top)

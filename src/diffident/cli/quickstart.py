@@ -87,11 +87,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _fresh_folder(out: Path) -> Path:
     """An empty folder; only one that an earlier quickstart made is emptied."""
+    from diffident.storage.atomic import make_folder
+
     if out.exists() and any(out.iterdir()):
         if not (out / _MARKER).exists():
             raise InputError(f"`--out` must be new or from an earlier quickstart; got {out}, which holds other files.")
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / _MARKER).touch()
     return out
 
