@@ -1,11 +1,15 @@
 """`diffident train` on a few vectors: what it takes, learns and says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from diffident.cli import main
+from diffident.files import read_parquet
+from diffident.storage import difficulty_table
+from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
 from diffident.storage.runs import open_run
 
 
@@ -84,3 +88,16 @@ def test_no_epochs_are_refused(work, capsys):
     assert capsys.readouterr().err == (
         "diffident: error: `--epochs` must be at least 1; got 0. Leave it out for the model's own.\n"
     )
+
+
+def test_the_samples_left_out_are_counted_among_those_trained_on_by_one_reading(work, capsys, monkeypatch):
+    table = read_difficulty_table("difficulty.parquet")
+    write_difficulty_table(replace(table, distrust=np.where(np.arange(60) % 10 == 0, 0.9, 0.0)), "difficulty.parquet")
+    arrays = np.load("train.npz")
+    few = {name: arrays[name][:15] for name in ("features", "labels")}
+    np.savez("train.npz", ids=table.ids[:15].astype(str), **few)
+    reads = []
+    monkeypatch.setattr(difficulty_table, "read_parquet", lambda *given: reads.append(given) or read_parquet(*given))
+    assert train(*AWARE, "--out", "run") == 0
+    assert "2 of 15 samples are left out of training: their labels are probably wrong." in capsys.readouterr().err
+    assert len(reads) == 1

@@ -12,6 +12,7 @@ from diffident.errors import InputError, MissingColumnError
 if TYPE_CHECKING:
     import numpy as np
 
+    from diffident.records import DifficultyTable
     from diffident.settings import TrainingSettings
 
 EXAMPLE = (
@@ -101,9 +102,10 @@ def run(arguments: argparse.Namespace) -> None:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
     _note_unused(arguments, settings.loss)
-    _note_left_out(arguments.difficulty, settings)
+    difficulty = _read_difficulty(arguments.difficulty, settings)
     options = data_options(arguments)
     dataset = open_dataset(arguments.data, **options)
+    _note_left_out(difficulty, settings, dataset.ids)
     validation = _open_held_out(arguments.validation, options) if arguments.validation else None
     test = _open_held_out(arguments.test, options) if arguments.test else None
     bar = TrainingBar()
@@ -113,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
             dataset,
             settings,
             out=arguments.out,
-            difficulty=arguments.difficulty,
+            difficulty=difficulty,
             validation=validation,
             test=test,
             resume=arguments.resume,
@@ -142,19 +144,25 @@ def _note_unused(arguments: argparse.Namespace, loss: str) -> None:
         log(f"Note: the loss {loss!r} does not use {', '.join(given)}. Choose another with --loss.")
 
 
-def _note_left_out(difficulty: str | None, settings: "TrainingSettings") -> None:
-    """Say how many samples of the difficulty table are left out, as their labels are not believed."""
-    from diffident.difficulties.weights import MOST_DISTRUST
+def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "DifficultyTable | None":
+    """The table, where the loss has a use for it."""
     from diffident.losses import LOSSES
     from diffident.storage.difficulty_table import read_difficulty_table
 
-    if difficulty is None or not settings.distrust or not LOSSES[settings.loss].needs_weights:
+    return None if file is None or not LOSSES[settings.loss].needs_weights else read_difficulty_table(file)
+
+
+def _note_left_out(difficulty: "DifficultyTable | None", settings: "TrainingSettings", ids: "np.ndarray") -> None:
+    """Say how many of the samples to train on are left out, as their labels are not believed."""
+    from diffident.difficulties.weights import MOST_DISTRUST
+
+    if difficulty is None or difficulty.distrust is None or not settings.distrust:
         return
-    distrust = read_difficulty_table(difficulty).distrust
-    count = 0 if distrust is None else int((distrust > MOST_DISTRUST).sum())
-    if count and distrust is not None:
+    distrusted = set(map(str, difficulty.ids[difficulty.distrust > MOST_DISTRUST]))
+    count = sum(str(sample) in distrusted for sample in ids)
+    if count:
         log(
-            f"{count:,} of {len(distrust):,} samples are left out of training: their labels are probably wrong. "
+            f"{count:,} of {len(ids):,} samples are left out of training: their labels are probably wrong. "
             "--set distrust=false keeps them."
         )
 
