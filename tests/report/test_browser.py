@@ -18,7 +18,7 @@ from making import (
 )
 
 from diffident.auditing import audit
-from diffident.report.building import AuditInput, build_report
+from diffident.report.building import AuditInput, Report, build_report
 from diffident.report.charts import Table, table_of_chart
 from diffident.report.page import write_page
 from diffident.report.prediction_charts import stack_predictions
@@ -238,6 +238,21 @@ def test_nothing_is_wider_than_a_phone(page_file, watched):
     page.locator("#gallery .item").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#detail").evaluate("d => d.scrollWidth <= d.clientWidth")
+
+
+def test_long_names_in_tables_break_between_words_on_a_phone(tmp_path, watched):
+    names = ("difficulty-aware minus cross-entropy", "plain", "x" * 99)
+    rows = tuple((name, "accuracy", "+0.1234", "-0.1234", "not told from chance") for name in names)
+    header = ("methods", "metric", "difference", "low", "verdict")
+    report = Report("names", tables=(Table("verdict", "What changed", header, rows),))
+    write_page(report, tmp_path / "report.html")
+    page = watched(viewport={"width": 420, "height": 700}).open((tmp_path / "report.html").as_uri())
+    lines = page.locator("#verdict tbody th bdi").evaluate_all(
+        "all => all.map(b => Math.round(b.getBoundingClientRect().height / parseFloat(getComputedStyle(b).lineHeight)))"
+    )
+    assert lines[:2] == [2, 1]
+    assert page.locator("#verdict tbody th").evaluate_all("all => all.every(t => t.scrollWidth <= t.clientWidth)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
 def test_every_control_has_a_name(opened):
