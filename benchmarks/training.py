@@ -7,6 +7,7 @@ schedule and augmentation: a loop as one writes it (`bare`), and diffident's wit
 difficulty-aware loss. Neither validates nor writes a checkpoint in the time that counts. Ratios are taken within a
 repeat, because other work on the machine slows all; their median is reported with the quartiles. `processor` is the
 same ratio of processor time, which other work disturbs less; that of diffident's loop has the checkpoint in it.
+On the CPU diffident's loop lets the process keep freed memory, from the first repeat on for the bare loop too.
 
 `difficulty` is the share of a step that the weights and the entropy bonus take: forward and backward of both losses on
 logits of the run's shape, and the rows of the weights, timed by themselves; the difference, divided by the time of a

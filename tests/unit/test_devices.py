@@ -1,9 +1,12 @@
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from diffident.devices import resolve_device
+from diffident.devices import keep_freed_memory, resolve_device
 from diffident.encoders import open_encoder
 from diffident.errors import InputError
 from diffident.settings import load_settings
@@ -43,3 +46,36 @@ def test_a_device_that_is_not_here_is_refused(device):
 def test_training_on_a_device_that_is_not_here_is_refused():
     with pytest.raises(InputError, match=r"an accelerator that is here; got mps \([^.]+(\.\w[^.]+)?\)\. Use auto\.$"):
         make_fabric(load_settings(model="mlp", device="mps"))
+
+
+FAULTS = """
+import resource
+import numpy as np
+from diffident.devices import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        [np.ones(5 << 18) for _ in range(10)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+kept = keep_freed_memory()
+faults()
+print(int(kept), given_back, faults())
+"""
+
+
+def test_freed_memory_is_kept():
+    said = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+    environment = {name: value for name, value in os.environ.items() if name not in said}
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    kept, before, after = (int(number) for number in done.stdout.split())
+    if not kept:
+        pytest.skip("needs glibc")
+    assert after < 0.1 * before
+
+
+def test_memory_is_left_alone_where_the_environment_says_how(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
+    assert not keep_freed_memory()

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffident.devices import keep_freed_memory
 from diffident.losses import LOSSES, CorrectnessHistory, Mixing, draw_mixing, make_loss, mixed_loss
 from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
@@ -131,6 +132,8 @@ def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> nn.Module
         NonFiniteLossError: the loss is NaN or infinite.
     """
     settings, best = training.settings, training.best
+    if training.fabric.device.type == "cpu":
+        keep_freed_memory()
     lines = checkpoints.restore(training.parts)
     if training.recorder is not None:
         training.recorder.begin(len(lines), training.fabric)
