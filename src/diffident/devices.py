@@ -43,13 +43,14 @@ def keep_freed_memory() -> bool:
 
     Every step of training on the CPU allocates tensors of the same sizes. Given back to the system in between, their
     pages are cleared and mapped again each time, which took 5 to 10 % of a small network's step. Where the environment
-    already says how memory is kept, nothing changes.
+    already says how memory is kept (`MALLOC_TRIM_THRESHOLD_=131072` says that it is not), nothing changes.
 
     Returns:
         Whether it does now: with glibc alone, that is on most Linux systems.
     """
-    said = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in said):
+    said = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    said = said or any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"))
+    if platform.libc_ver()[0] != "glibc" or said:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and mallopt(_TRIM_THRESHOLD, _NEVER))

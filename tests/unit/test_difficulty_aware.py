@@ -82,13 +82,13 @@ def test_blocks_of_any_size_give_the_oracle(n, c, block, reduction, others, monk
 
 def test_what_is_compiled_agrees(monkeypatch):
     logits, labels, weights = batch(6, 5)
-    blockwise = DifficultyAwareLoss()(logits, labels, weights)
+    eager = DifficultyAwareLoss()(logits, labels, weights)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     compiled = DifficultyAwareLoss()(logits, labels, weights)
-    assert "WithGradient" in str(blockwise.grad_fn)
+    assert "WithGradient" in str(eager.grad_fn)
     assert "WithGradient" not in str(compiled.grad_fn)
-    torch.testing.assert_close(blockwise, compiled)
-    torch.testing.assert_close(torch.autograd.grad(blockwise, logits), torch.autograd.grad(compiled, logits))
+    torch.testing.assert_close(eager, compiled)
+    torch.testing.assert_close(torch.autograd.grad(eager, logits), torch.autograd.grad(compiled, logits))
 
 
 def test_zero_weight_is_cross_entropy():
@@ -156,6 +156,29 @@ def test_nothing_underflows_where_numpy_would_raise():
     expected = entropy_regularized._plain(logits, torch.tensor([1]), torch.tensor([0.3]), 1.0).mean()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
+
+
+@pytest.mark.parametrize("ahead", [100.0, 80.0, 40.0, 25.0, 0.0, -25.0, -80.0])
+@pytest.mark.parametrize("others", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sure_samples_have_precise_gradients(ahead, others, dtype):
+    """The other classes' gradients by the formula, without 1 - p; the label's is minus their sum."""
+    logits = torch.tensor([[ahead, 0.0, -0.5, 1.0]], dtype=dtype, requires_grad=True)
+    DifficultyAwareLoss(doubt=0.9, others=others)(logits, torch.tensor([0]), torch.ones(1)).backward()
+    rivals = 3**others
+    left = 0.9 * rivals / (1 + rivals)
+    strength = 1 / ((1 - left) * math.log((1 - left) * rivals / left))
+    values = logits.detach().double()
+    log_probs = values - values.logsumexp(1)
+    log_wrong = values[:, 1:].logsumexp(1) - values.logsumexp(1)
+    entropy = -(log_probs.exp() * log_probs).sum()
+    slope = log_probs[0, 0].exp() * (log_wrong - log_probs[0, 0])
+    probs = log_probs.exp()
+    expected = probs * (1 + strength * (1 - others) * slope) + strength * others * probs * (log_probs + entropy)
+    rest = expected[0, 1:].where(expected[0, 1:].abs() > 1e-37, 0)  # what is less is 0 here
+    precision = 1e-4 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(logits.grad[0, 1:].double(), rest, rtol=precision, atol=1e-37)
+    torch.testing.assert_close(logits.grad[0, 0].double(), -rest.sum(), rtol=precision, atol=1e-37)
 
 
 def test_loops_compile_where_they_cannot_be_kept(monkeypatch):

@@ -70,6 +70,8 @@ def train(
 ) -> RunFolder:
     """Train a classifier; equal settings, data and thread count give equal bytes on the CPU.
 
+    On the CPU the process keeps freed memory from then on (`diffident.devices.keep_freed_memory`).
+
     Args:
         dataset: Labelled training data.
         settings: From `load_settings`.
