@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import HashingVectorizer
 
 
 def _hashed(texts: Sequence[str], *, size: int) -> np.ndarray:
     """Counts of words [n, size], each added to one of `size` places by its hash; rows have length 1."""
-    return HashingVectorizer(n_features=size).transform(texts).toarray().astype(np.float32)
+    counts = HashingVectorizer(n_features=size).transform(texts)
+    return csr_array(counts).toarray().astype(np.float32)
 
 
 hashed_words_64 = partial(_hashed, size=64)

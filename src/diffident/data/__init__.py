@@ -9,6 +9,7 @@ import numpy as np
 from diffident.data.arrays import open_digits, open_npy, open_npz
 from diffident.data.columns import near_path
 from diffident.data.dataset import Dataset
+from diffident.data.feature_folders import open_feature_folder
 from diffident.data.folders import open_image_folder
 from diffident.data.hub import open_hub
 from diffident.data.parquet import open_parquet, parquet_files
@@ -17,10 +18,11 @@ from diffident.data.text_files import open_csv, open_jsonl
 from diffident.data.torchvision_sets import open_torchvision
 from diffident.errors import DiffidentError, InputError, MissingColumnError
 from diffident.files import first_line
+from diffident.storage.features import MANIFEST
 
 _FORMS = (
-    "a folder of class folders, .parquet, .csv, .tsv, .jsonl, .npz, .npy, hf:NAME[:SPLIT], torchvision:NAME[:SPLIT], "
-    "digits[:SPLIT]"
+    "a folder of class folders, features from `diffident extract`, .parquet, .csv, .tsv, .jsonl, .npz, .npy, "
+    "hf:NAME[:SPLIT], torchvision:NAME[:SPLIT], digits[:SPLIT]"
 )
 
 
@@ -37,9 +39,10 @@ def open_dataset(
 
     Args:
         spec: A folder of class folders with images; a Parquet file or folder in the Hugging Face layout
-            (`FOLDER:SPLIT` if it holds several splits); CSV, TSV or JSONL; .npz or .npy; `hf:NAME[:SPLIT]`;
-            `torchvision:NAME[:SPLIT]`; `digits[:SPLIT]`. Tables without a text or image column are vectors of their
-            numeric columns; columns with `label` in their names are further labels, not numbers to learn from.
+            (`FOLDER:SPLIT` if it holds several splits); features from `diffident extract`, as vectors; CSV, TSV or
+            JSONL; .npz or .npy; `hf:NAME[:SPLIT]`; `torchvision:NAME[:SPLIT]`; `digits[:SPLIT]`. Tables without a text
+            or image column are vectors of their numeric columns; columns with `label` in their names are further
+            labels, not numbers to learn from.
         label_column: Default: the first of label, labels, fine_label, target, class, category, intent, y.
         text_column: Default: the first of text, sentence, content, utterance, review, question.
         image_column: Default: the first of image, img, image_path, path, file, filename, file_name.
@@ -98,6 +101,9 @@ def _open_path(spec: str, choice: ColumnChoice) -> Dataset:
         raise InputError(f"`DATA` must be there; got {spec}, which is not. {near_path(path)} Forms: {_FORMS}.")
     if not path.is_dir():
         return _open_file(path, choice)
+    if split is None and (path / MANIFEST).is_file():
+        _refuse_columns(spec, replace(choice, label_column=None))
+        return open_feature_folder(path, choice.label_column)
     if any(parquet_files(path)):
         return open_parquet(path, split, choice)
     if split is not None:
