@@ -70,6 +70,41 @@ def test_a_finished_run_is_evaluated_on_test_data_that_come_later(work, capsys):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 @pytest.mark.parametrize(
+    ("arrays", "how"),
+    [
+        ({"features": np.zeros((3, 4), dtype=np.float32), "labels": [0, 1, 2]}, "3 samples instead of 60"),
+        ({"ids": [f"test:{row + 1:06d}" for row in range(60)]}, "'test:000001' instead of 'test:000000' at row 0"),
+        ({"labels": np.arange(1, 61) % 3}, "label 1 instead of 0 at 'test:000000'"),
+    ],
+)
+def test_a_finished_run_keeps_its_predictions_and_takes_no_other_data_for_theirs(work, capsys, split, arrays, how):
+    write_vectors("test", 2, ids=[f"test:{row:06d}" for row in range(60)])
+    assert train(f"--{split}", "test.npz", "--out", "run") == 0
+    kept = (work / f"run/predictions/{split}.parquet").read_bytes()
+    count = len(arrays.get("features", range(60)))
+    write_vectors("other", 3, **{"ids": [f"test:{row:06d}" for row in range(count)]} | arrays)
+    capsys.readouterr()
+    other = "validation" if split == "test" else "test"
+    assert train("--out", "run", "--resume", f"--{split}", "other.npz", f"--{other}", "test.npz") == 2
+    assert capsys.readouterr().err == (
+        f"diffident: error: `{split}` must be the data that run has predicted already; got {how} in other. For other "
+        "data: diffident predict run DATA.\n"
+    )
+    assert (work / f"run/predictions/{split}.parquet").read_bytes() == kept
+    assert not (work / f"run/predictions/{other}.parquet").exists()
+    assert train("--out", "run", "--resume", f"--{split}", "test.npz") == 0
+
+
+def test_what_a_finished_run_lacks_is_predicted_on_the_device_that_is_given(work):
+    assert train("--out", "run") == 0
+    config = work / "run/config.toml"
+    config.write_text(config.read_text().replace('device = "cpu"', 'device = "mps"'))
+    assert open_run("run").settings.device == "mps"
+    assert train("--out", "run", "--resume", "--test", "test.npz") == 0
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(
     ("named", "other", "words"), [("train", "held", ("names", "numbers")), ("held", "train", ("numbers", "names"))]
 )
 def test_held_out_labels_are_names_where_those_trained_on_are(work, capsys, split, named, other, words):

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.losses import LOSSES
-from diffident.records import DifficultyTable
+from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings
 from diffident.training.by_id import check_unique, weights_by_id
 from diffident.training.logs import check_loggers
@@ -94,6 +94,27 @@ def check_labels(dataset: Dataset, num_classes: int, names: tuple[str, ...] | No
             f"`labels` must be in [0, {num_classes}), the classes of {where}; got {int(dataset.labels[row])} at "
             f"{str(dataset.ids[row])!r} of {dataset.name}. Re-index them, or drop the labels."
         )
+
+
+def check_same(predictions: Predictions, dataset: Dataset, split: str, run: Path) -> None:
+    """Raise `InputError` unless a run's predictions of a split are of this data: its ids and labels, in its order."""
+    kept, ids = predictions.labels, dataset.ids.astype(str)
+    if len(predictions) != len(dataset):
+        how = f"{len(dataset):,} samples instead of {len(predictions):,}"
+    elif (differ := ids != predictions.ids.astype(str)).any():
+        row = int(differ.argmax())
+        how = f"{str(ids[row])!r} instead of {str(predictions.ids[row])!r} at row {row}"
+    elif (kept is None) != (dataset.labels is None):
+        how = "no labels" if dataset.labels is None else "labels instead of none"
+    elif kept is not None and (differ := np.asarray(dataset.labels) != kept.numpy()).any():
+        row = int(differ.argmax())
+        how = f"label {int(np.asarray(dataset.labels)[row])} instead of {int(kept[row])} at {str(ids[row])!r}"
+    else:
+        return
+    raise InputError(
+        f"`{split}` must be the data that {run} has predicted already; got {how} in {dataset.name}. For other data: "
+        f"diffident predict {run} DATA."
+    )
 
 
 def weights_for(

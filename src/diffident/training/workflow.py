@@ -19,10 +19,10 @@ from diffident.models import Preprocessor, build_model, fit_preprocessor, load_p
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.storage.atomic import atomic_path
-from diffident.storage.predictions import write_predictions
+from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder, open_run
 from diffident.training.checkpoints import Checkpoints
-from diffident.training.checks import check_apart, check_data, check_labels, check_settings, weights_for
+from diffident.training.checks import check_apart, check_data, check_labels, check_same, check_settings, weights_for
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import make_fabric, predictions_of, source_of
 from diffident.training.loop import fit, set_up
@@ -86,7 +86,7 @@ def train(
         checkpoint_seconds: Least time between two checkpoints; a crash costs so much, and the epoch it falls into.
 
     Raises:
-        InputError: data, settings and difficulty do not fit each other.
+        InputError: data, settings and difficulty do not fit each other, or a finished run has predicted other data.
         IdMismatchError: training ids are not in the difficulty table.
         MissingDependencyError: a library that the model or a log needs is not installed.
         ResumeError: the folder holds a run with other settings or data.
@@ -101,7 +101,7 @@ def train(
     described = describe(dataset, digest, validation if settings.learns or settings.patience else None)
     run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
     if run.finished:
-        _predict_missing(run, {"validation": validation, "test": test})
+        _predict_missing(run, {"validation": validation, "test": test}, settings.device)
         return run
     job = _Job(dataset, weights, settings, run, checkpoint_seconds, validation, test, progress)
     try:
@@ -147,11 +147,15 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
         _save_weights(model, run.weights)
 
 
-def _predict_missing(run: RunFolder, parts: dict[str, Dataset | None]) -> None:
-    """Write the predictions that a finished run lacks of the held-out splits."""
-    for split, part in parts.items():
-        if part is not None and not run.predictions(split).exists():
-            write_predictions(predict(run.path, part), run.predictions(split))
+def _predict_missing(run: RunFolder, parts: dict[str, Dataset | None], device: str) -> None:
+    """Write the predictions that a finished run lacks of the held-out splits; those it has must be of the same data."""
+    given = {split: part for split, part in parts.items() if part is not None}
+    there = [split for split in given if run.predictions(split).exists()]
+    for split in there:
+        check_same(read_predictions(run.predictions(split)), given[split], split, run.path)
+    for split, part in given.items():
+        if split not in there:
+            write_predictions(predict(run.path, part, device=device), run.predictions(split))
 
 
 def _recorder(fabric: Fabric, job: _Job) -> DynamicsRecorder:
