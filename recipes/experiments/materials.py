@@ -208,11 +208,14 @@ def open_outside(folder: Path, spec: str) -> Dataset:
 
 
 def joined_by_name(dataset: Dataset, train: Dataset, name: str) -> Dataset:
-    """A labelled set whose classes are some of the training data's, with the numbers that they have there."""
+    """A labelled set whose classes are some of the training data's, with the numbers that they have there.
+
+    Numbers without names, in one or the other, are the training data's already.
+    """
     if dataset.labels is None:
         raise InputError(f"`data.extra.{name}` must have labels; got none at {dataset.name}. Make it an ood set.")
     if dataset.label_names is None or train.label_names is None:
-        return dataset
+        return replace(dataset, label_names=train.label_names)
     numbers = {known: number for number, known in enumerate(train.label_names)}
     for known in dataset.label_names:
         if known not in numbers:

@@ -112,10 +112,26 @@ def test_held_out_labels_are_names_where_those_trained_on_are(work, capsys, spli
     write_vectors(other, 1)
     assert train(f"--{split}", "held.npz", "--out", "run") == 2
     assert capsys.readouterr().err == (
-        f"diffident: error: `labels` of held must be {words[0]} of classes, as those of train are; got {words[1]}. "
-        "Write all labels in one way.\n"
+        f"diffident: error: `labels` of held must be {words[0]} of classes, as those of the training data are; got "
+        f"{words[1]}. Write all labels in one way.\n"
     )
     assert not (work / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "other", "words"), [("train", "new", ("names", "numbers")), ("new", "train", ("numbers", "names"))]
+)
+def test_predicted_labels_are_names_where_those_of_the_run_are(work, capsys, named, other, words):
+    write_vectors(named, 0, label_names=["a", "b", "c"])
+    write_vectors(other, 1)
+    assert train("--out", "run") == 0
+    capsys.readouterr()
+    assert main(["predict", "run", "new.npz", "--out", "predictions.parquet"]) == 2
+    assert capsys.readouterr().err == (
+        f"diffident: error: `labels` of new must be {words[0]} of classes, as those of the run are; got {words[1]}. "
+        "Write all labels in one way.\n"
+    )
+    assert not (work / "predictions.parquet").exists()
 
 
 def test_no_epochs_are_refused(work, capsys):

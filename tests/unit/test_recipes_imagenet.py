@@ -1,6 +1,7 @@
 """The ImageNet recipe on a folder of its shape: 4 classes, few pictures, -A with some of the classes, -O with none."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,8 @@ def test_classes_are_joined_by_name(data):
     assert further.labels is not None
     assert further.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert joined_by_name(further, train, "a").labels.tolist() == [1, 1, 1, 3, 3, 3]
+    numbered = joined_by_name(replace(further, label_names=None), train, "a")
+    assert (numbered.labels.tolist(), numbered.label_names) == ([0, 0, 0, 1, 1, 1], train.label_names)
     with pytest.raises(InputError, match=r"`data.extra.a` must have classes of the training data; got 'n01'"):
         joined_by_name(train, further, "a")
     with pytest.raises(InputError, match=r"`data.extra.a` must have labels; got none at imagenet-o"):

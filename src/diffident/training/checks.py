@@ -32,19 +32,7 @@ def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | Non
         raise InputError(f"`validation` must have labels; got none at {validation.name}. Leave it out, or name them.")
     for part in (dataset, validation, test):
         if part is not None:
-            _check_kind(part, dataset)
             check_labels(part, dataset.num_classes, dataset.label_names, "the training data")
-
-
-def _check_kind(part: Dataset, dataset: Dataset) -> None:
-    """Raise `InputError` where one has names and the other numbers: which is which nobody said."""
-    if part.labels is None or (part.label_names is None) == (dataset.label_names is None):
-        return
-    own, others = ("numbers", "names") if part.label_names is None else ("names", "numbers")
-    raise InputError(
-        f"`labels` of {part.name} must be {others} of classes, as those of {dataset.name} are; got {own}. Write all "
-        "labels in one way."
-    )
 
 
 def check_apart(dataset: Dataset, settings: TrainingSettings, validation: Dataset | None) -> None:
@@ -80,9 +68,15 @@ def check_settings(settings: TrainingSettings, count: int, validation: Dataset |
 
 
 def check_labels(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None, where: str) -> None:
-    """Raise `InputError` unless the labels, where there are any, are among the classes of `where`."""
+    """Raise `InputError` unless the labels, where there are any, are among the classes of `where`, in the same way."""
     if dataset.labels is None:
         return
+    if (dataset.label_names is None) != (names is None):  # which is which nobody said
+        own, others = ("numbers", "names") if dataset.label_names is None else ("names", "numbers")
+        raise InputError(
+            f"`labels` of {dataset.name} must be {others} of classes, as those of {where} are; got {own}. Write all "
+            "labels in one way."
+        )
     if dataset.label_names is not None and names is not None and tuple(dataset.label_names) != tuple(names):
         extra, lacking = sorted(set(dataset.label_names) - set(names)), sorted(set(names) - set(dataset.label_names))
         how = f"extra {extra[:3]}, lacking {lacking[:3]}" if extra or lacking else "the same names in another order"
