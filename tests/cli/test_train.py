@@ -152,3 +152,10 @@ def test_the_samples_left_out_are_counted_among_those_trained_on_by_one_reading(
     assert train(*AWARE, "--out", "run") == 0
     assert "2 of 15 samples are left out of training: their labels are probably wrong." in capsys.readouterr().err
     assert len(reads) == 1
+
+
+def test_help_says_that_a_finished_run_can_be_resumed_for_its_predictions(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a finished one only gets the predictions of --validation and --test that it lacks" in printed

@@ -82,7 +82,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="key=value", help="single settings"
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted run; a finished one only gets the predictions of --validation and --test that "
+        "it lacks",
+    )
     add_data_options(parser)
 
 
