@@ -277,6 +277,15 @@ def test_a_folder_is_no_file_to_write(command, work, capsys):
     assert contents(work) == before
 
 
+@pytest.mark.parametrize("command", ["audit features", "quickstart"])
+def test_a_file_is_no_folder_to_write_in(command, work, capsys):
+    before = contents(work)
+    assert answer(capsys, *command.split(), "--out", "notes.csv") == (
+        "`--out` must be a folder; got notes.csv, which is a file. Name a new one."
+    )
+    assert contents(work) == before
+
+
 @pytest.mark.parametrize(
     ("command", "out", "example"),
     [

@@ -89,6 +89,8 @@ def _fresh_folder(out: Path) -> Path:
     """An empty folder; only one that an earlier quickstart made is emptied."""
     from diffident.storage.atomic import make_folder
 
+    if out.exists() and not out.is_dir():
+        raise InputError(f"`--out` must be a folder; got {out}, which is a file. Name a new one.")
     if out.exists() and any(out.iterdir()):
         if not (out / _MARKER).exists():
             raise InputError(f"`--out` must be new or from an earlier quickstart; got {out}, which holds other files.")
