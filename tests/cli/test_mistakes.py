@@ -325,4 +325,20 @@ def test_an_ending_in_capitals_or_none_is_no_mistake(work):
 def test_a_folder_that_cannot_be_made_is_named(command, folder, work, capsys):
     folder = folder.format("notes.csv/new")
     line = answer(capsys, *command.format("notes.csv/new").split())
-    assert line == f"`folder` must be one that can be made; got {folder}: Not a directory. Name another."
+    assert line == f"The folder {folder} cannot be made: Not a directory. Name another."
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="nobody, not even root, can write in /proc")
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("predict run photos --out /proc/p.parquet", "/proc/p.parquet"),
+        ("evaluate run --out /proc/e.json", "/proc/e.json"),
+        ("report run --out /proc/r.html", "/proc/r.html"),
+        ("score features --out /proc/d.parquet", "/proc/d.parquet"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_in_is_named_by_the_file_in_it(command, file, work, capsys):
+    assert answer(capsys, *command.split()) == (
+        f"The file {file} cannot be written: No such file or directory. Name another."
+    )

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _fresh_folder(out: Path) -> Path:
     """An empty folder; only one that an earlier quickstart made is emptied."""
-    from diffident.storage.atomic import make_folder
+    from diffident.storage.atomic import make_folder, write_text
 
     if out.exists() and not out.is_dir():
         raise InputError(f"`--out` must be a folder; got {out}, which is a file. Name a new one.")
@@ -96,7 +96,7 @@ def _fresh_folder(out: Path) -> Path:
             raise InputError(f"`--out` must be new or from an earlier quickstart; got {out}, which holds other files.")
         shutil.rmtree(out)
     make_folder(out)
-    (out / _MARKER).touch()
+    write_text(out / _MARKER, "")
     return out
 
 

@@ -18,23 +18,25 @@ def make_folder(path: str | Path) -> None:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"`folder` must be one that can be made; got {path}: {error.strerror}. Name another."
-        ) from None
+        raise InputError(f"The folder {path} cannot be made: {error.strerror}. Name another.") from None
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there on success, remove it on failure.
 
-    The parent folder is made. The move is atomic within one file system.
+    The parent folder is made, and an empty temporary file in it. The move is atomic within one file system.
 
     Raises:
-        InputError: the parent folder cannot be made.
+        InputError: the parent folder cannot be made, or no file in it.
     """
     path = Path(path)
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.touch()
+    except OSError as error:
+        raise InputError(f"The file {path} cannot be written: {error.strerror}. Name another.") from None
     try:
         yield temporary
         with open(temporary, "rb") as file:
