@@ -287,26 +287,38 @@ def test_a_file_is_no_folder_to_write_in(command, work, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "out", "example"),
+    ("command", "out", "suffix"),
     [
-        ("score features", "difficulty.csv", "difficulty.parquet"),
-        ("predict run photos", "predictions.npz", "predictions.parquet"),
-        ("evaluate predictions.parquet", "evaluation.html", "evaluation.json"),
-        ("report run", "page.pdf", "page.html"),
+        ("score features", "difficulty.csv", ".parquet"),
+        ("score features", "d.par", ".parquet"),
+        ("predict run photos", "predictions.npz", ".parquet"),
+        ("evaluate predictions.parquet", "evaluation.html", ".json"),
+        ("evaluate predictions.parquet", "e.js", ".json"),
+        ("report run", "page.pdf", ".html"),
+        ("report run", "page.h", ".html"),
     ],
 )
-def test_the_ending_of_a_file_says_what_is_in_it(command, out, example, work, capsys):
+def test_the_ending_of_a_file_says_what_is_in_it(command, out, suffix, work, capsys):
     before = contents(work)
     assert answer(capsys, *command.split(), "--out", out) == (
-        f"`--out` must end in {Path(example).suffix}, as that is what is written; got {out}. For example: {example}."
+        f"`--out` must end in {suffix}, as that is what is written; got {out}. For example: {out}{suffix}."
     )
     assert contents(work) == before
 
 
-def test_an_ending_in_capitals_or_none_is_no_mistake(work):
-    for out in ("again.PARQUET", "again"):
-        assert main(["score", "features", "--out", out]) == 0
-    assert main(["report", "run", "--out", "page.htm"]) == 0
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        ("score features", "again.PARQUET"),
+        ("score features", "again"),
+        ("evaluate predictions.parquet --resamples 0", "eval-0.1"),
+        ("report run", "page.htm"),
+        ("report run", "report 2024.01"),
+    ],
+)
+def test_an_ending_in_capitals_or_none_is_no_mistake(command, out, work):
+    assert main([*command.split(), "--out", out]) == 0
+    assert (work / out).is_file()
 
 
 @pytest.mark.parametrize(

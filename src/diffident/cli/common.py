@@ -54,7 +54,8 @@ def check_out(out: str | None, *inputs: str | None, suffix: str) -> None:
     Args:
         out: The file to write, or None.
         inputs: Files that are read, maybe as NAME=FILE, or None.
-        suffix: Ending of the format that is written; its beginning and none at all are welcome too.
+        suffix: Ending of the format that is written; none at all is welcome too, and .htm for .html. What does not
+            begin with a letter, such as the number of a version, is no ending.
 
     Raises:
         InputError: `out` is a folder, the same file as an input, or has another ending.
@@ -70,10 +71,10 @@ def check_out(out: str | None, *inputs: str | None, suffix: str) -> None:
             raise InputError(
                 f"`--out` must not be an input, which would be lost; got {out} for both. Name another file."
             )
-    if not suffix.startswith(path.suffix.lower()):  # .htm is a page too
+    ending = path.suffix.lower()
+    if ending[1:2].isalpha() and ending != suffix and (ending, suffix) != (".htm", ".html"):
         raise InputError(
-            f"`--out` must end in {suffix}, as that is what is written; got {out}. For example: "
-            f"{path.with_suffix(suffix)}."
+            f"`--out` must end in {suffix}, as that is what is written; got {out}. For example: {out}{suffix}."
         )
 
 
