@@ -14,7 +14,7 @@ from diffident.report import audit_charts, prediction_charts
 from diffident.report.building import Report
 from diffident.report.charts import Histogram, Table, plain_name, plain_names, slug, table_of_chart
 from diffident.report.evaluation_charts import corruption_charts, difficulty_chart
-from diffident.report.evaluation_tables import further_tables
+from diffident.report.evaluation_tables import further_tables, metrics_table
 from diffident.report.figures import draw_charts, write_figures
 from diffident.report.prediction_charts import (
     Method,
@@ -150,13 +150,31 @@ def test_metrics_by_difficulty_have_intervals_of_one_seed_and_the_range_of_sever
     def groups(values):
         return tuple(DifficultyGroup(0.0, 1.0, 5, {"accuracy": Estimate(v, v - 0.1, v + 0.1)}) for v in values)
 
-    one = difficulty_chart({"m": [make_evaluation(0.5, by_difficulty=groups([0.9, 0.5]))]}, "accuracy")
+    one_seed = [make_evaluation(0.5, by_difficulty=groups([0.9, 0.5]))]
+    one = difficulty_chart({"m": one_seed}, "accuracy")
     assert one.lines[0].low == (0.8, 0.4)
     assert one.categories == ("easiest", "hardest")
     seeds = [make_evaluation(0.5, by_difficulty=groups([0.9, value])) for value in (0.5, 0.7)]
     several = difficulty_chart({"m": seeds}, "accuracy")
     assert (several.lines[0].y, several.lines[0].low, several.lines[0].high) == ((0.9, 0.6), (0.9, 0.5), (0.9, 0.7))
     assert difficulty_chart({"m": [make_evaluation(0.5)]}, "accuracy") is None
+    both = difficulty_chart({"m": one_seed, "n": seeds}, "accuracy")
+    assert [chart.note.partition("; ")[2] for chart in (one, several, both)] == [
+        "the range is a 95 % interval.",
+        "the range is that of the seeds.",
+        "the range is a 95 % interval, or that of the seeds.",
+    ]
+
+
+def test_notes_promise_no_intervals_where_there_are_none():
+    plain = Estimate(0.5, math.nan, math.nan)
+    group = DifficultyGroup(0.0, 1.0, 5, {"accuracy": plain})
+    without = Evaluation({"accuracy": plain}, 10, 2, by_difficulty=(group,))
+    assert difficulty_chart({"m": [without]}, "accuracy").note == "Test samples in equal groups, easiest left."
+    several = "Mean ± standard deviation over seeds, in brackets behind the method their number; of one seed the value"
+    assert metrics_table({"m": [without, without], "n": [without]}).note == f"{several}."
+    with_intervals = metrics_table({"m": [without, without], "n": [make_evaluation(0.5)]})
+    assert with_intervals.note == f"{several} and its 95 % interval."
 
 
 def test_corruptions_are_in_a_grid_with_gaps():

@@ -27,6 +27,7 @@ def evaluation_charts(evaluations: Sequence[tuple[str, int, Evaluation]]) -> lis
 def difficulty_chart(methods: Mapping[str, Sequence[Evaluation]], key: str) -> LineChart | None:
     """A metric by group of difficulty: of one seed with its interval, of several their mean and their range."""
     lines, places = [], 0
+    ranges: set[str] = set()
     for name, seeds in methods.items():
         groups = [evaluation.by_difficulty for evaluation in seeds if evaluation.by_difficulty]
         if not groups or any(key not in group.metrics for one in groups for group in one):
@@ -35,12 +36,15 @@ def difficulty_chart(methods: Mapping[str, Sequence[Evaluation]], key: str) -> L
         places = max(places, length)
         columns = [[one[place].metrics[key] for one in groups] for place in range(length)]
         lines.append(_spread_line(plain_name(name), columns, [groups[0][place].num_samples for place in range(length)]))
+        if lines[-1].low:
+            ranges.add("a 95 % interval" if len(groups) == 1 else "that of the seeds")
     if not lines:
         return None
+    range_of = f"; the range is {', or '.join(sorted(ranges))}" if ranges else ""
     return LineChart(
         key=f"{key.replace('_', '-')}-by-difficulty",
         title=f"{_TITLES[key]} by difficulty",
-        note="Test samples in equal groups, easiest left; the range is a 95 % interval, or that of the seeds.",
+        note=f"Test samples in equal groups, easiest left{range_of}.",
         x_label="difficulty",
         y_label=key,
         lines=tuple(lines),

@@ -107,13 +107,12 @@ def _several(methods: Mapping[str, Sequence[Evaluation]]) -> bool:
 
 
 def _note(methods: Mapping[str, Sequence[Evaluation]]) -> str:
+    estimates = (estimate for seeds in methods.values() for one in seeds for estimate in one.metrics.values())
+    with_intervals = any(estimate.has_interval for estimate in estimates)
     if not _several(methods):
-        estimates = (estimate for (one,) in methods.values() for estimate in one.metrics.values())
-        return "In brackets the 95 % interval." if any(e.has_interval for e in estimates) else ""
-    return (
-        "Mean ± standard deviation over seeds, in brackets behind the method their number; "
-        "of one seed the value and its 95 % interval."
-    )
+        return "In brackets the 95 % interval." if with_intervals else ""
+    of_one = "the value and its 95 % interval" if with_intervals else "the value"
+    return f"Mean ± standard deviation over seeds, in brackets behind the method their number; of one seed {of_one}."
 
 
 def _spread_cell(seeds: Sequence[Mapping[str, Estimate]], metric: str) -> str:
