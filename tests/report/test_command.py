@@ -229,3 +229,18 @@ def test_a_run_that_is_not_finished_is_said(tmp_path, capsys, monkeypatch):
     assert f'<p class="note"><bdi>{note}</bdi></p>' in (tmp_path / "r.html").read_text(encoding="utf-8")
     assert main(["report", "run", "--out", "r.html"]) == 0
     assert note in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("whole", "done"), [(1, 1), (0, 0)])
+def test_the_line_that_a_killed_run_left_half_written_is_no_epoch(tmp_path, capsys, monkeypatch, whole, done):
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None, ["device=cpu"], model="mlp", loss="cross-entropy", epochs=2)
+    train(open_dataset("digits:train", limit=40), settings, out="run")
+    metrics = tmp_path / "run/metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    metrics.write_text("".join(lines[:whole]) + lines[whole][:20], encoding="utf-8")
+    assert main(["report", "run", "--out", "r.html"]) == 2  # a finished run has only whole lines
+    assert f"got none at line {whole + 1} of run/metrics.jsonl." in capsys.readouterr().err
+    (tmp_path / "run/model.safetensors").unlink()
+    note = f"run is not finished: {done} of 2 epochs are done. Go on with `diffident train --resume`."
+    assert report(capsys, "run", "--out", "r.html")["notes"] == [note]

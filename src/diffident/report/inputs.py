@@ -212,7 +212,7 @@ def read_logs(runs: tuple[RunFolder, ...], names: list[str]) -> dict[str, list[l
     logs: dict[str, list[list[dict[str, Any]]]] = {}
     for run, name in zip(runs, names, strict=True):
         if run.metrics.is_file():
-            logs.setdefault(name, []).append(_read_lines(run.metrics))
+            logs.setdefault(name, []).append(_read_lines(run))
     return logs
 
 
@@ -221,7 +221,7 @@ def unfinished_notes(runs: tuple[RunFolder, ...]) -> list[str]:
     notes = []
     for run in runs:
         if not run.finished:
-            done = len(_read_lines(run.metrics)) if run.metrics.is_file() else 0
+            done = len(_read_lines(run)) if run.metrics.is_file() else 0
             epochs = f"{done} of {run.settings.epochs} epochs"
             notes.append(f"{run.path} is not finished: {epochs} are done. Go on with `diffident train --resume`.")
     return notes
@@ -231,17 +231,23 @@ def learnt_facts(runs: tuple[RunFolder, ...], names: list[str]) -> list[tuple[st
     """What every method learnt from validation data of its loss's options, of each of its runs."""
     found: dict[str, list[str]] = {}
     for run, name in zip(runs, names, strict=True):
-        for option, value in run.learnt.items() if run.finished else ():
+        if not run.finished:
+            continue
+        for option, value in run.learnt.items():
             found.setdefault(f"{option} learnt by {name}", []).append(f"{value:.2f}")
     return [(name, ", ".join(values)) for name, values in found.items()]
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+def _read_lines(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, without the last where it was cut short as the run was killed."""
+    path, lines = run.metrics, []
+    texts = path.read_text(encoding="utf-8").splitlines()
+    for number, text in enumerate(texts, start=1):
         try:
             line = json.loads(text)
         except ValueError:
+            if number == len(texts) and not run.finished:
+                break
             raise InputError(f"`metrics.jsonl` must hold JSON lines; got none at line {number} of {path}.") from None
         if not isinstance(line, dict):
             raise InputError(f"`metrics.jsonl` must hold objects; got another at line {number} of {path}.")
