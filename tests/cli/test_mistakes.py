@@ -168,7 +168,7 @@ def test_image_that_cannot_be_read_is_named(mistake, work, capsys):
 
 
 def test_image_file_that_is_missing_is_named(work, capsys):
-    (work / "a.csv").write_text("image,label\nphotos/cat/0.png,0\nphotos/gone.png,1\n")
+    (work / "a.csv").write_text("image,label\nphotos/cat/0.png,cat\nphotos/gone.png,dog\n")
     expected = (
         "sample `a:000001` must be a readable image file; photos/gone.png: No such file or directory. Mend the path, "
         "or remove the row."

@@ -181,11 +181,12 @@ def predict(run_dir: str | Path, dataset: Dataset, *, device: str | None = None)
         InputError: not a finished run, no such device, or data with other classes, modality or shape.
     """
     run = open_run(run_dir)
-    check_labels(dataset, run.data["num_classes"], run.label_names, "the run")
     settings = run.settings if device is None else load_settings(**{**asdict(run.settings), "device": device})
     settings = replace(settings, devices=1)
     fabric = make_fabric(settings)
     model, preprocessor = load_model(run)
+    preprocessor.check(dataset)  # of the wrong data this says more than their labels do
+    check_labels(dataset, run.data["num_classes"], run.label_names, "the run")
     source = source_of(dataset, preprocessor, settings, fabric.device)
     return predictions_of(fabric.setup_module(model), source, dataset, run.label_names)
 
