@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def bytes_of(run):
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_every_loss_trains(name, tmp_path):
     data = vectors()
-    settings = load_settings(**{**vars(SETTINGS), "loss": name})
+    settings = load_settings(**{**asdict(SETTINGS), "loss": name})
     train(data, settings, out=tmp_path / "r", difficulty=table_of(data), test=data)
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
