@@ -71,7 +71,8 @@ MISTAKES = {
         lambda work: "photo",
         [],
         "`DATA` must be there; got photo, which is not. Did you mean `photos`? Forms: a folder of class folders, "
-        "features from `diffident extract`, .parquet, .csv, .tsv, .jsonl, .npz, .npy, hf:NAME[:SPLIT], torchvision:NAME[:SPLIT], digits[:SPLIT].",
+        "features from `diffident extract`, .parquet, .csv, .tsv, .jsonl, .npz, .npy, hf:NAME[:SPLIT], "
+        "torchvision:NAME[:SPLIT], digits[:SPLIT].",
     ),
     "missing label": (
         text("a.csv", "text,label\ngood,0\nbad,\n"),
