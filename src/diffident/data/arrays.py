@@ -72,9 +72,14 @@ def _from_arrays(
     sample_ids = read_ids(
         None if ids is None else _plain(ids, "ids", where), path.stem, len(values), "ids", where, rows
     )
+    return Dataset(path.stem, modality, sample_ids, classes, read, fingerprint_of(values), known)
+
+
+def fingerprint_of(values: np.ndarray) -> str:
+    """Hex digest of an array's shape, type and contents."""
     digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
     digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
-    return Dataset(path.stem, modality, sample_ids, classes, read, digest.hexdigest(), known)
+    return digest.hexdigest()
 
 
 def _plain(array: np.ndarray, name: str, where: str) -> list:

@@ -1,8 +1,8 @@
 """Features from `diffident extract`, as the vectors of a data set."""
 
-import hashlib
 from pathlib import Path
 
+from diffident.data.arrays import fingerprint_of
 from diffident.data.dataset import Dataset
 from diffident.data.samples import ReadVector
 from diffident.storage.features import open_features
@@ -12,9 +12,7 @@ def open_feature_folder(path: Path, label_column: str | None) -> Dataset:
     """All features in memory, in the data set's order, with its ids, labels and label columns."""
     source = open_features(path, label_column=label_column)
     values = source.load().values.float().numpy()
-    digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
-    digest.update(values.data)
-    read = ReadVector(values)
+    fingerprint, read = fingerprint_of(values), ReadVector(values)
     return Dataset(
-        path.name, "vector", source.ids, source.labels, read, digest.hexdigest(), source.label_names, source.columns
+        path.name, "vector", source.ids, source.labels, read, fingerprint, source.label_names, source.columns
     )

@@ -212,7 +212,8 @@ def read_logs(runs: tuple[RunFolder, ...], names: list[str]) -> dict[str, list[l
     logs: dict[str, list[list[dict[str, Any]]]] = {}
     for run, name in zip(runs, names, strict=True):
         if run.metrics.is_file():
-            logs.setdefault(name, []).append(_read_lines(run))
+            numbers = [{key: v for key, v in line.items() if isinstance(v, int | float)} for line in run.read_metrics()]
+            logs.setdefault(name, []).append(numbers)
     return logs
 
 
@@ -221,8 +222,7 @@ def unfinished_notes(runs: tuple[RunFolder, ...]) -> list[str]:
     notes = []
     for run in runs:
         if not run.finished:
-            done = len(_read_lines(run)) if run.metrics.is_file() else 0
-            epochs = f"{done} of {run.settings.epochs} epochs"
+            epochs = f"{len(run.read_metrics())} of {run.settings.epochs} epochs"
             notes.append(f"{run.path} is not finished: {epochs} are done. Go on with `diffident train --resume`.")
     return notes
 
@@ -236,23 +236,6 @@ def learnt_facts(runs: tuple[RunFolder, ...], names: list[str]) -> list[tuple[st
         for option, value in run.learnt.items():
             found.setdefault(f"{option} learnt by {name}", []).append(f"{value:.2f}")
     return [(name, ", ".join(values)) for name, values in found.items()]
-
-
-def _read_lines(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, without the last where it was cut short as the run was killed."""
-    path, lines = run.metrics, []
-    texts = path.read_text(encoding="utf-8").splitlines()
-    for number, text in enumerate(texts, start=1):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            if number == len(texts) and not run.finished:
-                break
-            raise InputError(f"`metrics.jsonl` must hold JSON lines; got none at line {number} of {path}.") from None
-        if not isinstance(line, dict):
-            raise InputError(f"`metrics.jsonl` must hold objects; got another at line {number} of {path}.")
-        lines.append({key: value for key, value in line.items() if isinstance(value, int | float)})
-    return lines
 
 
 def read_audit(

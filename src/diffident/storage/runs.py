@@ -48,9 +48,9 @@ class RunFolder:
     def learnt(self) -> dict[str, float]:
         """What training learnt from validation data of the loss's options, as it was in the epoch that is kept."""
         name = self.settings.learns
-        if name is None or not self.metrics.is_file():
+        if name is None:
             return {}
-        lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()] or [{}]
+        lines = self.read_metrics() or [{}]
         kept = min(lines, key=_loss_of) if self.settings.patience else lines[-1]
         return {name: kept[name]} if name in kept else {}
 
@@ -65,6 +65,28 @@ class RunFolder:
         """Names of the classes, or None."""
         names = self.data.get("label_names")
         return None if names is None else tuple(names)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """One entry an epoch; none where there is no file, nor of a last line cut short as the run was killed.
+
+        Raises:
+            InputError: a line is no JSON object.
+        """
+        path, lines = self.metrics, []
+        texts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for number, text in enumerate(texts, start=1):
+            try:
+                line = json.loads(text)
+            except ValueError:
+                if number == len(texts) and not self.finished:
+                    break
+                raise InputError(
+                    f"`metrics.jsonl` must hold JSON lines; got none at line {number} of {path}."
+                ) from None
+            if not isinstance(line, dict):
+                raise InputError(f"`metrics.jsonl` must hold objects; got another at line {number} of {path}.")
+            lines.append(line)
+        return lines
 
     def predictions(self, split: str) -> Path:
         """The predictions of a split, there or not."""
