@@ -1,10 +1,21 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from diffident.errors import InputError, ShapeError
-from diffident.losses import FocalLoss, Mixing, Mixup, RegMixup, draw_mixing, mixed_loss
+from diffident.losses import (
+    CrossEntropy,
+    DifficultyAwareLoss,
+    FocalLoss,
+    Mixing,
+    Mixup,
+    RegMixup,
+    draw_mixing,
+    mixed_loss,
+)
 
 
 def generator(seed=0):
@@ -20,11 +31,10 @@ def test_a_mixture_by_hand():
     mixing = Mixing(torch.tensor([1, 0]), 0.75)
     inputs, labels = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 2])
     assert mixing.inputs(inputs, inputs[mixing.partners]).tolist() == [[1.0], [3.0]]
-    targets = mixing.targets(labels, labels[mixing.partners], 3)
-    assert targets.tolist() == [[0.75, 0.0, 0.25], [0.25, 0.0, 0.75]]
-    weights = torch.tensor([0.2, 1.0])
-    assert mixing.weights(weights, weights[mixing.partners], 2).tolist() == pytest.approx([0.4, 0.8])
-    assert mixing.weights(None, None, 2) is None
+    log_probs = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]).log()
+    losses = mixing.loss(CrossEntropy(reduction="none"), log_probs, labels, None)
+    by_hand = [-0.75 * math.log(0.2) - 0.25 * math.log(0.5), -0.75 * math.log(0.1) - 0.25 * math.log(0.6)]
+    assert losses.tolist() == pytest.approx(by_hand)
     assert mixing.labels(labels, labels[mixing.partners]).tolist() == [0, 2]
     assert Mixing(mixing.partners, 0.25).labels(labels, labels[mixing.partners]).tolist() == [2, 0]
 
@@ -33,9 +43,16 @@ def test_samples_go_before_their_mixtures():
     mixing = Mixing(torch.tensor([1, 0]), 0.25, eta=0.5)
     inputs, labels = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1])
     assert mixing.inputs(inputs, inputs[mixing.partners]).flatten().tolist() == [0.0, 4.0, 3.0, 1.0]
-    targets = mixing.targets(labels, labels[mixing.partners], 2)
-    assert targets[:, 0].tolist() == [1.0, 0.0, 0.25, 0.75]
-    assert mixing.weights(None, None, 2).tolist() == [1.0, 1.0, 0.5, 0.5]
+    calls = []
+
+    class Recorded(torch.nn.Module):
+        def forward(self, logits, labels, counts):
+            calls.append((labels, counts))
+            return torch.zeros(4)
+
+    mixing.loss(Recorded(), torch.zeros(4, 2), labels, None)
+    assert [labels.tolist() for labels, _ in calls] == [[0, 1, 0, 1], [0, 1, 1, 0]]
+    assert [counts.tolist() for _, counts in calls] == [[1.0, 1.0, 0.5, 0.5]] * 2
     assert mixing.labels(labels, labels[mixing.partners]).tolist() == [0, 1]
 
 
@@ -62,6 +79,29 @@ def test_mixup_is_the_mixed_cross_entropy():
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(logits, expected_logits)
     assert torch.equal(compared, labels if share >= 0.5 else labels[partners])
+
+
+def test_each_sample_of_a_mixture_keeps_its_own_weight():
+    # Sample 3 is left out (weight 2), sample 1 counts half and is hard (1.5).
+    inputs, labels, model = batch()
+    weights = torch.tensor([0.0, 1.5, 0.3, 2.0, 1.0, 0.8], dtype=torch.float64)
+    criterion = DifficultyAwareLoss(doubt=0.4, reduction="none")
+    mixing = draw_mixing(criterion, 6, generator(2), alpha=1.0)
+    losses = mixed_loss(model, criterion, mixing, inputs, labels, weights)[0]
+    mixed = mixing.share * inputs + (1 - mixing.share) * inputs[mixing.partners]
+    for row, partner in enumerate(mixing.partners.tolist()):
+        alone = [criterion(model(mixed[row : row + 1]), labels[[one]], weights[[one]]) for one in (row, partner)]
+        torch.testing.assert_close(losses[[row]], mixing.share * alone[0] + (1 - mixing.share) * alone[1])
+    out = DifficultyAwareLoss(doubt=0.4)
+    assert float(mixed_loss(model, out, mixing, inputs, labels, torch.full((6,), 2.0))[0].detach()) == 0
+
+
+def test_any_loss_can_mix_and_mixup_mixes_as_it_wants():
+    assert draw_mixing(FocalLoss(), 6, generator(), alpha=0.0) is None
+    drawn = draw_mixing(FocalLoss(), 6, generator(), alpha=20.0)
+    expected = Mixing.draw(6, 20.0, generator())
+    assert (drawn.share, drawn.partners.tolist()) == (expected.share, expected.partners.tolist())
+    assert draw_mixing(Mixup(alpha=20.0), 6, generator(), alpha=0.1).share == expected.share
 
 
 def test_regmixup_weighs_samples_and_mixtures():

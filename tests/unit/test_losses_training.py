@@ -115,6 +115,14 @@ def test_the_model_is_shown_mixtures(name, tmp_path, monkeypatch):
     assert len(set(shown)) == len(shown)  # a share for each batch
 
 
+def test_cross_entropy_of_mixtures_is_mixup(tmp_path):
+    train(vectors(), replace(SETTINGS, loss="mixup", alpha=0.4), out=tmp_path / "loss")
+    train(vectors(), replace(SETTINGS, mixup=0.4), out=tmp_path / "setting")
+    assert bytes_of(tmp_path / "loss") == bytes_of(tmp_path / "setting")
+    train(vectors(), SETTINGS, out=tmp_path / "plain")
+    assert bytes_of(tmp_path / "plain") != bytes_of(tmp_path / "setting")
+
+
 def test_mixing_nothing_is_cross_entropy(tmp_path):
     # The same shuffling and dropout; mixing draws from the generator after the order of the epoch is known.
     train(vectors(), replace(SETTINGS, loss="mixup", alpha=0.0), out=tmp_path / "mixup")

@@ -1,11 +1,16 @@
-"""Samples of a batch mixed in pairs, for the losses that train on mixtures.
+"""Samples of a batch mixed in pairs, for training on mixtures with any loss.
 
 A training loop asks the loss which samples to mix, and lets them through the model:
 
-    mixing = draw_mixing(criterion, len(labels), generator)
-    loss, logits = mixed_loss(model, criterion, mixing, inputs, labels, weights)
+    mixing = draw_mixing(criterion, len(labels), generator, alpha=0.4)
+    loss, logits, labels = mixed_loss(model, criterion, mixing, inputs, labels, weights)
 
-For a loss that does not mix, `mixing` is None and the second line is `criterion(model(inputs), labels, weights)`.
+`mixup` and `regmixup` have an alpha of their own. Where nothing is mixed, `mixing` is None and the loss is
+`criterion(model(inputs), labels, weights)`.
+
+A mixture's loss is the mixture of its two samples' losses at the mixture's logits, each with its own label and weight:
+of cross-entropy that is the loss of the mixed label; and a sample that is left out, as its label is not believed, is
+left out of its mixtures too, which no mean of two weights can say.
 """
 
 from collections.abc import Callable
@@ -15,7 +20,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffident.errors import InputError
 
@@ -62,20 +66,31 @@ class Mixing:
             raise InputError(f"`inputs` must be pixels or features to be mixed; got {own.dtype}. Take another loss.")
         return self._joined(own, partner)
 
-    def targets(
-        self, own: Int[Tensor, " n"], partner: Int[Tensor, " n"], num_classes: int
-    ) -> Float[Tensor, "m {num_classes}"]:
-        """The probabilities that the model should give to `inputs`."""
-        both = (functional.one_hot(labels, num_classes).to(torch.get_default_dtype()) for labels in (own, partner))
-        return self._joined(*both)
+    def loss(
+        self,
+        criterion: nn.Module,
+        logits: Float[Tensor, "m c"],
+        labels: Int[Tensor, " n"],
+        weights: Float[Tensor, " n"] | None,
+    ) -> Float[Tensor, "..."]:
+        """The share of each row's own loss and the rest of its partner's, in the criterion's reduction.
 
-    def weights(
-        self, own: Float[Tensor, " n"] | None, partner: Float[Tensor, " n"] | None, count: int
-    ) -> Float[Tensor, " m"] | None:
-        """The mixtures' weights, mixed as the labels are; where the samples go first, what each row counts."""
+        Args:
+            criterion: Called as `Loss`; where the samples go first, its weights are what each row counts.
+            logits: Of `inputs`.
+            labels: Of the samples.
+            weights: Of the samples, or None.
+        """
+        partners = self.partners.to(labels.device)
+        other = labels[partners]
         if self.eta is not None:
-            return torch.cat([torch.ones(count), torch.full((count,), self.eta)])
-        return None if own is None or partner is None else self._joined(own, partner)
+            counts = torch.ones(2, len(labels), device=logits.device)
+            counts[1] = self.eta
+            both = ((torch.cat([labels, second]), counts.flatten()) for second in (labels, other))
+        else:
+            both = ((labels, weights), (other, None if weights is None else weights[partners]))
+        own, partner = (criterion(logits, *one) for one in both)
+        return torch.lerp(partner, own, self.share)
 
     def labels(self, own: Int[Tensor, " n"], partner: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The labels that the first n rows of logits are right about: a mixture's is that of its larger share."""
@@ -86,10 +101,12 @@ class Mixing:
         return mixed if self.eta is None else torch.cat([own, mixed])
 
 
-def draw_mixing(criterion: nn.Module, count: int, generator: torch.Generator) -> Mixing | None:
-    """How this loss wants a batch mixed; None where it does not mix."""
+def draw_mixing(criterion: nn.Module, count: int, generator: torch.Generator, alpha: float = 0.0) -> Mixing | None:
+    """How a batch of `count` is mixed: as the loss wants it; with any other by Beta(alpha, alpha), or None with 0."""
     draw = getattr(criterion, "draw_mixing", None)
-    return None if draw is None else draw(count, generator)
+    if draw is not None:
+        return draw(count, generator)
+    return Mixing.draw(count, alpha, generator) if alpha else None
 
 
 def mixed_loss(
@@ -100,7 +117,7 @@ def mixed_loss(
     labels: Int[Tensor, " n"],
     weights: Float[Tensor, " n"] | None,
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "n c"], Int[Tensor, " n"]]:
-    """The loss of a batch through the model, mixed where the loss wants it.
+    """The loss of a batch through the model, mixed as `mixing` says.
 
     Returns:
         The loss; logits of n samples, or mixtures where these take the samples' place; the labels to compare them with.
@@ -109,9 +126,6 @@ def mixed_loss(
         logits = model(inputs)
         return criterion(logits, labels, weights), logits, labels
     partners = mixing.partners.to(labels.device)
-    count = len(labels)
     logits = model(mixing.inputs(inputs, inputs[partners]))
-    targets = mixing.targets(labels, labels[partners], logits.shape[1])
-    mixed_weights = mixing.weights(weights, None if weights is None else weights[partners], count)
-    loss = criterion(logits, targets, None if mixed_weights is None else mixed_weights.to(logits.device))
-    return loss, logits[:count], mixing.labels(labels, labels[partners])
+    loss = mixing.loss(criterion, logits, labels, weights)
+    return loss, logits[: len(labels)], mixing.labels(labels, labels[partners])

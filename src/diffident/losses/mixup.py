@@ -9,9 +9,9 @@ from diffident.losses.mixing import Mixing
 class Mixup(Loss):
     """Cross-entropy on mixtures share * x_i + (1 - share) * x_j, with share from Beta(alpha, alpha).
 
-    Makes the model go from one answer to another gradually between samples. The loss of the mixture is that of its
-    mixed label, share * CE(y_i) + (1 - share) * CE(y_j). `Mixing` makes both, one share a batch; called with classes
-    this is cross-entropy.
+    Makes the model go from one answer to another gradually between samples. The loss of the mixture is
+    share * CE(y_i) + (1 - share) * CE(y_j), that of its mixed label. `Mixing` makes both, one share a batch; called by
+    itself this is cross-entropy. Other losses learn from mixtures with the setting `mixup`.
 
     Args:
         alpha: Of the Beta distribution, at least 0; 0 mixes nothing: cross-entropy.

@@ -34,7 +34,7 @@ class RegMixup(Loss):
         return Mixing.draw(count, self.alpha, generator, self.eta)
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
-        """As `Loss`; weights, from `Mixing`, are what each row counts; None counts all alike."""
+        """As `Loss`; weights, from `Mixing.loss`, are what each row counts; None counts all alike."""
         losses = cross_entropies(logits, labels)
         if weights is not None:
             if weights.shape != losses.shape:

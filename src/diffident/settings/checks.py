@@ -36,6 +36,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "eta": (0, math.inf, False),
     "num_bins": (1, 10000, False),
     "bin_temperature": (0, math.inf, True),
+    "mixup": (0, math.inf, False),
     "epochs": (1, math.inf, False),
     "batch_size": (2, math.inf, False),
     "learning_rate": (0, math.inf, True),
@@ -72,18 +73,22 @@ def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) ->
     having = [name for name, other in LOSSES.items() if preset in other.presets]
     if having and loss not in having:
         faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. Take it with loss={having[0]}.")
-    if kind.mixes and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
-        faults.append(
-            f"`loss` must not mix inputs where these are texts; got {loss!r} with model {model!r}. Take another loss."
-        )
+    mixup = values.get("mixup", 0)
+    if (kind.mixes or mixup) and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
+        what = f"`loss` must not mix inputs where these are texts; got {loss!r}"
+        what = what if kind.mixes else f"`mixup` must be 0 where inputs are texts; got {mixup}"
+        faults.append(f"{what} with model {model!r}. {'Take another loss.' if kind.mixes else 'Leave it out.'}")
+    if mixup and (kind.mixes or kind.couples):
+        why = "which has its own alpha" if kind.mixes else "which compares the samples of a batch"
+        faults.append(f"`mixup` must be 0 with the loss {loss!r}, {why}; got {mixup}.")
     for setting in ("accumulation", "devices") if kind.couples else ():
         if values.get(setting, 1) != 1:
             faults.append(
                 f"`{setting}` must be 1 with the loss {loss!r}, which compares the samples of a batch; got "
                 f"{values[setting]}."
             )
-    if loss == "mixup" and values.get("dynamics") is True:
-        faults.append("`dynamics` must be false with the loss 'mixup', which shows the model no sample as it is.")
+    if (loss == "mixup" or mixup) and values.get("dynamics") is True:
+        faults.append("`dynamics` must be false with mixup, which shows the model no sample as it is.")
     options: dict[str, Any] = {
         key: value for key, value in options_of_loss(loss, values).items() if not value_faults(fields[key], value)
     }

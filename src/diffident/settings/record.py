@@ -36,6 +36,8 @@ class TrainingSettings:
         eta: What a mixture counts beside a sample, of `regmixup`.
         num_bins: Of `soft-ece`.
         bin_temperature: Of `soft-ece`.
+        mixup: Alpha of the Beta distribution by which the samples of a batch are mixed in pairs, with any loss that
+            looks at each sample by itself; 0 mixes nothing. The losses mixup and regmixup have their own alpha.
         epochs: Passes over the data; 0 takes the model's default.
         batch_size: Samples a step; a last batch of one sample joins the one before.
         learning_rate: Peak rate; 0 takes the model's default.
@@ -90,6 +92,7 @@ class TrainingSettings:
     eta: float | None = None
     num_bins: int | None = None
     bin_temperature: float | None = None
+    mixup: float = 0.0
     epochs: int = 0
     batch_size: int = 128
     learning_rate: float = 0.0

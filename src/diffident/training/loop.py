@@ -199,7 +199,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, learnt: dict
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         changes = None if settings.augment == "none" else CropAndFlip.draw(len(rows), generator)
-        mixing = draw_mixing(criterion, len(rows), generator)
+        mixing = draw_mixing(criterion, len(rows), generator, settings.mixup)
         sums = []
         for number, positions in enumerate(split):
             batch = next(samples)
