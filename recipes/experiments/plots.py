@@ -83,6 +83,9 @@ def draw_lines(sweep: Sweep) -> Figure:
     for axes in figure.axes:
         if sweep.vary in _LOGARITHMIC:
             axes.set_xscale("log")
+            values = sorted({value for _, value in sweep.methods})
+            axes.set_xticks(values, map(sweep.shown, values))  # usual ones are formulas, and shown as they are written
+            axes.set_xticks([], minor=True)
     return figure
 
 

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from diffident.errors import InputError
+from experiments.plots import draw_lines
 from experiments.summary import COLUMNS, mean_of
+from experiments.sweeps import sweeps_of
 from tables import main, write_page
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +151,15 @@ def test_sweeps_have_a_table_and_a_picture_and_start_where_nothing_is_done(tmp_p
         assert 1000 < (tmp_path / "images" / name).stat().st_size <= 100_000
         with Image.open(tmp_path / "images" / name) as image:
             assert image.width > 600
+
+
+def test_logarithmic_pictures_have_the_values_under_them():
+    results = results_of()
+    results["methods"] |= {f"focal@t={t}": point("t", "temperature", t, 0.5) for t in (0.3, 5.0, 0.1)}
+    for axes in draw_lines(sweeps_of(results)[0]).axes:
+        assert axes.get_xscale() == "log"
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.3", "5"]
+        assert not axes.get_xticks(minor=True).size
 
 
 def test_what_is_not_finished_is_said(tmp_path):
