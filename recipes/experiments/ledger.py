@@ -62,9 +62,15 @@ def _was_run(out: Path, name: str) -> bool:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    old, new = (load_settings(**spec["settings"]) for spec in (before, now))
-    words = differing_settings(old, new)
+    words = _differing(before["settings"], now["settings"])
+    if "dynamics" in before and "dynamics" in now:
+        earlier = _differing(before["dynamics"], now["dynamics"])
+        words += [f"in the training before it {word}" for word in earlier if word not in words]
     for key in now:
-        if key != "settings" and before.get(key) != now[key]:
+        if key not in ("settings", "dynamics") and before.get(key) != now[key]:
             words.append(f"{key} was {before.get(key)}, now {now[key]}")
     return words or ["settings without effect"]
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return differing_settings(load_settings(**before), load_settings(**now))

@@ -1,5 +1,6 @@
 """How the methods of a recipe hang together: what they are like, ensembles, sweeps, and their settings."""
 
+import itertools
 import re
 from typing import Any
 
@@ -8,6 +9,12 @@ from diffident.losses import LOSSES
 from diffident.settings import TrainingSettings, load_settings
 from experiments.checking import Faults, take
 from experiments.recipe import Method, Recipe, SweepPoint
+
+_OF_LOSSES = {
+    *("preset", "temperature", "normalizer", "distrust", "mixup"),
+    *(option for kind in LOSSES.values() for option in kind.options),
+}
+"""Settings that go with a loss; mixtures are among them, as dynamics cannot be told of them."""
 
 
 def check_links(recipe: Recipe, faults: Faults) -> None:
@@ -88,18 +95,71 @@ def settings_of(recipe: Recipe, method: Method, seed: int, chosen: dict[str, Any
     return load_settings(**{**values, "loss": source.loss, "seed": seed})
 
 
+def needs_dynamics(recipe: Recipe, method: Method) -> bool:
+    """Whether a method's weights are made of what another training saw, which must come first."""
+    return LOSSES[recipe.source_of(method).loss].needs_weights and method.difficulty.needs_dynamics
+
+
+def dynamics_settings(
+    recipe: Recipe, method: Method, seed: int, chosen: dict[str, Any] | None = None
+) -> TrainingSettings:
+    """The settings of the training whose dynamics are scored: the method's, with the loss of the baseline.
+
+    Args:
+        recipe: Of the method.
+        method: What is trained afterwards.
+        seed: Of both runs.
+        chosen: As in `settings_of`.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    baseline, source = recipe.methods[recipe.baseline], recipe.source_of(method)
+    own = {**source.options, **(chosen or {}), **method.options}
+    values = {
+        **recipe.training,
+        **recipe.source_of(baseline).options,
+        **baseline.options,
+        **{key: value for key, value in own.items() if key not in _OF_LOSSES},
+    }
+    return load_settings(**{**values, "loss": recipe.source_of(baseline).loss, "seed": seed, "dynamics": True})
+
+
 def check_settings(recipe: Recipe, faults: Faults) -> None:
     """Note settings that the library refuses, of every value that will be tried; what several methods share once."""
     said: set[str] = set()
     for name, method in recipe.methods.items():
-        known = method.ensemble is None and (method.like or name) in recipe.methods
-        if not known or recipe.source_of(method).loss not in LOSSES:
+        if not _is_trained(recipe, name):
             continue
+        makers = [settings_of]
+        if needs_dynamics(recipe, method) and _has_plain_baseline(recipe):
+            makers.append(dynamics_settings)
+        elif needs_dynamics(recipe, method):
+            faults.add(
+                f"`baseline` must be a single training without weights or `tune`, as training-dynamics are of it; got "
+                f"{recipe.baseline!r}. Name another, or another `difficulty.method`."
+            )
         trials = [{option: value} for option, values in method.tune.items() for value in values] or [{}]
-        for trial in trials:
+        for make, trial in itertools.product(makers, trials):
             try:
-                settings_of(recipe, method, 0, trial)
+                make(recipe, method, 0, trial)
             except InputError as error:
                 if str(error) not in said:
                     faults.add(f"`methods.{name}`: {error}")
                 said.add(str(error))
+
+
+def _is_trained(recipe: Recipe, name: str) -> bool:
+    """Whether there is such a method, no ensemble, whose loss is known."""
+    method = recipe.methods.get(name)
+    if method is None or method.ensemble is not None or (method.like or name) not in recipe.methods:
+        return False
+    return recipe.source_of(method).loss in LOSSES
+
+
+def _has_plain_baseline(recipe: Recipe) -> bool:
+    """Whether the baseline can be trained before anything else: no weights are needed, nothing is chosen."""
+    if not _is_trained(recipe, recipe.baseline):
+        return False
+    source = recipe.source_of(recipe.methods[recipe.baseline])
+    return not (LOSSES[source.loss].needs_weights or source.tune)

@@ -21,7 +21,9 @@ from diffident.label_noise import flip_labels
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Features, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
+from diffident.storage.dynamics import read_dynamics
 from diffident.storage.features import open_features
+from diffident.storage.runs import RunFolder
 from experiments.recipe import DataChange, DifficultySpec, Method, Recipe
 
 _SLICE = re.compile(r"(?P<spec>.*)\[(?P<but>!?)(?P<first>-?\d*):(?P<last>-?\d*)(:(?P<step>[1-9]\d*))?\]")
@@ -223,6 +225,22 @@ def joined_by_name(dataset: Dataset, train: Dataset, name: str) -> Dataset:
             raise InputError(f"`data.extra.{name}` must have classes of the training data; got {known!r}. {hint}")
     joined = np.array([numbers[known] for known in dataset.label_names], dtype=np.int64)
     return replace(dataset, labels=joined[dataset.labels], label_names=train.label_names)
+
+
+def table_of_run(run: RunFolder, spec: DifficultySpec, dataset: Dataset, seed: int) -> DifficultyTable:
+    """The difficulty of the samples that a run was trained on, scored from what it saw of them."""
+    table = score_features(
+        lambda: iter(()),
+        dataset.ids,
+        np.asarray(dataset.labels),
+        num_classes=dataset.num_classes,
+        method=spec.method,
+        encoder=run.settings.model,
+        label_names=dataset.label_names,
+        dynamics=read_dynamics(run.path).aligned(dataset.ids),
+        **spec.options,
+    )
+    return rearranged(table, spec, seed)
 
 
 def taken(features: Features, dataset: Dataset) -> Features:

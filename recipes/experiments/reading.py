@@ -12,6 +12,7 @@ from typing import Any
 
 from diffident.corruptions import CORRUPTIONS
 from diffident.difficulties import METHODS
+from diffident.difficulties.training_dynamics import STATISTICS
 from diffident.errors import InputError, did_you_mean
 from diffident.files import read_toml
 from diffident.losses import LOSSES
@@ -50,6 +51,8 @@ TOP_KEYS = (
     "num_resamples",
     "corruptions",
 )
+DIFFICULTY_METHODS = tuple(name for name, kind in METHODS.items() if kind.needs in (None, "dynamics"))
+"""What needs features and labels alone, or a training that the recipe can do first."""
 METHOD_KEYS = ("loss", "difficulty", "data", "like", "tune", "ensemble")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+-]*")
 
@@ -174,11 +177,14 @@ def _data(values: dict[str, Any], faults: Faults) -> DataSpec:
 def _difficulty(values: dict[str, Any], base: DifficultySpec, where: str, faults: Faults) -> DifficultySpec:
     method = take(values, "method", str, base.method, faults, where, choices=METHODS)
     kind = METHODS.get(method, METHODS["rmd"])
-    if kind.needs is not None:
-        faults.add(f"`{where}.method` must need features and labels alone; {method!r} needs {kind.needs} too.")
+    if method not in DIFFICULTY_METHODS:
+        known = ", ".join(DIFFICULTY_METHODS)
+        faults.add(f"`{where}.method` must be one of {known}; got {method!r}, which needs {kind.needs}.")
     switches = ("shuffle", "shuffle_within_class", "invert", "constant")
     faults.unknown(where, values, ("encoder", "image_size", "method", *switches, *kind.options))
     options = {key: values[key] for key in kind.options if key in values}
+    if "statistic" in options:  # would else be refused after a whole training
+        take(options, "statistic", str, "", faults, where, choices=STATISTICS)
     return DifficultySpec(
         encoder=take(values, "encoder", str, base.encoder, faults, where),
         image_size=take(values, "image_size", int, base.image_size, faults, where, least=1),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from diffident.difficulties import METHODS
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -55,6 +57,11 @@ class DifficultySpec:
     shuffle_within_class: bool = False
     invert: bool = False
     constant: bool = False
+
+    @property
+    def needs_dynamics(self) -> bool:
+        """Whether the method looks at a training run instead of features."""
+        return METHODS[self.method].needs == "dynamics"
 
 
 @dataclass(frozen=True)

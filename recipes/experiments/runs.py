@@ -11,12 +11,13 @@ from diffident.corruptions import kinds_of
 from diffident.data.dataset import Dataset
 from diffident.losses import LOSSES
 from diffident.metrics.accuracy import nll_of_logits
-from diffident.records import Predictions
+from diffident.records import DifficultyTable, Predictions
 from diffident.robustness import robustness, write_robustness
+from diffident.settings import TrainingSettings
 from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder, predictions_file
-from experiments.linking import settings_of
-from experiments.materials import Materials, evenly
+from experiments.linking import dynamics_settings, needs_dynamics, settings_of
+from experiments.materials import Materials, evenly, table_of_run
 from experiments.recipe import Method, Recipe
 
 Chosen = dict[str, Any]
@@ -31,6 +32,11 @@ def run_folder(out: Path, method: str, seed: int) -> Path:
 def trial_folder(out: Path, method: str, option: str, value: Any) -> Path:
     """The folder of a run that helps to choose a strength."""
     return out / "tuning" / method / f"{option}-{value}"
+
+
+def dynamics_folder(folder: Path) -> Path:
+    """The folder of the run that comes before the one in a folder, and shows what is hard there."""
+    return folder.with_name(f"{folder.name}-dynamics")
 
 
 def train_run(materials: Materials, name: str, seed: int, chosen: Chosen) -> None:
@@ -88,8 +94,22 @@ def _fit(materials: Materials, method: Method, seed: int, chosen: Chosen, folder
     dataset = materials.training_data(method.data, seed)
     settings = settings_of(materials.recipe, method, seed, chosen)
     table = None
-    if LOSSES[settings.loss].needs_weights:
+    if needs_dynamics(materials.recipe, method):
+        before = dynamics_settings(materials.recipe, method, seed, chosen)
+        run = _train(materials, dataset, before, dynamics_folder(folder))
+        table = table_of_run(run, method.difficulty, dataset, seed)
+    elif LOSSES[settings.loss].needs_weights:
         table = materials.table(method.difficulty, dataset, seed)
+    return _train(materials, dataset, settings, folder, table)
+
+
+def _train(
+    materials: Materials,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    folder: Path,
+    table: DifficultyTable | None = None,
+) -> RunFolder:
     validation = materials.validation if settings.patience or settings.learns else None
     return train(dataset, settings, out=folder, difficulty=table, validation=validation, resume=folder.exists())
 
@@ -111,4 +131,6 @@ def spec_of(recipe: Recipe, method: Method) -> dict[str, Any]:
         "tuning_seed": recipe.tuning_seed if source.tune else None,
         "data": {key: getattr(data, key) for key in ("train", "validation", "label_column", "limit", "inputs")},
     }
+    if needs_dynamics(recipe, method):  # no key elsewhere, so that runs from before there was one are kept
+        spec["dynamics"] = asdict(dynamics_settings(recipe, method, 0))
     return json.loads(json.dumps(spec))

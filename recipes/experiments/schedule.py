@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from diffident.errors import InputError, WorkerError, did_you_mean
+from experiments.linking import needs_dynamics
 from experiments.materials import Log, Materials, Place
 from experiments.recipe import Recipe
 from experiments.runs import choose, train_run, train_trial
@@ -108,7 +109,7 @@ def prepare(materials: Materials, names: Iterable[str]) -> None:
     _ = materials.train, materials.validation
     for name in names:
         method = materials.recipe.methods[name]
-        if materials.needs_difficulty(method):
+        if materials.needs_difficulty(method) and not needs_dynamics(materials.recipe, method):
             materials.features(method.difficulty, materials.raw_train)
 
 

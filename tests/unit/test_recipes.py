@@ -141,7 +141,7 @@ def test_all_faults_are_said_at_once(file, tmp_path, capsys):
         ("methods.x={loss='focal', like='ensemble'}", "must have one of `loss` and `like`; got both."),
         ("methods.x.ensemble.of=y", "`methods.x.ensemble.of` must be a method that is trained; got 'y'."),
         ("methods.X.loss=focal", "must have names of small letters"),
-        ("difficulty.method=zero-shot", "must need features and labels alone; 'zero-shot' needs label_features too."),
+        ("difficulty.method=zero-shot", "`difficulty.method` must be one of rmd, posterior, squared-distance, knn, "),
         ("sweeps.noise.values=3", "`sweeps.noise.values` must be a list; got 3."),
         ("sweeps.noise.methods=['ensemble']", "`sweeps.noise.methods` must be ones with a loss; got 'ensemble'."),
         ("methods.x={loss='focal', data={label_noise=2}}", "`methods.x.data.label_noise` must be at most 1, a share"),
