@@ -14,6 +14,7 @@ Reference:
     arXiv 1911.00068 (the same quantity by thresholds).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,9 @@ _LEAST_GAIN = 1e-6
 # Samples, evenly spaced, that the model is fitted to: more would not move it.
 _MOST_FITTED = 20_000
 _NUM_RESAMPLES = 50
+# Rows that are worked on at once: what they need stays in the processor's cache, and is less than torch divides among
+# threads, whose waiting for each other costs more than it gains where other work uses the cores too.
+_BLOCK = 2_000
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,11 @@ def _fit_transition(
     candidates: Candidates, temperature: float, transition: Tensor, weights: Tensor, most_steps: int
 ) -> tuple[float, Tensor]:
     """Log-likelihood and transition matrix after so many steps of expectation-maximisation, or none that help."""
-    probs = torch.softmax(candidates.scores / temperature, dim=1).double()
+    probs = torch.softmax(candidates.scores / temperature, dim=1)
     before = -torch.inf
     for _ in range(most_steps):
-        transition, likelihood = _em_step(candidates, probs, transition, weights)
+        transition, total = _em_step(candidates, probs, transition, weights)
+        likelihood = float((weights * total.log()).sum() / weights.sum())
         if likelihood - before < _LEAST_GAIN:
             break
         before = likelihood
@@ -146,9 +151,11 @@ def _fit_transition(
 
 def probability_wrong(model: NoiseModel, candidates: Candidates) -> Float[Tensor, " n"]:
     """Probability that the given label is not the true class, float64 in [0, 1] (n,)."""
-    probs = torch.softmax(candidates.scores / model.temperature, dim=1).double()
-    joint = _joint(candidates, probs, model.transition)
-    return (joint[:, 1:].sum(dim=1) / joint.sum(dim=1)).clamp(0, 1)
+    probs = torch.softmax(candidates.scores / model.temperature, dim=1)
+    wrong = model.transition.new_empty(len(candidates))
+    for rows, _, joint in _joint_blocks(candidates, probs, model.transition):
+        wrong[rows] = joint[:, 1:].sum(dim=1) / joint.sum(dim=1)
+    return wrong.clamp(0, 1)
 
 
 def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: torch.Generator) -> Estimate:
@@ -160,7 +167,7 @@ def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: t
         every disagreement a wrong label.
     """
     size = len(candidates)
-    probs = torch.softmax(candidates.scores / model.temperature, dim=1).double()
+    probs = torch.softmax(candidates.scores / model.temperature, dim=1)
     values = []
     for _ in range(_NUM_RESAMPLES):
         drawn = torch.randint(size, (size,), generator=generator)
@@ -168,8 +175,9 @@ def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: t
         transition = model.transition
         for _ in range(_WARM_STEPS):
             transition, _ = _em_step(candidates, probs, transition, weights)
-        joint = _joint(candidates, probs, transition)
-        wrong = 1 - joint[:, 0] / joint.sum(dim=1)
+        wrong = torch.empty_like(weights)
+        for rows, _, joint in _joint_blocks(candidates, probs, transition):
+            wrong[rows] = 1 - joint[:, 0] / joint.sum(dim=1)
         values.append(float((weights * wrong).sum() / size))
     value = float(probability_wrong(model, candidates).mean())
     low = float(torch.tensor(values).quantile(0.025))
@@ -177,24 +185,29 @@ def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: t
     return Estimate(value, min(low, value), max(value, float(disagree.any(dim=1).double().mean())))
 
 
-def _joint(candidates: Candidates, probs: Tensor, transition: Tensor) -> Tensor:
-    """Probability of each candidate and of the given label together (n, m)."""
-    return probs * transition[candidates.classes, candidates.classes[:, :1]]
+def _joint_blocks(
+    candidates: Candidates, probs: Float[Tensor, "n m"], transition: Float[Tensor, "k k"]
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows, cells of the flat T of each candidate as the given label, and the probability of both together (b, m)."""
+    flat = transition.flatten()
+    for start in range(0, len(candidates), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        cells = candidates.classes[rows] * candidates.num_classes + candidates.classes[rows, :1]
+        yield rows, cells, flat.index_select(0, cells.flatten()).view_as(cells).mul_(probs[rows])
 
 
-def _em_step(candidates: Candidates, probs: Tensor, transition: Tensor, weights: Tensor) -> tuple[Tensor, float]:
-    """The next transition matrix, and the mean log-likelihood under the present one."""
-    joint = _joint(candidates, probs, transition)
-    total = joint.sum(dim=1, keepdim=True)
-    shares = joint / total * weights[:, None]
+def _em_step(candidates: Candidates, probs: Tensor, transition: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The next transition matrix, and the probability of each given label (n,) under the present one."""
     num_classes = candidates.num_classes
-    cells = candidates.classes * num_classes + candidates.classes[:, :1]
-    counts = torch.bincount(cells.flatten(), shares.flatten(), num_classes * num_classes)
+    counts, total = transition.new_zeros(num_classes * num_classes), torch.empty_like(weights)
+    for rows, cells, joint in _joint_blocks(candidates, probs, transition):
+        total[rows] = joint.sum(dim=1)
+        shares = joint.div_(total[rows, None]).mul_(weights[rows, None])
+        counts.index_add_(0, cells.flatten(), shares.flatten())  # one row after the other, whatever the block
     counts = counts.view(num_classes, num_classes)
     error = max(1 - float(counts.diagonal().sum() / counts.sum()), _LEAST_ERROR)
     counts = counts + _PRIOR_SAMPLES * _pattern(error, num_classes, counts)
-    likelihood = float((weights * total[:, 0].log()).sum() / weights.sum())
-    return counts / counts.sum(dim=1, keepdim=True), likelihood
+    return counts / counts.sum(dim=1, keepdim=True), total
 
 
 def _pattern(error: float, num_classes: int, like: Tensor) -> Tensor:

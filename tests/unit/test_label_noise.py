@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from diffident import label_noise
 from diffident.difficulties import posterior
 from diffident.errors import InputError
 from diffident.gaussian import leave_one_out_distances
@@ -211,6 +212,20 @@ def test_a_label_that_cannot_be_is_named_by_row():
     scores = torch.tensor([[0.0, 1.0], [-torch.inf, 1.0]])
     with pytest.raises(InputError, match="finite for the given label; they are not at row 1"):
         fit_noise_model(choose_candidates(scores, torch.tensor([0, 0])))
+
+
+def test_the_block_of_rows_changes_no_bit(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    candidates = choose_candidates(torch.randn(500, 4, generator=generator), torch.arange(500) % 4, most=3)
+
+    def found():
+        model = fit_noise_model(candidates)
+        share = estimate_wrong_share(model, candidates, torch.Generator().manual_seed(0))
+        return model.transition.tolist(), probability_wrong(model, candidates).tolist(), share
+
+    whole = found()
+    monkeypatch.setattr(label_noise, "_BLOCK", 7)
+    assert found() == whole
 
 
 def test_one_label_that_the_scores_exclude_leaves_every_resample_finite():
