@@ -1,10 +1,13 @@
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from making import make_blobs, make_images, make_suspects, make_table, make_texts, write_audit_folder
 
 from diffident.auditing import audit
@@ -13,7 +16,7 @@ from diffident.cli.serve import open_server
 from diffident.errors import InputError
 from diffident.records import Features
 from diffident.report.building import AuditInput, Report
-from diffident.report.live import MOST_ROWS, Criteria, LiveSamples
+from diffident.report.live import MOST_ROWS, Criteria, LiveSamples, natural_key
 from diffident.report.marks import Marks, marks_csv
 from diffident.report.server import PageServer
 from diffident.storage.features import save_features
@@ -71,6 +74,23 @@ def test_numbers_in_ids_count_as_numbers(tmp_path):
     table = make_table([0, 1, 0, 1, 0], [0, 1, 0, 1, 0], [1, 2, 3, 4, 5], ids=ids)
     live = LiveSamples(AuditInput(audit(table)), Marks(tmp_path / "m", table.ids))
     assert [ids[row] for row in chosen(live, sort="id")] == ["a", "IMG1", "img2", "img10", "²"]
+
+
+@given(st.lists(st.text("aB0019_-. é²", max_size=8) | st.from_regex(r"[01]{17,38}", fullmatch=True), max_size=20))
+def test_ids_are_ordered_as_their_words_and_numbers(ids):
+    def parts(text):
+        found = re.findall(r"[0-9]{1,18}|[^0-9]+", text.lower())
+        return [(True, int(part), "") if part[0] in "0123456789" else (False, 0, part) for part in found]
+
+    assert sorted(ids, key=natural_key) == sorted(ids, key=parts)
+
+
+def test_what_is_prepared_is_what_would_be_found(tmp_path):
+    prepared, asked = make_live(tmp_path), make_live(tmp_path)
+    prepared.prepare()
+    for sort in ("hardest", "easiest", "wrong", "margin", "row", "id"):
+        for criteria in ({}, {"given": 1}, {"text": "2"}):
+            assert chosen(prepared, sort=sort, **criteria) == chosen(asked, sort=sort, **criteria)
 
 
 def test_texts_are_searched_and_shown(tmp_path):

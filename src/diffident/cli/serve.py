@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 from diffident.cli.common import log, print_json
 from diffident.cli.report import add_inputs, gather
@@ -21,6 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Serve until interrupted."""
     server = open_server(arguments)
+    if server.samples is not None:
+        Thread(target=server.samples.prepare, daemon=True).start()
     if arguments.json:
         print_json({"address": server.address, "port": server.port})
     else:

@@ -1,15 +1,18 @@
 """The samples of `diffident serve`: rows, pictures and neighbours on demand, however many samples there are.
 
 The columns of the audit are in memory; pictures and texts are read from the data set, and neighbours found in the
-features, when they are asked for. The same fields as on a page that holds everything.
+features, when they are asked for. The same fields as on a page that holds everything. Each order of all samples is made
+once and kept: what the filters leave is then a pass over it, however many samples there are.
 """
 
 import json
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ MOST_ROWS = 500
 _MOST_VIEWS = 8
 _PICTURE_SIDE = 1024
 _SORTS = ("hardest", "easiest", "wrong", "margin", "row", "id")
+_CHUNK = 65_536
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,17 @@ class LiveSamples:
         self._views: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._ordering, self._gathering = threading.Lock(), threading.Lock()
         self._texts: pa.ChunkedArray | None = None
-        self._by_id: np.ndarray | None = None
+        self._orders = {"hardest": audit.suspects.order, "row": np.arange(len(self.table))}
         self.picture = lru_cache(maxsize=4096)(self._picture)
+
+    def prepare(self) -> None:
+        """Make what the first search and each first order would have to wait for, but for the reading of texts."""
+        if self.audit.dataset is None or self.audit.dataset.modality != "text":
+            self._searchable()
+        for sort in _SORTS:
+            self._order(sort)
 
     def about(self) -> dict[str, Any]:
         """What the page has to know before it asks."""
@@ -114,7 +127,8 @@ class LiveSamples:
     def select(self, content: Any) -> dict[str, Any]:
         """Keep the samples that fit, in the order asked for; their number and the name of the view."""
         criteria = Criteria.of(content)
-        order = self._ordered(self._matching(criteria), criteria.sort)
+        kept, order = self._matching(criteria), self._order(criteria.sort)
+        order = order if kept.all() else order[kept[order]]
         name = json.dumps(content, sort_keys=True)
         with self._lock:
             self._views[name] = order
@@ -212,7 +226,7 @@ class LiveSamples:
             kept &= marked
         for word in criteria.text.split():
             kept &= self._having(word)
-        return kept.nonzero()[0]
+        return kept
 
     def _having(self, word: str) -> np.ndarray:
         """Which samples have a word, in any case, in their id, the names of their classes or their text."""
@@ -222,43 +236,55 @@ class LiveSamples:
         return inside.astype(bool) | classes[self.table.labels] | classes[self.table.nearest_labels]
 
     def _searchable(self) -> pa.ChunkedArray:
-        with self._lock:
+        with self._gathering:
             if self._texts is None:
-                texts = [str(name) for name in self.table.ids]
+                texts = map(str, self.table.ids)
                 if self.audit.dataset is not None and self.audit.dataset.modality == "text":
-                    texts = [f"{name}\n{self._sample(row)}" for row, name in enumerate(texts)]
-                clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-                self._texts = pa.chunked_array([pa.array(clean, pa.large_string())])
+                    texts = (f"{name}\n{self._sample(row)}" for row, name in enumerate(texts))
+                self._texts = _as_arrow(texts)
             return self._texts
 
-    def _ordered(self, rows: np.ndarray, sort: str) -> np.ndarray:
-        if sort == "row":
-            return rows
-        table, wrong = self.table, self.audit.suspects.probability_wrong
-        difficulty = table.difficulty[rows]
+    def _order(self, sort: str) -> np.ndarray:
+        """All rows in an order; ties of what is asked for are hardest first, then as in the table."""
+        if sort not in self._orders:
+            with self._ordering:
+                if sort not in self._orders:
+                    self._orders[sort] = self._made_order(sort)
+        return self._orders[sort]
+
+    def _made_order(self, sort: str) -> np.ndarray:
+        table, suspects = self.table, self.audit.suspects
         if sort == "id":
-            return rows[np.argsort(self._places_by_id()[rows], kind="stable")]
+            return self._by_id()
         if sort == "easiest":
-            return rows[np.lexsort((rows, difficulty))]
-        if sort == "hardest":
-            return rows[np.lexsort((rows, -difficulty))]
+            return np.argsort(table.difficulty, kind="stable")
         # Unknown probabilities stand between those of suspects and of the others, as on the page.
-        guess = np.where(self.audit.suspects.suspect, 0.0, -1.0)
+        wrong, guess = suspects.probability_wrong, np.where(suspects.suspect, 0.0, -1.0)
         known = guess if wrong is None else np.where(np.isnan(wrong), guess, wrong)
         first = table.margin if sort == "margin" else known
-        return rows[np.lexsort((rows, -difficulty, -first[rows]))]
+        return suspects.order[np.argsort(-first[suspects.order], kind="stable")]
 
-    def _places_by_id(self) -> np.ndarray:
-        """Place of each row in the order of ids, in which img2 is before img10."""
-        with self._lock:
-            if self._by_id is None:
-                order = sorted(range(len(self.table)), key=lambda row: _natural(str(self.table.ids[row])))
-                self._by_id = np.empty(len(order), dtype=np.int64)
-                self._by_id[order] = np.arange(len(order))
-            return self._by_id
+    def _by_id(self) -> np.ndarray:
+        keys = _as_arrow(map(natural_key, map(str, self.table.ids)))
+        return pc.call_function("sort_indices", [keys], pc.SortOptions()).to_numpy().astype(np.int64)
 
 
-def _natural(text: str) -> list[tuple[bool, int, str]]:
-    """Numbers in a text count as numbers."""
-    parts = re.split(r"(\d{1,18})", text.lower())
-    return [(True, int(part), "") if part.isascii() and part.isdigit() else (False, 0, part) for part in parts if part]
+def _as_arrow(texts: Iterable[str]) -> pa.ChunkedArray:
+    """The texts, with `?` for what is no Unicode; as Python objects only a part of them at a time."""
+    rest, parts = iter(texts), []
+    while part := list(islice(rest, _CHUNK)):
+        parts.append(pa.array([text.encode("utf-8", "replace").decode("utf-8") for text in part], pa.large_string()))
+    return pa.chunked_array(parts, pa.large_string())
+
+
+def natural_key(text: str) -> str:
+    """A text whose place in the alphabet is that of the id, where numbers count as numbers.
+
+    A number is padded and told from letters: after letters it stands before more letters, elsewhere after them.
+    """
+    return _NUMBER.sub(lambda found: f"{_mark(found)}{found[0]:0>18}", text.lower())
+
+
+def _mark(found: re.Match) -> str:
+    start = found.start()
+    return "\0" if start and not "0" <= found.string[start - 1] <= "9" else "\U0010ffff"

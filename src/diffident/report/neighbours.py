@@ -1,7 +1,5 @@
 """Nearest samples of the given and of the nearest class, by the cosine of the features; in blocks, of any number."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +42,8 @@ def _gather(blocks: Blocks, labels: np.ndarray, rows: np.ndarray) -> Float[Tenso
     for start, block, _ in labelled_blocks(blocks, labels):
         first, last = np.searchsorted(ordered, [start, start + len(block)])
         found.append(_unit(block[torch.from_numpy(ordered[first:last] - start)]))
+        if last == len(ordered):
+            break
     gathered = torch.cat(found)
     return gathered[torch.from_numpy(np.argsort(order, kind="stable"))]
 
@@ -60,10 +60,13 @@ def _search(
     own_rows = torch.from_numpy(np.asarray(own, dtype=np.int64))
     likeness = torch.full((len(queries), num_neighbours), -torch.inf)
     found = torch.full((len(queries), num_neighbours), -1, dtype=torch.int64)
+    wanted = [(label, (asked == label).nonzero().flatten()) for label in asked[asked >= 0].unique().tolist()]
     for start, block, chosen in labelled_blocks(blocks, labels):
-        units = _unit(block)
-        for members, wanting in _matches(chosen, asked):
-            cosine = queries[wanting] @ units[members].T
+        for label, wanting in wanted:
+            members = (chosen == label).nonzero().flatten()
+            if not len(members):
+                continue
+            cosine = queries[wanting] @ _unit(block[members]).T
             rows = (members + start).expand(len(wanting), -1)
             cosine = cosine.masked_fill(rows == own_rows[wanting, None], -torch.inf)
             every = torch.cat([likeness[wanting], cosine], dim=1)
@@ -71,14 +74,6 @@ def _search(
             likeness[wanting] = best.values
             found[wanting] = torch.cat([found[wanting], rows], dim=1).gather(1, best.indices)
     return torch.where(likeness.isinf(), -1, found)
-
-
-def _matches(labels: Int[Tensor, " b"], asked: Int[Tensor, " q"]) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each class that is in the block and asked for: its rows of the block, and the queries."""
-    for label in torch.unique(labels).tolist():
-        wanting = (asked == label).nonzero().flatten()
-        if len(wanting):
-            yield (labels == label).nonzero().flatten(), wanting
 
 
 def _unit(values: Tensor) -> Float[Tensor, "b d"]:

@@ -71,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: PageServer  # type: ignore[assignment]
     protocol_version = "HTTP/1.1"
     timeout = 30
+    # The head of an answer and its body are two writes; the body must not wait until the head is acknowledged (40 ms).
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """The page, rows, a sample, its neighbours or its picture."""
