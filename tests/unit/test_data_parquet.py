@@ -98,6 +98,25 @@ def test_class_names_serve_other_label_columns(tmp_path):
     assert open_dataset(path, label_column="said").labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "labels", [["b", "a", "b", "c"], [3, 0, 3, 1], [True, False, True, True], [1.0, 0.0, 1.0, 2.0]]
+)
+def test_labels_are_those_of_the_same_rows_as_json(labels, tmp_path):
+    write(tmp_path / "d.parquet", x=[0.5, 1, 2, 3], label=labels)
+    lines = [json.dumps({"x": 1, "label": label}) for label in labels]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found, same = open_dataset(tmp_path / "d.parquet"), open_dataset(tmp_path / "d.jsonl")
+    assert (found.labels.tolist(), found.label_names) == (same.labels.tolist(), same.label_names)
+    assert found[1].tolist() == [1.0]
+
+
+def test_the_first_row_of_a_wrong_label_is_named(tmp_path):
+    write(tmp_path / "d.parquet", x=[0.5, 1, 2, 3], label=["a", "a", None, None])
+    assert "got none at row 2 of" in message(tmp_path / "d.parquet")
+    write(tmp_path / "d.parquet", x=[0.5, 1, 2, 3], label=[7, -3, 7, -3])
+    assert "got -3 at row 1 of" in message(tmp_path / "d.parquet")
+
+
 def test_labels_kept_back_are_no_labels(tmp_path):
     path = write(tmp_path / "a.parquet", {"label": ["cat", "dog"]}, text=["a", "b"], label=[-1, -1])
     assert open_dataset(path).labels is None

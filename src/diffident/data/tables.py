@@ -114,13 +114,27 @@ def _choose(table: Table, choice: ColumnChoice) -> tuple[str | None, str | None,
 def _labels(table: Table, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
     if column is None:
         return None, None
-    values = table.cells(column)
+    values, rows, places = _different_cells(table, column)
     names = table.class_names.get(column)
     if names is not None and all(value == -1 for value in values):
         return None, names  # the convention of Hugging Face's for a split whose labels are kept back
     if names is None:
         names = _shared_names(table, values)
-    return read_labels(values, column, table.where, rows=table.rows, names=names)
+    labels, names = read_labels(values, column, table.where, rows=rows, names=names)
+    return labels[places], names
+
+
+def _different_cells(table: Table, column: str) -> tuple[list, Sequence[int], Any]:
+    """The cells of a column, each with its row, and where each row's cell is among them: of words and whole numbers
+    in Arrow every different one once, in the order of their first rows."""
+    values = table.columns[column]
+    if isinstance(values, list) or not (pa.types.is_integer(values.type) or _is_text(values.type)):
+        return table.cells(column), table.rows, slice(None)
+    encoded = values.combine_chunks().dictionary_encode(null_encoding="encode")
+    places = encoded.indices.to_numpy()
+    first = np.zeros(len(encoded.dictionary), dtype=np.int64)
+    first[places[::-1]] = np.arange(len(places))[::-1]  # of several equal cells the first is written last
+    return encoded.dictionary.to_pylist(), [table.rows[row] for row in first.tolist()], places
 
 
 def _shared_names(table: Table, values: list) -> tuple[str, ...] | None:
@@ -228,19 +242,24 @@ def _vectors(table: Table, columns: list[str]) -> dict[str, np.ndarray]:
 
 def _numbers(table: Table, column: str) -> np.ndarray | None:
     """The column as float32, or None where no entry is a number."""
-    values = table.cells(column)
-    try:
-        numbers = np.array(list(map(float, values)))
-    except (TypeError, ValueError, OverflowError):
-        numbers = np.array([_number(value) for value in values])
+    values: Any = table.columns[column]
+    if not isinstance(values, list) and _are_numbers(values):
+        numbers = values.to_numpy().astype(np.float64)
+    else:
+        values = table.cells(column)
+        try:
+            numbers = np.array(list(map(float, values)))
+        except (TypeError, ValueError, OverflowError):
+            numbers = np.array([_number(value) for value in values])
     unknown = np.isnan(numbers)
     if unknown.all():
         return None
     if unknown.any():
         row = int(unknown.argmax())
-        missing = is_missing(values[row])
+        cell = values[row].as_py() if isinstance(values, pa.ChunkedArray) else values[row]
+        missing = is_missing(cell)
         raise InputError(
-            f"`{column}` must have a number in every row; got {'none' if missing else repr(values[row])[:40]} at row "
+            f"`{column}` must have a number in every row; got {'none' if missing else repr(cell)[:40]} at row "
             f"{table.rows[row]} of {table.where}. {'Fill it in' if missing else 'Mend it, or remove the column'}."
         )
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and named below
@@ -251,6 +270,10 @@ def _numbers(table: Table, column: str) -> np.ndarray | None:
             f"`{column}` must be finite; got {numbers[row]:g} at row {table.rows[row]} of {table.where}. Mend it."
         )
     return narrow
+
+
+def _are_numbers(values: pa.ChunkedArray) -> bool:
+    return not values.null_count and (pa.types.is_floating(values.type) or pa.types.is_integer(values.type))
 
 
 def _number(value: Any) -> float:
