@@ -152,6 +152,9 @@ def _prepared_batches(job: Job, pool: ThreadPoolExecutor, span: np.ndarray) -> G
     try:
         for start in range(0, len(span), job.settings.batch_size):
             positions = span[start : start + job.settings.batch_size]
+            if job.dataset.modality == "vector":  # there is nothing to decode: handing it over would take longest
+                yield positions, _prepare(job, positions)
+                continue
             chunks = np.array_split(positions, min(len(positions), _CHUNKS))
             waiting.append((positions, [pool.submit(_prepare, job, chunk) for chunk in chunks]))
             if len(waiting) > _BATCHES_AHEAD:
