@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import threading
@@ -12,6 +13,7 @@ from making import make_blobs, make_images, make_suspects, make_table, make_text
 
 from diffident.auditing import audit
 from diffident.cli import build_parser, main
+from diffident.cli.common import print_json
 from diffident.cli.serve import open_server
 from diffident.errors import InputError
 from diffident.records import Features
@@ -315,6 +317,13 @@ def test_a_list_too_long_for_a_browser_is_shown_in_parts(tmp_path, browser):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_the_address_as_json_does_not_wait_in_a_buffer(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written))
+    print_json({"port": 1})
+    assert json.loads(written.getvalue()) == {"port": 1}
 
 
 def test_the_command_serves_an_audit_and_keeps_its_marks_beside_it(tmp_path):

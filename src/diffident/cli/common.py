@@ -160,8 +160,8 @@ class TrainingBar:
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output; what is undefined is null."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    """JSON on standard output, at once, as `serve` goes on; what is undefined is null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False), flush=True)
 
 
 def _plain(value: Any) -> Any:
