@@ -1,6 +1,7 @@
 """How long `diffident serve` takes with many samples: the audit, the start, each kind of request that the page makes.
 
-    python benchmarks/serve.py [--samples 100000] [--features 16] [--classes 10] [--folder DIR] [--out serve.json]
+    python benchmarks/serve.py [--samples 100000] [--features 16] [--classes 10] [--repeats 5] [--folder DIR]
+        [--out serve.json]
 
 Makes a Parquet table of Gaussian classes, one in twenty labels wrong; runs `diffident audit` and `diffident serve` on
 it as processes of their own; and asks the server over HTTP what a browser would. An interaction is a selection with the

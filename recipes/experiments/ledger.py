@@ -1,6 +1,7 @@
 """`recipe.json` in the output folder: what the runs there were made of, so that no other is taken for it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def claim_methods(out: Path, recipe: Recipe) -> None:
     differ = [
         f"{name}: {'; '.join(_differences(before['methods'][name], spec))}"
         for name, spec in now.items()
-        if _was_run(out, name) and before["methods"].get(name, spec) != spec
+        if _was_run(out, name) and _filled(before["methods"].get(name, spec)) != spec
     ]
     _refuse(out, differ)
     _write(out, {**before, "methods": {**before["methods"], **now}})
@@ -55,6 +56,12 @@ def _refuse(out: Path, differ: list[str]) -> None:
             f"`--out` must hold runs of the same recipe; {out} differs: {'. '.join(differ)}. Use another --out, or "
             f"delete it."
         )
+
+
+def _filled(spec: dict[str, Any]) -> dict[str, Any]:
+    """With the settings that there are since it was written, which are as if they were not."""
+    made = {key: asdict(load_settings(**spec[key])) for key in ("settings", "dynamics") if key in spec}
+    return json.loads(json.dumps({**spec, **made}))
 
 
 def _was_run(out: Path, name: str) -> bool:

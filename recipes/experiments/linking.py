@@ -14,7 +14,7 @@ _OF_LOSSES = {
     *("preset", "temperature", "normalizer", "distrust", "mixup"),
     *(option for kind in LOSSES.values() for option in kind.options),
 }
-"""Settings that go with a loss; mixtures are among them, as dynamics cannot be told of them."""
+"""Settings that go with a loss; `mixup` is among them, as a training on mixtures has no dynamics."""
 
 
 def check_links(recipe: Recipe, faults: Faults) -> None:

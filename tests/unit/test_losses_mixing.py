@@ -139,6 +139,21 @@ def test_without_mixing_it_is_cross_entropy(criterion):
     torch.testing.assert_close(loss, functional.cross_entropy(model(inputs), labels))
 
 
+@pytest.mark.parametrize(("share", "expected"), [(1.0, [0, 1]), (0.0, [1, 0])])
+def test_a_masked_class_of_a_sample_without_a_share_counts_nothing(share, expected):
+    logits = torch.tensor([[1.0, 2.0], [0.5, 1.5]])
+    logits[(0, 1), ([1, 0] if share else [0, 1])] = -math.inf  # the class of the sample that has no share
+    mixing = Mixing(torch.tensor([1, 0]), share)
+    loss = mixing.loss(CrossEntropy(), logits, torch.tensor([0, 1]), None)
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, torch.tensor(expected)))
+
+
+@pytest.mark.parametrize("alpha", [-1.0, math.nan, math.inf])
+def test_an_alpha_that_is_none_is_refused(alpha):
+    with pytest.raises(InputError, match=f"`alpha` must be at least 0; got {alpha}"):
+        draw_mixing(FocalLoss(), 6, generator(), alpha=alpha)
+
+
 def test_losses_that_do_not_mix_draw_nothing():
     inputs, labels, model = batch()
     random = generator()

@@ -115,7 +115,8 @@ def test_settings_of_losses_survive_toml(tmp_path):
         ({"mixup": 0.4, "model": "ngrams"}, "`mixup` must be 0 where inputs are texts; got 0.4 with model 'ngrams'"),
         ({"mixup": 0.4, "loss": "mixup"}, "`mixup` must be 0 with the loss 'mixup', which has its own alpha; got 0.4"),
         ({"mixup": 0.4, "loss": "crl"}, "`mixup` must be 0 with the loss 'crl', which compares the samples of a batch"),
-        ({"mixup": -1.0}, "`mixup` must be at least 0; got -1.0"),
+        ({"mixup": 0.4, "loss": "regmixup", "dynamics": True}, "`mixup` must be 0 with the loss 'regmixup'"),
+        ({"mixup": -1.0, "model": "ngrams"}, "`mixup` must be at least 0; got -1.0"),
         ({"loss": "mmce", "accumulation": 2}, "`accumulation` must be 1 with the loss 'mmce'.* got 2"),
         ({"loss": "crl", "devices": 2}, "`devices` must be 1 with the loss 'crl'.* got 2"),
         (

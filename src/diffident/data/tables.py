@@ -125,8 +125,10 @@ def _labels(table: Table, column: str | None) -> tuple[np.ndarray | None, tuple[
 
 
 def _different_cells(table: Table, column: str) -> tuple[list, Sequence[int], Any]:
-    """The cells of a column, each with its row, and where each row's cell is among them: of words and whole numbers
-    in Arrow every different one once, in the order of their first rows."""
+    """The different cells of a column, the first row of each, and the place of every row's cell among them.
+
+    They are told apart where Arrow has them as words or whole numbers; else every cell stands for itself.
+    """
     values = table.columns[column]
     if isinstance(values, list) or not (pa.types.is_integer(values.type) or _is_text(values.type)):
         return table.cells(column), table.rows, slice(None)

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from diffident.errors import InputError
+from diffident.losses.base import check_number
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Mixing:
     @classmethod
     def draw(cls, count: int, alpha: float, generator: torch.Generator, eta: float | None = None) -> "Mixing":
         """A random permutation, and one share for the batch from Beta(alpha, alpha); with alpha 0 the share is 1."""
+        alpha = check_number("alpha", alpha, 0, hint="Take 0.4, or 0 to mix nothing.")
         partners = torch.randperm(count, generator=generator)
         seed = int(torch.randint(2**62, (), generator=generator))  # torch draws no Beta from a generator
         share = float(np.random.default_rng(seed).beta(alpha, alpha)) if alpha > 0 else 1.0
@@ -63,7 +65,7 @@ class Mixing:
         if own.dtype == torch.uint8:
             own, partner = own.float() / 255, partner.float() / 255
         if not own.is_floating_point():
-            raise InputError(f"`inputs` must be pixels or features to be mixed; got {own.dtype}. Take another loss.")
+            raise InputError(f"`inputs` must be pixels or features to be mixed; got {own.dtype}. Train without mixup.")
         return self._joined(own, partner)
 
     def loss(
@@ -86,9 +88,11 @@ class Mixing:
         if self.eta is not None:
             counts = torch.ones(2, len(labels), device=logits.device)
             counts[1] = self.eta
-            both = ((torch.cat([labels, second]), counts.flatten()) for second in (labels, other))
+            both = [(torch.cat([labels, second]), counts.flatten()) for second in (labels, other)]
         else:
-            both = ((labels, weights), (other, None if weights is None else weights[partners]))
+            both = [(labels, weights), (other, None if weights is None else weights[partners])]
+        if self.share in (0, 1):  # not none of the other: that may be infinite, where classes are masked
+            return criterion(logits, *both[0 if self.share else 1])
         own, partner = (criterion(logits, *one) for one in both)
         return torch.lerp(partner, own, self.share)
 
@@ -102,7 +106,13 @@ class Mixing:
 
 
 def draw_mixing(criterion: nn.Module, count: int, generator: torch.Generator, alpha: float = 0.0) -> Mixing | None:
-    """How a batch of `count` is mixed: as the loss wants it; with any other by Beta(alpha, alpha), or None with 0."""
+    """How a batch of `count` is mixed: as the loss wants it, else by Beta(alpha, alpha), which is None with 0.
+
+    An alpha suits losses that look at each sample by itself, and so not `crl`, `mmce` and `soft-ece`.
+
+    Raises:
+        InputError: alpha is negative or not finite.
+    """
     draw = getattr(criterion, "draw_mixing", None)
     if draw is not None:
         return draw(count, generator)

@@ -245,7 +245,7 @@ class LiveSamples:
             return self._texts
 
     def _order(self, sort: str) -> np.ndarray:
-        """All rows in an order; ties of what is asked for are hardest first, then as in the table."""
+        """All rows in an order; equal ids stand as in the table, other ties hardest first and then as in the table."""
         if sort not in self._orders:
             with self._ordering:
                 if sort not in self._orders:

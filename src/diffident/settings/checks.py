@@ -66,29 +66,20 @@ def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) ->
         values: Settings by name, maybe wrong by themselves.
         fields: Of the settings, by name.
     """
-    loss, model, preset = values.get("loss", "cross-entropy"), values.get("model", ""), values.get("preset", "none")
+    loss, preset = values.get("loss", "cross-entropy"), values.get("preset", "none")
     if loss not in LOSSES:
         return []
     kind, faults = LOSSES[loss], []
     having = [name for name, other in LOSSES.items() if preset in other.presets]
     if having and loss not in having:
         faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. Take it with loss={having[0]}.")
-    mixup = values.get("mixup", 0)
-    if (kind.mixes or mixup) and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
-        what = f"`loss` must not mix inputs where these are texts; got {loss!r}"
-        what = what if kind.mixes else f"`mixup` must be 0 where inputs are texts; got {mixup}"
-        faults.append(f"{what} with model {model!r}. {'Take another loss.' if kind.mixes else 'Leave it out.'}")
-    if mixup and (kind.mixes or kind.couples):
-        why = "which has its own alpha" if kind.mixes else "which compares the samples of a batch"
-        faults.append(f"`mixup` must be 0 with the loss {loss!r}, {why}; got {mixup}.")
+    faults.extend(_mixing_faults(loss, values, fields))
     for setting in ("accumulation", "devices") if kind.couples else ():
         if values.get(setting, 1) != 1:
             faults.append(
                 f"`{setting}` must be 1 with the loss {loss!r}, which compares the samples of a batch; got "
                 f"{values[setting]}."
             )
-    if (loss == "mixup" or mixup) and values.get("dynamics") is True:
-        faults.append("`dynamics` must be false with mixup, which shows the model no sample as it is.")
     options: dict[str, Any] = {
         key: value for key, value in options_of_loss(loss, values).items() if not value_faults(fields[key], value)
     }
@@ -96,6 +87,26 @@ def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) ->
         make_loss(loss, **options)
     except InputError as error:
         faults.append(str(error))
+    return faults
+
+
+def _mixing_faults(loss: str, values: dict[str, Any], fields: dict[str, dataclasses.Field]) -> list[str]:
+    """What does not go with mixtures of samples, of the loss or of the setting `mixup`."""
+    kind, model, mixup = LOSSES[loss], values.get("model", ""), values.get("mixup", 0)
+    if not mixup or value_faults(fields["mixup"], mixup):
+        mixup = 0
+    if mixup and (kind.mixes or kind.couples):
+        why = "has its own alpha" if kind.mixes else "compares the samples of a batch"
+        return [f"`mixup` must be 0 with the loss {loss!r}, which {why}; got {mixup}. Leave it out."]
+    faults = []
+    if (kind.mixes or mixup) and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
+        what = f"`loss` must not mix inputs where these are texts; got {loss!r}"
+        what = what if kind.mixes else f"`mixup` must be 0 where inputs are texts; got {mixup}"
+        faults.append(f"{what} with model {model!r}. {'Take another loss.' if kind.mixes else 'Leave it out.'}")
+    if (loss == "mixup" or mixup) and values.get("dynamics") is True:
+        faults.append(
+            "`dynamics` must be false with mixup, which shows the model no sample as it is; got true. Leave one out."
+        )
     return faults
 
 
