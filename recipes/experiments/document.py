@@ -211,9 +211,13 @@ def _sweep_table(sweep: Sweep, columns: list[Column]) -> str:
 
 
 def _ranks(results: list[dict[str, Any]]) -> str:
-    """Mean ranks of the single-model losses that all recipes have, over recipes and metrics."""
-    tables = [one for one in results if not sweeps_of(one)]
-    losses = [{name for name, method in one["methods"].items() if method["role"] == "loss"} for one in tables]
+    """Mean ranks of the single-model losses that all recipes have, over recipes and metrics.
+
+    A recipe of which more is missing than there waits for it, as few losses would be left to rank.
+    """
+    plain = [one for one in results if not sweeps_of(one)]
+    tables = [one for one in plain if len(one["missing"]) <= len(_losses(one))]
+    losses = [_losses(one) for one in tables]
     names = [name for name in (tables[0]["methods"] if tables else ()) if all(name in known for known in losses)]
     if len(names) < 2:
         return ""
@@ -224,11 +228,18 @@ def _ranks(results: list[dict[str, Any]]) -> str:
     ]
     left = sorted(set().union(*losses) - set(names))
     note = f" Not in all of them: {', '.join(left)}." if left else ""
+    waiting = [one["title"] for one in plain if one not in tables]
+    if waiting:
+        note += f" Without what is mostly not trained yet: {'; '.join(waiting)}."
     count = "one recipe" if len(tables) == 1 else f"{len(tables)} recipes"
     table = _markdown(["method", *WHEN.values()], rows)
     return (
         f"## Mean ranks\n\nOver {count} and all metrics of the tables, 1 is best; single models only.{note}\n\n{table}"
     )
+
+
+def _losses(results: dict[str, Any]) -> set[str]:
+    return {name for name, method in results["methods"].items() if method["role"] == "loss"}
 
 
 def _mean_ranks(tables: list[dict[str, Any]], names: list[str], when: str) -> dict[str, float]:

@@ -116,6 +116,12 @@ def test_mean_ranks_are_of_single_model_losses_that_all_recipes_have(tmp_path):
         "Over 2 recipes and all metrics of the tables, 1 is best; single models only. Not in all of them: poly." in part
     )
     # Of nine metrics focal is better in two and the same in seven.
+    ranks = [line.split("|")[1:3] for line in part.splitlines()[-2:]]
+    hardly = results_of(recipe="toy3", title="Toy 3", missing={"poly": [0, 1], "crl": [0], "mbls": [0, 1]})
+    hardly["methods"]["focal"] = method_of([values_at(0.1, nll=9.0)])
+    part = write(tmp_path, results_of(), other, hardly).split("## Mean ranks\n")[1].split("\n## ")[0]
+    assert "Not in all of them: poly. Without what is mostly not trained yet: Toy 3." in part
+    assert [line.split("|")[1:3] for line in part.splitlines()[-2:]] == ranks
     assert [line.split("|")[1:3] for line in part.splitlines()[-2:]] == [
         [" focal         ", f" {(2 * 1 + 7 * 1.5) / 9:>12.2f} "],
         [" cross-entropy ", f" {(2 * 2 + 7 * 1.5) / 9:>12.2f} "],
