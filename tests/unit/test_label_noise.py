@@ -116,6 +116,15 @@ def test_clean_labels_are_believed_where_features_are_weak():
     assert (distrust_of(state, values, labels) == 0).all()
 
 
+@pytest.mark.parametrize(("sizes", "spread", "d"), [([20] * 10, 1.0, 96), ([50] * 20, 1.5, 60), ([100] * 10, 1.0, 10)])
+def test_clean_labels_are_believed_where_most_disagree(sizes, spread, d):
+    values, labels = overlapping(sizes, spread, d)
+    state = fitted(values, labels, len(sizes))
+    assert float((state.candidates.scores.argmax(dim=1) == 0).double().mean()) < 0.4
+    assert float(probability_wrong(state.noise, state.candidates).mean()) > 0.1
+    assert (distrust_of(state, values, labels) == 0).all()
+
+
 @pytest.mark.parametrize("flipped", [0.1, 0.4])
 def test_labels_are_distrusted_as_far_as_more_seem_wrong_than_clean_ones_would(flipped):
     values, labels, wrong = blobs(flipped=flipped)

@@ -63,15 +63,15 @@ def run(arguments: argparse.Namespace) -> None:
     describe(table)
     _print_hardest(table, suspects)
     log(f"{num_suspects:,} of {len(table):,} samples are probably mislabelled: another class is nearer.")
-    if 3 * num_suspects > len(table):
-        log(
-            "Note: that is more than a third. Either many labels are wrong, or these features tell the classes apart "
-            "badly: then another encoder finds more of the wrong labels and fewer others."
-        )
     log(
         f"About {wrong['value']:,} labels are wrong, at least {wrong['low']:,} and at most {wrong['high']:,}; "
         "the most probable come first."
     )
+    if 3 * max(num_suspects, wrong["value"]) > len(table):
+        log(
+            "Note: that is more than a third. Either many labels are wrong, or these features tell the classes apart "
+            "badly: then another encoder finds more of the wrong labels and fewer others."
+        )
     log(f"In {out}: {', '.join(files)}.")
     if dataset is None:
         log("Features alone show no samples: name their data set with --data DATA.")

@@ -51,7 +51,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shrinkage",
         metavar="auto|0..1",
-        help="of rmd and squared-distance: towards a scaled identity (default: auto)",
+        help="of rmd, posterior and squared-distance: towards a scaled identity (default: auto)",
     )
     group.add_argument(
         "--label-features",
