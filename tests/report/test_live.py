@@ -295,6 +295,22 @@ def test_the_page_works_as_the_other_one_does(served, browser):
     assert all(url.startswith((f"http://127.0.0.1:{served.port}/", "blob:")) for url in urls)
 
 
+def test_a_page_whose_server_has_gone_says_so(served, browser):
+    context = browser.new_context()
+    page = context.new_page()
+    expect = pytest.importorskip("playwright.sync_api").expect
+    page.goto(served.address)
+    expect(page.locator("#count")).to_have_text("60 of 60 samples")
+    context.set_offline(True)
+    page.locator("#gallery .item .star").first.click()
+    expect(page.locator("#count")).to_contain_text("diffident serve does not answer; nothing was changed.")
+    assert served.samples.marks.rows() == []
+    context.set_offline(False)
+    page.locator("#gallery .item .star").first.click()
+    expect(page.locator("#count")).to_have_text("60 of 60 samples, 1 marked")
+    context.close()
+
+
 def test_a_list_too_long_for_a_browser_is_shown_in_parts(tmp_path, browser):
     count = 400_000
     labels = np.arange(count) % 2

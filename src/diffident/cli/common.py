@@ -161,7 +161,8 @@ class TrainingBar:
 
 def print_json(value: Any) -> None:
     """JSON on standard output, at once, as `serve` goes on; what is undefined is null."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False), flush=True)
+    # The end of the line goes with it: a reader of these lines alone has gone by the time of a second write.
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n", end="", flush=True)
 
 
 def _plain(value: Any) -> Any:

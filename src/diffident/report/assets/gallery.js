@@ -27,6 +27,7 @@ class Gallery {
     const canvas = this.scroller.firstElementChild;
     this.list = new VirtualList(this.scroller, canvas, (width) => this.layout(width), (place) => this.build(this.start + place));
     source.onload = (start, end) => this.updateWhere((position) => position >= start && position < end);
+    source.onfailure = (said) => { this.output.textContent = said; };
     this.listen();
   }
 

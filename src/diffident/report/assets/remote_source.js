@@ -14,6 +14,7 @@ class RemoteSource {
     this.known = new Map();
     this.asked = new Set();
     this.onload = null;
+    this.onfailure = null;
   }
 
   static CHUNK = 120;
@@ -23,20 +24,23 @@ class RemoteSource {
     return this.difficulties;
   }
 
-  async ask(path, query) {
-    const response = await fetch(`/${path}?${new URLSearchParams(query)}`);
-    if (!response.ok) throw new Error(await response.text());
-    return response;
+  ask(path, query) {
+    return this.request(`/${path}?${new URLSearchParams(query)}`);
   }
 
   async send(path, content) {
-    const response = await fetch(`/${path}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(content),
-    });
-    if (!response.ok) throw new Error(await response.text());
-    return response.json();
+    const headers = { "Content-Type": "application/json" };
+    return (await this.request(`/${path}`, { method: "POST", headers, body: JSON.stringify(content) })).json();
+  }
+
+  // What goes wrong is told to `onfailure`, and thrown.
+  async request(address, options) {
+    let said = "diffident serve does not answer; nothing was changed. Start it again, and open the address that it says.";
+    const response = await fetch(address, options).catch(() => null);
+    if (response && response.ok) return response;
+    if (response) said = await response.text();
+    if (this.onfailure) this.onfailure(said);
+    throw new Error(said);
   }
 
   async select(criteria) {
