@@ -71,7 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--alpha",
         metavar="auto|N",
         help="strength of the loss's bonus or penalty (default: the loss's own); auto chooses it and the temperature "
-        "on validation data, else on a fifth of the training data, at the cost of about seven trainings",
+        "on validation data, else on a fifth of the training data, at the cost of eight to ten trainings",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
     parser.add_argument(
