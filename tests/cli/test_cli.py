@@ -69,6 +69,20 @@ def test_audit_says_where_features_tell_classes_apart_badly(tmp_path, capsys, se
     assert ("Note: that is more than a third." in capsys.readouterr().err) == noted
 
 
+def test_audit_leaves_the_audit_of_other_samples_alone(tmp_path, capsys):
+    values, labels = np.eye(8, dtype=np.float32), np.arange(8) % 2
+    for name, ids in (("f", [f"a{row}" for row in range(8)]), ("g", [f"b{row}" for row in range(8)])):
+        np.savez(tmp_path / f"{name}.npz", features=values, labels=labels, ids=np.array(ids))
+    out = tmp_path / "audit"
+    assert main(["audit", str(tmp_path / "f.npz"), "--out", str(out)]) == 0
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    line = fail(capsys, "audit", str(tmp_path / "g.npz"), "--out", str(out))
+    assert f"`--out` must be new, or hold an audit of the same samples; {out} holds one of 8 others." in line
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main(["audit", str(tmp_path / "f.npz"), "--out", str(out)]) == 0
+
+
 def test_audit_needs_a_folder(photos, tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("mine")

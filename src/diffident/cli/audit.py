@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     source, dataset = _open(arguments, out)
     kept = KeptPosterior() if arguments.method == "posterior" else None
     table = score_source(source, arguments.data, method=arguments.method, verbs=kept, **options)
+    _check_same_samples(table, out)
     make_folder(out)
     write(table, str(out / "difficulty.parquet"))
     suspects = audit(table, source.blocks, None if kept is None else kept.state)
@@ -101,6 +102,21 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     with progress_bar("extract") as progress:
         source = extract(dataset, encoder, out=out / "features", progress=progress, **reading_options(arguments))
     return source, dataset
+
+
+def _check_same_samples(table, out: Path) -> None:
+    """Refuse a folder that holds the audit of other samples: its pictures and marks would stay beside these."""
+    from diffident.storage.difficulty_table import read_difficulty_table
+
+    file = out / "difficulty.parquet"
+    if not file.exists():
+        return
+    before = read_difficulty_table(file).ids
+    if set(before) != set(table.ids):
+        raise InputError(
+            f"`--out` must be new, or hold an audit of the same samples; {out} holds one of {len(before):,} others. "
+            "Name a new folder."
+        )
 
 
 def _origin(arguments: argparse.Namespace, source, dataset):
