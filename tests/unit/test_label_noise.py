@@ -125,6 +125,19 @@ def test_clean_labels_are_believed_where_most_disagree(sizes, spread, d):
     assert (distrust_of(state, values, labels) == 0).all()
 
 
+@pytest.mark.parametrize("freedom", [2, 3])
+@pytest.mark.parametrize(("sizes", "d"), [([100] * 10, 10), ([200] * 10, 40), ([100] * 20, 20)])
+def test_clean_labels_are_believed_where_tails_are_heavy_and_classes_overlap(sizes, d, freedom):
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(len(labels), d, generator=generator)
+    values /= torch.randn(len(labels), freedom, generator=generator).square().mean(dim=1, keepdim=True).sqrt()
+    values += 2.0 * torch.eye(max(d, len(sizes)))[labels, :d]
+    state = fitted(values, labels, len(sizes))
+    assert float(probability_wrong(state.noise, state.candidates).mean()) > 0.1
+    assert (distrust_of(state, values, labels) == 0).all()
+
+
 @pytest.mark.parametrize("flipped", [0.1, 0.4])
 def test_labels_are_distrusted_as_far_as_more_seem_wrong_than_clean_ones_would(flipped):
     values, labels, wrong = blobs(flipped=flipped)
