@@ -80,17 +80,16 @@ class Mixing:
         Args:
             criterion: Called as `Loss`; where the samples go first, its weights are what each row counts.
             logits: Of `inputs`.
-            labels: Of the samples.
+            labels: Of the samples, on the device of the partners.
             weights: Of the samples, or None.
         """
-        partners = self.partners.to(labels.device)
-        other = labels[partners]
+        other = labels[self.partners]
         if self.eta is not None:
             counts = torch.ones(2, len(labels), device=logits.device)
             counts[1] = self.eta
             both = [(torch.cat([labels, second]), counts.flatten()) for second in (labels, other)]
         else:
-            both = [(labels, weights), (other, None if weights is None else weights[partners])]
+            both = [(labels, weights), (other, None if weights is None else weights[self.partners])]
         if self.share in (0, 1):  # not none of the other: that may be infinite, where classes are masked
             return criterion(logits, *both[0 if self.share else 1])
         own, partner = (criterion(logits, *one) for one in both)
@@ -135,7 +134,7 @@ def mixed_loss(
     if mixing is None:
         logits = model(inputs)
         return criterion(logits, labels, weights), logits, labels
-    partners = mixing.partners.to(labels.device)
-    logits = model(mixing.inputs(inputs, inputs[partners]))
+    mixing = replace(mixing, partners=mixing.partners.to(labels.device))
+    logits = model(mixing.inputs(inputs, inputs[mixing.partners]))
     loss = mixing.loss(criterion, logits, labels, weights)
-    return loss, logits[: len(labels)], mixing.labels(labels, labels[partners])
+    return loss, logits[: len(labels)], mixing.labels(labels, labels[mixing.partners])
