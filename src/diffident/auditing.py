@@ -1,4 +1,4 @@
-"""The hardest and the probably mislabelled samples of a data set, and the folder that `diffident audit` makes."""
+"""The hardest samples of a data set, the suspects among its labels, and the folder that `diffident audit` makes."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -76,12 +76,12 @@ def audit(table: DifficultyTable, blocks: Blocks | None = None, state: Posterior
 
     Returns:
         Rows hardest first (ties keep the table's order), and for each row whether its margin is above 0: the label's
-        own Gaussian is not the nearest one, so the label is probably wrong.
+        own Gaussian is not the nearest one. Of these suspects only some are wrong, `probability_wrong` says which.
 
     Example:
         >>> suspects = audit(table, features.blocks)
         >>> table.ids[suspects.order[:10]]          # the ten hardest
-        >>> table.ids[suspects.suspect]             # the probably mislabelled
+        >>> table.ids[suspects.suspect]             # another class is nearer
         >>> suspects.wrong_share                    # how many labels are wrong
     """
     order = np.argsort(-table.difficulty, kind="stable")
@@ -100,7 +100,7 @@ def audit(table: DifficultyTable, blocks: Blocks | None = None, state: Posterior
 
 
 def suspect_rows(suspects: Suspects) -> np.ndarray:
-    """Row numbers of the probably mislabelled samples: most probably wrong first where that is known, then hardest."""
+    """Row numbers of the suspects: most probably wrong first where that is known, then hardest."""
     rows = suspects.order[suspects.suspect[suspects.order]]
     if suspects.probability_wrong is None:
         return rows

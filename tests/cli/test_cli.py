@@ -77,8 +77,10 @@ def test_audit_leaves_the_audit_of_other_samples_alone(tmp_path, capsys):
     assert main(["audit", str(tmp_path / "f.npz"), "--out", str(out)]) == 0
     capsys.readouterr()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    line = fail(capsys, "audit", str(tmp_path / "g.npz"), "--out", str(out))
-    assert f"`--out` must be new, or hold an audit of the same samples; {out} holds one of 8 others." in line
+    (tmp_path / "g.csv").write_text("a,b,label\n" + "".join(f"{row % 3},{row},{row % 2}\n" for row in range(8)))
+    for other in ("g.npz", "g.csv"):  # features, and data that would be extracted into the folder first
+        line = fail(capsys, "audit", str(tmp_path / other), "--out", str(out))
+        assert f"`--out` must be new, or hold an audit of the same samples; {out} holds one of 8 others." in line
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert main(["audit", str(tmp_path / "f.npz"), "--out", str(out)]) == 0
 

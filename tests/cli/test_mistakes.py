@@ -227,7 +227,8 @@ def test_results_in_the_wrong_place(work, capsys):
     )
     assert answer(capsys, "evaluate", "notes.csv", "--out", "evaluation.json") == (
         "`predictions` must be readable Parquet; notes.csv is not: Parquet magic bytes not found in footer. Either the "
-        "file is corrupted or this is not a parquet file. Run `diffident predict` again."
+        "file is corrupted or this is not a parquet file. Predictions are .parquet from "
+        "`diffident predict`, or .npz with logits or probs, and labels."
     )
     assert answer(capsys, "evaluate", "photos") == (
         "`RUN` must have predictions/test.parquet; photos has none. Train with --test DATA, or predict."
@@ -302,7 +303,7 @@ def test_a_file_is_no_folder_to_write_in(command, work, capsys):
 def test_the_ending_of_a_file_says_what_is_in_it(command, out, suffix, work, capsys):
     before = contents(work)
     assert answer(capsys, *command.split(), "--out", out) == (
-        f"`--out` must end in {suffix}, as that is what is written; got {out}. For example: {out}{suffix}."
+        f"`--out` must end in {suffix}, as that is what is written; got {out}. For example: {Path(out).stem}{suffix}."
     )
     assert contents(work) == before
 

@@ -95,6 +95,14 @@ def test_a_finished_run_keeps_its_predictions_and_takes_no_other_data_for_theirs
     assert train("--out", "run", "--resume", f"--{split}", "test.npz") == 0
 
 
+def test_resuming_a_run_that_is_not_there_begins_it_and_says_so(work, capsys):
+    note = "Note: there is no run at run to go on with; a new one begins."
+    assert train("--out", "run", "--resume") == 0
+    assert note in capsys.readouterr().err
+    assert train("--out", "run", "--resume") == 0
+    assert note not in capsys.readouterr().err
+
+
 def test_what_a_finished_run_lacks_is_predicted_on_the_device_that_is_given(work):
     assert train("--out", "run") == 0
     config = work / "run/config.toml"

@@ -56,7 +56,7 @@ def test_an_audit_alone_is_a_page_that_finds_its_samples_again(audited, capsys):
     assert result["notes"] == []
     page = (audited / "report.html").read_text(encoding="utf-8")
     assert 'id="pictures"' in page
-    assert "1 of 80 samples are probably mislabelled: another class is nearer than their own." in page
+    assert "1 of 80 samples are suspects: another class is nearer than their own." in page
 
 
 def test_a_page_without_the_data_says_what_is_missing(audited, capsys):

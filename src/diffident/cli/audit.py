@@ -1,4 +1,4 @@
-"""`diffident audit`: the hardest and the probably mislabelled samples."""
+"""`diffident audit`: the hardest samples, and the suspects among the labels."""
 
 import argparse
 from pathlib import Path
@@ -48,7 +48,6 @@ def run(arguments: argparse.Namespace) -> None:
     source, dataset = _open(arguments, out)
     kept = KeptPosterior() if arguments.method == "posterior" else None
     table = score_source(source, arguments.data, method=arguments.method, verbs=kept, **options)
-    _check_same_samples(table, out)
     make_folder(out)
     write(table, str(out / "difficulty.parquet"))
     suspects = audit(table, source.blocks, None if kept is None else kept.state)
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     describe(table)
     _print_hardest(table, suspects)
-    log(f"{num_suspects:,} of {len(table):,} samples are probably mislabelled: another class is nearer.")
+    log(f"{num_suspects:,} of {len(table):,} samples are suspects: another class is nearer than their own.")
     log(
         f"About {wrong['value']:,} labels are wrong, at least {wrong['low']:,} and at most {wrong['high']:,}; "
         "the most probable come first."
@@ -87,11 +86,13 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
 
     if is_features(arguments.data):
         source = open_features(arguments.data, label_column=arguments.label_column)
+        _check_same_samples(source.ids, out)
         options = {**data_options(arguments), "label_column": None}
         dataset = open_dataset(arguments.samples, **options) if arguments.samples else None
         check_formats(arguments.export, dataset)
         return source, dataset
     dataset = open_dataset(arguments.data, **data_options(arguments))
+    _check_same_samples(dataset.ids, out)
     check_formats(arguments.export, dataset)
     if arguments.encoder is None and dataset.modality != "vector":
         raise InputError(
@@ -104,7 +105,7 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     return source, dataset
 
 
-def _check_same_samples(table, out: Path) -> None:
+def _check_same_samples(ids: np.ndarray, out: Path) -> None:
     """Refuse a folder that holds the audit of other samples: its pictures and marks would stay beside these."""
     from diffident.storage.difficulty_table import read_difficulty_table
 
@@ -112,7 +113,7 @@ def _check_same_samples(table, out: Path) -> None:
     if not file.exists():
         return
     before = read_difficulty_table(file).ids
-    if set(before) != set(table.ids):
+    if set(before) != set(ids):
         raise InputError(
             f"`--out` must be new, or hold an audit of the same samples; {out} holds one of {len(before):,} others. "
             "Name a new folder."
@@ -181,7 +182,7 @@ def _save_sheet(suspects, dataset, rows, positions, stem: str, out: Path) -> Non
         for row, position in zip(rows, positions, strict=True)
     ]
     order = "hardest" if stem == "hardest" or suspects.probability_wrong is None else "most probable"
-    titles = {"suspects": "Probably mislabelled", "hardest": "Hardest"}
+    titles = {"suspects": "Suspects", "hardest": "Hardest"}
     title = f"{titles[stem]}: {dataset.name}, {order} first; given label, then → the nearest class"
     save_contact_sheet(draw_contact_sheet(cells, title=title), out / f"{stem}.png")
 

@@ -74,7 +74,8 @@ def check_out(out: str | None, *inputs: str | None, suffix: str) -> None:
     ending = path.suffix.lower()
     if ending[1:2].isalpha() and ending != suffix and (ending, suffix) != (".htm", ".html"):
         raise InputError(
-            f"`--out` must end in {suffix}, as that is what is written; got {out}. For example: {out}{suffix}."
+            f"`--out` must end in {suffix}, as that is what is written; got {out}. "
+            f"For example: {path.with_suffix(suffix)}."
         )
 
 

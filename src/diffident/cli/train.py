@@ -107,6 +107,8 @@ def run(arguments: argparse.Namespace) -> None:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
     _note_unused(arguments, settings.loss)
+    if arguments.resume and not Path(arguments.out).exists():
+        log(f"Note: there is no run at {arguments.out} to go on with; a new one begins.")
     difficulty = _read_difficulty(arguments.difficulty, settings)
     options = data_options(arguments)
     dataset = open_dataset(arguments.data, **options)

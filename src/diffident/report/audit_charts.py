@@ -32,18 +32,18 @@ def class_names(table: DifficultyTable) -> tuple[str, ...]:
 
 
 def difficulty_histogram(suspects: Suspects) -> Histogram:
-    """Difficulty of all samples, the probably mislabelled apart; the outermost thousandth is in the end bins."""
+    """Difficulty of all samples, the suspects apart; the outermost thousandth is in the end bins."""
     values = suspects.table.difficulty
     low, high = np.quantile(values, [0.001, 0.999])
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     edges = np.linspace(low, high, _NUM_BINS + 1)
     inside = np.clip(values, low, high)
-    groups = {"nearest to its own class": ~suspects.suspect, "probably mislabelled": suspects.suspect}
+    groups = {"nearest to its own class": ~suspects.suspect, "suspects": suspects.suspect}
     counts = {name: np.histogram(inside[chosen], edges)[0] for name, chosen in groups.items()}
     return Histogram(
         key="difficulty",
         title="Difficulty of all samples",
-        note="A sample is probably mislabelled where another class is nearer than its own.",
+        note="A sample is a suspect where another class is nearer than its own.",
         x_label="difficulty",
         y_label="samples",
         edges=numbers(edges),
@@ -69,7 +69,7 @@ def difficulty_by_class(suspects: Suspects) -> Ranges:
         quantiles=tuple(numbers(quantiles[label]) for label in order),
         counts=numbers([(table.labels == label).sum() for label in order]),
         marks=numbers([suspects.suspect[table.labels == label].mean() for label in order]),
-        mark_label="probably mislabelled",
+        mark_label="share of suspects",
     )
 
 

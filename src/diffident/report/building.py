@@ -128,7 +128,7 @@ def build_report(
 def audit_sentences(suspects: Suspects) -> list[str]:
     """What the audit found, in words."""
     count, found = len(suspects.table), int(suspects.suspect.sum())
-    sentences = [f"{found:,} of {count:,} samples are probably mislabelled: another class is nearer than their own."]
+    sentences = [f"{found:,} of {count:,} samples are suspects: another class is nearer than their own."]
     if suspects.wrong_share is not None:
         low, value, high = (round(getattr(suspects.wrong_share, key) * count) for key in ("low", "value", "high"))
         sentences.append(f"About {value:,} labels are wrong, at least {low:,} and at most {high:,}.")

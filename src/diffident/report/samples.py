@@ -56,7 +56,7 @@ class Pictures:
 def importance(suspects: Suspects) -> np.ndarray:
     """Every row of the table, those that matter most first.
 
-    The most probably mislabelled and the hardest by turns, and now and then an easy one, to compare with.
+    Those whose labels are most probably wrong and the hardest by turns, and now and then an easy one, to compare with.
     """
     place = np.full(len(suspects.order), np.inf)
     lists = ((suspect_rows(suspects), 2, 0), (suspects.order, 2, 1), (suspects.order[::-1], 16, 15.5))

@@ -93,7 +93,10 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], None]:
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
-    table = read_parquet(path, "predictions", "Run `diffident predict` again.")
+    mend = "Run `diffident predict` again."
+    if path.suffix != ".parquet":
+        mend = "Predictions are .parquet from `diffident predict`, or .npz with logits or probs, and labels."
+    table = read_parquet(path, "predictions", mend)
     held = table.column_names
     if "id" not in held:
         raise InputError(

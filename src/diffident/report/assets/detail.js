@@ -63,7 +63,7 @@ class Detail {
       ["nearest label", Dom.foreign(row.other, "long")],
       ["difficulty", `${Dom.number(row.difficulty)}${Detail.rank(row.rank)}`],
       ["margin", Dom.number(row.margin)],
-      ["probably mislabelled", row.suspect ? "yes" : "no"],
+      ["suspect", row.suspect ? "yes" : "no"],
       ["probability that the label is wrong", row.wrong === null ? null : Dom.number(row.wrong)],
     ];
     const list = Dom.make("dl", {});

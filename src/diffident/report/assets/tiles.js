@@ -5,7 +5,7 @@ const Tiles = (() => {
 
   function describe(row, marked) {
     const parts = [row.id.slice(0, 100), `given ${row.given}`];
-    parts.push(row.suspect ? `nearest ${row.other}, probably mislabelled` : "nearest to its own class");
+    parts.push(row.suspect ? `nearest ${row.other}, suspect` : "nearest to its own class");
     parts.push(`difficulty ${number(row.difficulty, 2)}`);
     if (marked) parts.push("marked");
     return parts.join(", ");
