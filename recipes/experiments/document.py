@@ -5,15 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
-from diffident.paired import LEVEL, is_real, mean_ranks
-from experiments.measures import SCALED
+from diffident.paired import LEVEL
+from experiments.overview import at_a_glance, ranks
 from experiments.plots import images_of
-from experiments.summary import COLUMNS, Column, Mean, columns_of, means_of
+from experiments.summary import COLUMNS, WHEN, Column, Mean, columns_of, is_told, markdown_table, means_of
 from experiments.sweeps import Sweep, sweeps_of
 
-WHEN = {"before": "as trained", SCALED: "after temperature scaling on validation data"}
 _WITH_INTERVAL = ("accuracy", "ece", "nll", "aurc")
 _OF_SWEEP = ("accuracy", "ece", "nll", "brier", "aurc", "auroc_errors")
 _HEAD = """# Results
@@ -41,12 +39,9 @@ def document(results: list[dict[str, Any]], images: str) -> str:
         results: Of every recipe, in the order of the page.
         images: Folder of the pictures as the page names it.
     """
-    parts = [_HEAD.format(level=LEVEL)]
-    ranks = _ranks(results)
-    if ranks:
-        parts.append(ranks)
+    parts = [_HEAD.format(level=LEVEL), at_a_glance(results), ranks(results)]
     parts += [_section(one, images) for one in results]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def _section(results: dict[str, Any], images: str) -> str:
@@ -102,7 +97,7 @@ def _table(methods: dict[str, Any], columns: list[Column], when: str) -> str:
         [name, *(_cell(column, means[name].get(column.key), (name, column.key) in best) for column in columns)]
         for name in methods
     ]
-    return _markdown(["method", *(column.title for column in columns)], rows)
+    return markdown_table(["method", *(column.title for column in columns)], rows)
 
 
 def _best(means: dict[str, dict[str, Mean]], columns: list[Column], names: list[str]) -> set[tuple[str, str]]:
@@ -136,7 +131,7 @@ def _intervals(results: dict[str, Any], methods: dict[str, Any]) -> str:
             rows.append([name, *(_with_interval(column, means[name][column.key]) for column in columns)])
     if not rows:
         return ""
-    table = _markdown(["method", *(column.title for column in columns)], rows)
+    table = markdown_table(["method", *(column.title for column in columns)], rows)
     return f"### {results['title']}, 95 % intervals over samples and seeds\n\n{table}"
 
 
@@ -153,7 +148,7 @@ def _corrupted(methods: dict[str, Any]) -> str:
         if found:
             values = [float(np.mean([one[key] for one in found])) for key in ("mean_corruption_error", "mean_ece")]
             rows.append([name, *(f"{100 * value:.2f}" for value in values)])
-    return _markdown(["method", "mean corruption error %", "mean ECE %"], rows) if rows else ""
+    return markdown_table(["method", "mean corruption error %", "mean ECE %"], rows) if rows else ""
 
 
 def _in_words(results: dict[str, Any], when: str) -> str:
@@ -181,12 +176,7 @@ def _sentences(differences: list[dict[str, Any]], named: Callable[[dict], str], 
     columns = {column.key: column for column in COLUMNS}
     lines = []
     for name, several in groups.items():
-        real = []
-        for one in several:
-            _, low, high = one["difference"]
-            if one["adjusted_p"] is not None and is_real(low, high, one["adjusted_p"]):
-                real.append(one)
-        words = [_words(columns[one["metric"]], one) for one in real]
+        words = [_words(columns[one["metric"]], one) for one in several if is_told(one)]
         lines.append(f"- {name}: {'; '.join(words) or 'none of the differences is told from chance'}.")
     return lines
 
@@ -207,52 +197,4 @@ def _sweep_table(sweep: Sweep, columns: list[Column]) -> str:
         [method, sweep.shown(value), *(_cell(column, means[method, value].get(column.key), False) for column in shown)]
         for method, value in sweep.methods
     ]
-    return _markdown(["method", sweep.vary, *(column.title for column in shown)], rows)
-
-
-def _ranks(results: list[dict[str, Any]]) -> str:
-    """Mean ranks of the single-model losses that all recipes have, over recipes and metrics.
-
-    A recipe of which more is missing than there waits for it, as few losses would be left to rank.
-    """
-    plain = [one for one in results if not sweeps_of(one)]
-    tables = [one for one in plain if len(one["missing"]) <= len(_losses(one))]
-    losses = [_losses(one) for one in tables]
-    names = [name for name in (tables[0]["methods"] if tables else ()) if all(name in known for known in losses)]
-    if len(names) < 2:
-        return ""
-    ranks = {when: _mean_ranks(tables, names, when) for when in WHEN}
-    rows = [
-        [name, *(f"{ranks[when][name]:.2f}" for when in WHEN)]
-        for name in sorted(names, key=lambda name: ranks["before"][name])
-    ]
-    left = sorted(set().union(*losses) - set(names))
-    note = f" Not in all of them: {', '.join(left)}." if left else ""
-    waiting = [one["title"] for one in plain if one not in tables]
-    if waiting:
-        note += f" Without what is mostly not trained yet: {'; '.join(waiting)}."
-    count = "one recipe" if len(tables) == 1 else f"{len(tables)} recipes"
-    table = _markdown(["method", *WHEN.values()], rows)
-    return (
-        f"## Mean ranks\n\nOver {count} and all metrics of the tables, 1 is best; single models only.{note}\n\n{table}"
-    )
-
-
-def _losses(results: dict[str, Any]) -> set[str]:
-    return {name for name, method in results["methods"].items() if method["role"] == "loss"}
-
-
-def _mean_ranks(tables: list[dict[str, Any]], names: list[str], when: str) -> dict[str, float]:
-    values = []
-    for results in tables:
-        means = {name: means_of(results["methods"][name], when) for name in names}
-        for column in columns_of(results):
-            signed = {n: means[n][column.key].mean * (-1 if column.higher else 1) for n in names}
-            if not any(map(math.isnan, signed.values())):
-                values.append(signed)
-    return mean_ranks(values, higher_is_better=False)
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    aligned = ("left", *["right"] * (len(header) - 1))
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=aligned) + "\n"
+    return markdown_table(["method", sweep.vary, *(column.title for column in shown)], rows)

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from scipy.stats import t
+from tabulate import tabulate
 
 from diffident.comparison import spread_of
 from diffident.errors import InputError
-from experiments.measures import METRICS
+from diffident.paired import is_real
+from experiments.measures import METRICS, SCALED
+
+WHEN = {"before": "as trained", SCALED: "after temperature scaling on validation data"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,18 @@ def columns_of(results: dict[str, Any]) -> list[Column]:
                 Column(key, f"{name} {title}", metric == "accuracy", metric != "nll", 4 if metric == "nll" else 2)
             )
     return shown
+
+
+def is_told(one: dict[str, Any]) -> bool:
+    """Whether a difference of the results is told from chance."""
+    _, low, high = one["difference"]
+    return one["adjusted_p"] is not None and is_real(low, high, one["adjusted_p"])
+
+
+def markdown_table(header: list[str], rows: list[list[str]], *, words: int = 1) -> str:
+    """A table whose first columns, as many as `words`, are words, the others numbers."""
+    aligned = [*["left"] * words, *["right"] * (len(header) - words)]
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=aligned) + "\n"
 
 
 def read_results(path: Path) -> dict[str, Any]:

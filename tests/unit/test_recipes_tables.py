@@ -107,6 +107,19 @@ def test_real_differences_are_said_in_words(tmp_path):
     assert "Of focal from the others:\n\n- from shuffled: AURC worse by 2.000 (+1.000 to +3.000, p 0.001).\n" in text
 
 
+def test_what_ours_changes_is_at_the_top(tmp_path):
+    swept = results_of(recipe="toy2", title="Toy 2")
+    swept["methods"]["focal@noise=0.4"] = point("noise", "data.label_noise", 0.4, 0.5)
+    text = write(tmp_path, results_of(), swept, results_of(recipe="toy3", title="Toy 3", comparisons=None))
+    part = text.split("## At a glance\n")[1].split("\n## ")[0]
+    assert part.index("As trained:") < part.index("After temperature scaling on validation data:")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if "`toy" in line]
+    assert cells == 2 * [
+        ["`toy`", "cross-entropy", "**+4.00**", "+1.00", "**-0.1000**", "–"],  # better; not told; better; not measured
+        ["`toy`", "shuffled", "–", "–", "–", "(+2.000)"],  # worse
+    ]
+
+
 def test_mean_ranks_are_of_single_model_losses_that_all_recipes_have(tmp_path):
     other = results_of(recipe="toy2", title="Toy 2")
     other["methods"]["poly"] = method_of([values_at(0.1)])
