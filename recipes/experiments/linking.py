@@ -58,18 +58,19 @@ def sweep_methods(
             faults.add(f"`{where}.{key}` must be a list; got {several!r}.")
             return []
     for method in found:
-        if method not in recipe.methods or not recipe.methods[method].loss:
-            known = [other for other, one in recipe.methods.items() if one.loss]
+        if method not in recipe.methods or recipe.methods[method].ensemble is not None:
+            known = [other for other, one in recipe.methods.items() if one.ensemble is None]
             faults.add(
-                f"`{where}.methods` must be ones with a loss; got {method!r}. {did_you_mean(str(method), known)}"
+                f"`{where}.methods` must be ones that are trained; got {method!r}. {did_you_mean(str(method), known)}"
             )
             continue
+        like = recipe.methods[method].like or method
         for value in values["values"]:
             own: dict[str, Any] = {vary.rpartition(".")[2]: value}
             for table in reversed(vary.split(".")[:-1]):
                 own = {table: own}
             point = SweepPoint(name, vary, value, method)
-            points.append((Method(point_name(method, name, value), like=method, point=point), {"like": method, **own}))
+            points.append((Method(point_name(method, name, value), like=like, point=point), {"like": like, **own}))
     return points
 
 

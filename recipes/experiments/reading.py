@@ -144,8 +144,7 @@ def _recipe(name: str, values: dict[str, Any], faults: Faults) -> Recipe:
     for sweep, entry in faults.table(values, "sweeps").items():
         points = sweep_methods(sweep, entry if isinstance(entry, dict) else {}, recipe, faults)
         for point, own in points:
-            made = _method(point.name, own, methods[str(point.like)].difficulty, faults)
-            methods[point.name] = dataclasses.replace(made, point=point.point)
+            methods[point.name] = _point(point, own, methods, faults)
     check_settings(recipe, faults)
     return recipe
 
@@ -185,9 +184,11 @@ def _difficulty(values: dict[str, Any], base: DifficultySpec, where: str, faults
     options = {key: values[key] for key in kind.options if key in values}
     if "statistic" in options:  # would else be refused after a whole training
         take(options, "statistic", str, "", faults, where, choices=STATISTICS)
+    encoder = take(values, "encoder", str, base.encoder, faults, where)
+    usual_size = base.image_size if encoder == base.encoder else None  # that of one encoder is not for another
     return DifficultySpec(
-        encoder=take(values, "encoder", str, base.encoder, faults, where),
-        image_size=take(values, "image_size", int, base.image_size, faults, where, least=1),
+        encoder=encoder,
+        image_size=take(values, "image_size", int, usual_size, faults, where, least=1),
         method=method,
         options={**(base.options if method == base.method else {}), **options},
         **{key: take(values, key, bool, getattr(base, key), faults, where) for key in switches},
@@ -230,6 +231,16 @@ def _method(name: str, values: dict[str, Any], difficulty: DifficultySpec, fault
         like=take(values, "like", str, None, faults, where),
         tune=tune,
     )
+
+
+def _point(point: Method, own: dict[str, Any], methods: dict[str, Method], faults: Faults) -> Method:
+    """The method at a point of a sweep: all that it says of itself, and the one thing that varies."""
+    assert point.point is not None
+    base = methods[point.point.method]
+    made = _method(point.name, own, base.difficulty, faults)
+    change = {key: value for key, value in vars(made.data).items() if value is not None}
+    options = {**(base.options if base.like else {}), **made.options}  # those of what it is like come from there
+    return dataclasses.replace(made, point=point.point, options=options, data=dataclasses.replace(base.data, **change))
 
 
 def _data_change(values: dict[str, Any], where: str, faults: Faults) -> DataChange:

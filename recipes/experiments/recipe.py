@@ -40,7 +40,8 @@ class DifficultySpec:
 
     Attributes:
         encoder: Of the features.
-        image_size: Side in pixels that images are resized to for it, or None for its own.
+        image_size: Side in pixels that images are resized to for it, or None for its own; that of the recipe's encoder
+            is not taken for another.
         method: A difficulty method.
         options: Of the method.
         shuffle: Whether samples get the weights of random others, by the run's seed.

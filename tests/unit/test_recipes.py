@@ -143,7 +143,7 @@ def test_all_faults_are_said_at_once(file, tmp_path, capsys):
         ("methods.X.loss=focal", "must have names of small letters"),
         ("difficulty.method=zero-shot", "`difficulty.method` must be one of rmd, posterior, squared-distance, knn, "),
         ("sweeps.noise.values=3", "`sweeps.noise.values` must be a list; got 3."),
-        ("sweeps.noise.methods=['ensemble']", "`sweeps.noise.methods` must be ones with a loss; got 'ensemble'."),
+        ("sweeps.noise.methods=['ensemble']", "`sweeps.noise.methods` must be ones that are trained; got 'ensemble'."),
         ("methods.x={loss='focal', data={label_noise=2}}", "`methods.x.data.label_noise` must be at most 1, a share"),
         ("corruptions.kinds=['fogg']", "`corruptions.kinds` must be known names; got 'fogg'. Did you mean `fog`"),
         ("data=1", "`data` must be a table; got 1."),

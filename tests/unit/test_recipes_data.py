@@ -26,6 +26,18 @@ loss = "difficulty-aware"
 [methods.small]
 loss = "difficulty-aware"
 difficulty = { image_size = 8 }
+[methods.other]
+loss = "difficulty-aware"
+difficulty = { encoder = "identity" }
+[methods.control]
+like = "small"
+temperature = 0.5
+difficulty = { shuffle = true }
+data = { limit = 30 }
+[sweeps.noise]
+vary = "data.label_noise"
+values = [0.2]
+methods = ["control", "small"]
 [training]
 model = "mlp"
 """
@@ -74,6 +86,21 @@ def test_features_are_of_the_image_size_that_the_method_says(tmp_path, monkeypat
     materials = Materials(Place(recipe, tmp_path, tmp_path))
     monkeypatch.setattr(Materials, "_extracted", lambda self, encoder, size, split, dataset: (encoder, size, split))
     found = [
-        materials.features(recipe.methods[name].difficulty, materials.raw_train) for name in ("small", recipe.ours)
+        materials.features(recipe.methods[name].difficulty, materials.raw_train)
+        for name in ("small", recipe.ours, "other")
     ]
-    assert found == [("glyphs", 8, "train"), ("glyphs", 16, "train")]
+    assert found == [("glyphs", 8, "train"), ("glyphs", 16, "train"), ("identity", None, "train")]
+
+
+def test_a_point_of_a_sweep_is_its_method_but_for_what_varies(tmp_path):
+    (tmp_path / "sizes.toml").write_text(SIZES)
+    methods = read_recipe(tmp_path / "sizes.toml").methods
+    point, control = methods["control@noise=0.2"], methods["control"]
+    assert (point.like, point.options) == ("small", {"temperature": 0.5})
+    assert point.difficulty == control.difficulty
+    assert point.difficulty.shuffle
+    assert point.data == DataChange(limit=30, label_noise=0.2)
+    assert point.point is not None
+    assert point.point.method == "control"
+    assert (methods["small@noise=0.2"].like, methods["small@noise=0.2"].options) == ("small", {})
+    assert methods["small@noise=0.2"].difficulty.image_size == 8
