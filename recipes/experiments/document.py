@@ -70,6 +70,10 @@ def _facts(results: dict[str, Any]) -> str:
         f"Seeds: {len(results['seeds'])}. {len(seconds)} trainings of {np.median(seconds):,.0f} s (median) on {where}; "
         f"diffident {found['diffident']}, torch {found['torch']}."
     ]
+    difficulty = results["difficulty"]
+    if difficulty["encoder"] is not None:
+        size = f" at {difficulty['image_size']} px" if difficulty["image_size"] else ""
+        lines.append(f"Difficulty: `{difficulty['method']}`, of features of `{difficulty['encoder']}`{size}.")
     missing = ", ".join(f"{name} ({len(seeds)} seeds)" for name, seeds in results["missing"].items())
     if missing:
         lines.append(f"Not finished: {missing}.")

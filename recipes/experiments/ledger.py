@@ -9,7 +9,7 @@ from diffident.errors import ResumeError
 from diffident.settings import load_settings
 from diffident.storage.atomic import write_text
 from diffident.storage.runs import differing_settings
-from experiments.recipe import Recipe
+from experiments.recipe import DifficultySpec, Recipe
 from experiments.runs import spec_of
 
 LEDGER = "recipe.json"
@@ -59,8 +59,10 @@ def _refuse(out: Path, differ: list[str]) -> None:
 
 
 def _filled(spec: dict[str, Any]) -> dict[str, Any]:
-    """With the settings that there are since it was written, which are as if they were not."""
-    made = {key: asdict(load_settings(**spec[key])) for key in ("settings", "dynamics") if key in spec}
+    """With the settings and keys that there are since it was written, which are as if they were not."""
+    made: dict[str, Any] = {key: asdict(load_settings(**spec[key])) for key in ("settings", "dynamics") if key in spec}
+    if spec["difficulty"] is not None:
+        made["difficulty"] = asdict(DifficultySpec()) | spec["difficulty"]
     return json.loads(json.dumps({**spec, **made}))
 
 

@@ -15,7 +15,7 @@ from diffident import extract, open_dataset, open_encoder
 from diffident.data.dataset import Dataset
 from diffident.data.samples import IMAGE_SUFFIXES, ReadImageFile, ReadVector
 from diffident.difficulties import score_features
-from diffident.difficulties.weights import scaled_rank
+from diffident.difficulties.weights import MOST_DISTRUST, scaled_rank
 from diffident.errors import InputError, did_you_mean
 from diffident.label_noise import flip_labels
 from diffident.losses import LOSSES
@@ -286,27 +286,34 @@ def _long_tail(labels: np.ndarray, num_classes: int, ratio: float, generator: np
 def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> DifficultyTable:
     """The table with its difficulty turned round, the same for all, or given to random other samples (of the class).
 
-    What is said of the labels goes with it; turned round or the same for all, nothing is said of them.
+    What is said of the labels goes with it; turned round or the same for all, nothing is said of them. But where it is
+    done to the believed samples alone, the others are left out as before.
     """
+    kept = table.distrust if spec.of_believed else None
     if spec.constant:
         level = np.zeros_like(table.difficulty)
-        return replace(table, difficulty=level, rank=scaled_rank(level), distrust=None)
+        return replace(table, difficulty=level, rank=scaled_rank(level), distrust=kept)
     difficulty = -table.difficulty if spec.invert else table.difficulty
     places, generator = np.arange(len(table)), np.random.default_rng(seed)
-    for rows in _groups(table.labels, spec):
+    for rows in _groups(table, spec):
         places[rows] = generator.permutation(rows)
-    distrust = None if spec.invert or table.distrust is None else table.distrust[places]
+    distrust = kept
+    if not (spec.of_believed or spec.invert or table.distrust is None):
+        distrust = table.distrust[places]
     moved = difficulty[places]
     return replace(table, difficulty=moved, rank=scaled_rank(moved), distrust=distrust)
 
 
-def _groups(labels: np.ndarray, spec: DifficultySpec) -> Iterator[np.ndarray]:
+def _groups(table: DifficultyTable, spec: DifficultySpec) -> Iterator[np.ndarray]:
     """Rows among which difficulties change places."""
+    moved = np.ones(len(table), dtype=bool)
+    if spec.of_believed and table.distrust is not None:
+        moved = table.distrust <= MOST_DISTRUST
     if spec.shuffle:
-        yield np.arange(len(labels))
+        yield np.flatnonzero(moved)
     elif spec.shuffle_within_class:
-        for label in np.unique(labels):
-            yield np.flatnonzero(labels == label)
+        for label in np.unique(table.labels):
+            yield np.flatnonzero(moved & (table.labels == label))
 
 
 def fingerprints(sets: dict[str, Dataset]) -> dict[str, list]:

@@ -179,7 +179,7 @@ def _difficulty(values: dict[str, Any], base: DifficultySpec, where: str, faults
     if method not in DIFFICULTY_METHODS:
         known = ", ".join(DIFFICULTY_METHODS)
         faults.add(f"`{where}.method` must be one of {known}; got {method!r}, which needs {kind.needs}.")
-    switches = ("shuffle", "shuffle_within_class", "invert", "constant")
+    switches = ("shuffle", "shuffle_within_class", "invert", "constant", "of_believed")
     faults.unknown(where, values, ("encoder", "image_size", "method", *switches, *kind.options))
     options = {key: values[key] for key in kind.options if key in values}
     if "statistic" in options:  # would else be refused after a whole training

@@ -48,6 +48,7 @@ class DifficultySpec:
         shuffle_within_class: The same within each class.
         invert: Whether easy samples count as hard.
         constant: Whether all samples are equally hard, and all labels believed.
+        of_believed: Whether these four touch believed samples alone; the same ones as without them are left out.
     """
 
     encoder: str | None = None
@@ -58,6 +59,7 @@ class DifficultySpec:
     shuffle_within_class: bool = False
     invert: bool = False
     constant: bool = False
+    of_believed: bool = False
 
     @property
     def needs_dynamics(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def write_results(materials: Materials, measured: Measured, comparisons: dict[st
         "ours": recipe.ours,
         "seeds": list(range(recipe.seeds)),
         "data": {"train": _described(materials.raw_train), **_sets(materials)},
+        "difficulty": _difficulty(recipe),
         "training": recipe.training,
         "environment": environment(place.threads),
         "methods": {name: found for name, found in methods.items() if found["runs"]},
@@ -163,6 +165,13 @@ def _missing(recipe: Recipe, measured: Measured) -> dict[str, list[int]]:
     """Seeds that are not finished, by method."""
     absent = {name: [s for s in seeds_of(recipe, name) if (name, s) not in measured] for name in recipe.methods}
     return {name: seeds for name, seeds in absent.items() if seeds}
+
+
+def _difficulty(recipe: Recipe) -> dict[str, Any]:
+    """What the usual difficulty is of; of an encoder in a folder the folder's own name."""
+    spec = recipe.difficulty
+    encoder = None if spec.encoder is None else re.sub(r":/.*/(?=[^/])", ":", spec.encoder)
+    return {"method": spec.method, "encoder": encoder, "image_size": spec.image_size}
 
 
 def _described(dataset: Any) -> dict[str, Any]:

@@ -34,18 +34,21 @@ class Sweep:
 
 
 def sweeps_of(results: dict[str, Any]) -> list[Sweep]:
-    """The sweeps, with the methods themselves at the value that stands for doing nothing, where there is one."""
+    """The sweeps, with the methods themselves at the value that they have without it, where that is known."""
+    usual = {f"difficulty.{key}": value for key, value in results["difficulty"].items() if value is not None}
+    usual |= {"data.limit": results["data"]["train"]["num_samples"], **_NOTHING_DONE}
     points = [(method["point"], method) for method in results["methods"].values() if "point" in method]
     found = []
     for name, vary in dict.fromkeys((point["sweep"], point["vary"]) for point, _ in points):
         own = [(point, method) for point, method in points if point["sweep"] == name]
-        start = {"data.limit": results["data"]["train"]["num_samples"], **_NOTHING_DONE}.get(vary)
+        start = usual.get(vary)
         methods: dict[tuple[str, Any], dict[str, Any]] = {}
         for base in dict.fromkeys(point["method"] for point, _ in own):
             there = {point["value"]: method for point, method in own if point["method"] == base}
             if start is not None and base in results["methods"]:
-                there[start] = results["methods"][base]
-            values = sorted(there) if start is not None else list(there)
+                there.setdefault(start, results["methods"][base])
+            ordered = all(isinstance(value, int | float) for value in there)
+            values = sorted(there) if ordered and start is not None else list(there)
             methods |= {(base, value): there[value] for value in values}
         found.append(Sweep(name, vary, methods, f"-sweep-{name}.png"))
     return found

@@ -21,6 +21,7 @@ from experiments.materials import Materials, Place, open_split, rearranged
 from experiments.measures import members_of, seeds_of
 from experiments.reading import read_recipe
 from experiments.recipe import Corruptions, DataChange, DataSpec, DifficultySpec, EnsembleSpec
+from experiments.results import write_results
 from run import main
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -219,6 +220,24 @@ def test_distrust_goes_where_its_difficulty_goes(finished):
     assert (difficulty_weights(constant.difficulty) == 1).all()
 
 
+@pytest.mark.parametrize("how", ["shuffle", "shuffle_within_class", "invert", "constant"])
+def test_controls_of_the_believed_leave_out_what_is_left_out_without_them(finished, how):
+    table = read_difficulty_table(next((finished / "difficulty").glob("*.parquet")))
+    distrust = np.where(np.arange(len(table)) % 3 == 0, 0.9, 0.2)
+    doubted, believed = replace(table, distrust=distrust), distrust <= 0.2
+    found = rearranged(doubted, DifficultySpec(of_believed=True, **{how: True}), seed=1)
+    np.testing.assert_array_equal(found.distrust, distrust)
+    weights = difficulty_weights(found.difficulty, distrust=found.distrust)
+    np.testing.assert_array_equal(weights == 2, ~believed)
+    before = difficulty_weights(doubted.difficulty, distrust=distrust)
+    if how == "constant":
+        assert (weights[believed] == 1).all()
+    else:
+        assert (weights[believed] != before[believed]).float().mean() > 0.8
+    if how.startswith("shuffle"):
+        np.testing.assert_array_equal(np.sort(weights[believed]), np.sort(before[believed]))
+
+
 def test_difficulty_is_scored_on_the_labels_that_there_are(file, tmp_path):
     materials = Materials(Place(read_recipe(file), file.parent, tmp_path))
     noisy = materials.training_data(DataChange(label_noise=0.2, limit=150), seed=0)
@@ -291,6 +310,14 @@ def test_members_are_counted_round_and_sets_of_them_once(file):
     assert seeds_of(replace(recipe, seeds=1), "ensemble") == []
 
 
+def test_the_results_say_whose_features_difficulty_is_of(results, file, tmp_path):
+    assert results["difficulty"] == {"method": "rmd", "encoder": "glyphs", "image_size": None}
+    given = ["difficulty.encoder='timm:local-dir:/home/me/models/mobilenet.imagenet1k'", "difficulty.image_size=96"]
+    materials = Materials(Place(read_recipe(file, given), file.parent, tmp_path))
+    written = json.loads(write_results(materials, {}, None).read_text())["difficulty"]
+    assert written == {"method": "rmd", "encoder": "timm:local-dir:mobilenet.imagenet1k", "image_size": 96}
+
+
 def test_methods_are_compared_with_the_baseline_and_ours_with_all(results):
     pairs = {(one["method"], one["other"]) for one in results["comparisons"]["before"]["differences"]}
     ours, base = "difficulty-aware", "cross-entropy"
@@ -312,6 +339,8 @@ def test_a_second_run_trains_nothing_and_writes_the_same(file, finished, tmp_pat
     ledger = json.loads((out / "recipe.json").read_text())
     for spec in ledger["methods"].values():
         del spec["settings"]["mixup"]  # as from before there was such a setting
+        if spec["difficulty"] is not None:
+            del spec["difficulty"]["of_believed"]
     (out / "recipe.json").write_text(json.dumps(ledger))
     assert run_small(file, out) == 0
     assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()

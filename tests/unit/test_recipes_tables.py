@@ -62,6 +62,7 @@ def results_of(**others):
     return {
         "format_version": 1, "recipe": "toy", "title": "Toy", "baseline": "cross-entropy", "ours": "focal",
         "seeds": [0, 1], "data": {"train": {"name": "t", "num_samples": 1000}}, "training": {},
+        "difficulty": {"method": "rmd", "encoder": "timm:big", "image_size": 64},
         "environment": {"diffident": "0", "torch": "1", "cpu": "a CPU", "cores": 2, "threads": 1, "gpu": None},
         "methods": methods, "missing": {}, "comparisons": {"before": compared, "after": compared}, **others,
     }  # fmt: skip
@@ -94,6 +95,7 @@ def test_means_deviations_and_what_is_best(tmp_path):
     shown = ["focal", percent, percent, "0.5000 (0.4000 to 0.6000)", "50.000 (40.000 to 60.000)"]
     assert row(text, "focal", "Toy, 95 % intervals over samples and seeds") == shown
     assert "Chosen by validation NLL: focal gamma 1 (of 1, 2).\n" in text
+    assert "\nDifficulty: `rmd`, of features of `timm:big` at 64 px.\n" in text
     assert "6 trainings of 2 s (median) on a CPU, 2 cores, 1 thread(s) a training" in text
 
 
@@ -165,6 +167,11 @@ def test_sweeps_have_a_table_and_a_picture_and_start_where_nothing_is_done(tmp_p
     ]
     assert "![Toy: ECE %, NLL, AURC % against data.label_noise](images/toy-sweep-noise.png)" in part
     assert "focal@noise" not in text
+    part = text.split("### Toy: measure\n")[1].split("\n### ")[0]
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:4]] for line in part.splitlines() if line.startswith("| focal")
+    ]
+    assert cells == [["focal", "knn", "60.00 ± 0.00"], ["focal", "rmd", "85.00 ± 0.00"]]
     for name in ("toy.png", "toy-sweep-noise.png", "toy-sweep-measure.png"):
         assert f"](images/{name})" in text
         assert 1000 < (tmp_path / "images" / name).stat().st_size <= 100_000
