@@ -15,7 +15,9 @@ def main(folder: Path, epochs: int = 8) -> dict[str, float]:
     """Train a small vision transformer on handwritten digits; loss and accuracy on the test data."""
     train, test = (diffident.open_dataset(f"digits:{split}") for split in ("train", "test"))
     features = diffident.extract(train, "glyphs")
-    difficulty = diffident.score_features(lambda: iter([features.values]), features.ids, features.labels.numpy())
+    difficulty = diffident.score_features(
+        lambda: iter([features.values]), features.ids, features.labels.numpy(), method="posterior"
+    )
 
     set_seed(0)
     config = ViTConfig(

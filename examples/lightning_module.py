@@ -44,7 +44,9 @@ def main(folder: Path, epochs: int = 10) -> float:
     """Train on handwritten digits; the test accuracy."""
     train, test = (diffident.open_dataset(f"digits:{split}") for split in ("train", "test"))
     features = diffident.extract(train, "glyphs")
-    difficulty = diffident.score_features(lambda: iter([features.values]), features.ids, features.labels.numpy())
+    difficulty = diffident.score_features(
+        lambda: iter([features.values]), features.ids, features.labels.numpy(), method="posterior"
+    )
 
     lightning.seed_everything(0, verbose=False)
     dataset = diffident.with_ids(TensorDataset(pixels(train), torch.from_numpy(train.labels)), train.ids)

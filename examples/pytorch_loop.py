@@ -11,7 +11,9 @@ def main(epochs: int = 15) -> float:
     """Train on handwritten digits; the test accuracy."""
     train, test = (diffident.open_dataset(f"digits:{split}") for split in ("train", "test"))
     features = diffident.extract(train, "glyphs")
-    difficulty = diffident.score_features(lambda: iter([features.values]), features.ids, features.labels.numpy())
+    difficulty = diffident.score_features(
+        lambda: iter([features.values]), features.ids, features.labels.numpy(), method="posterior"
+    )
 
     torch.manual_seed(0)
     dataset = TensorDataset(pixels(train), torch.from_numpy(train.labels))

@@ -95,6 +95,16 @@ def test_a_finished_run_keeps_its_predictions_and_takes_no_other_data_for_theirs
     assert train("--out", "run", "--resume", f"--{split}", "test.npz") == 0
 
 
+def test_training_says_where_difficulty_does_not_know_of_wrong_labels(work, capsys):
+    note = "Note: difficulty by rmd does not say which labels are wrong, so no sample is left out."
+    assert train(*AWARE, "--out", "run") == 0
+    assert note in capsys.readouterr().err
+    assert train(*AWARE, "--set", "distrust=false", "--out", "all") == 0
+    assert note not in capsys.readouterr().err
+    assert train("--out", "plain") == 0
+    assert note not in capsys.readouterr().err
+
+
 def test_resuming_a_run_that_is_not_there_begins_it_and_says_so(work, capsys):
     note = "Note: there is no run at run to go on with; a new one begins."
     assert train("--out", "run", "--resume") == 0

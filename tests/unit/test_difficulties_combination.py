@@ -73,6 +73,29 @@ def test_mean_rank_is_the_mean_of_the_ranks():
     assert combined.metadata["combine"] == "mean-rank"
 
 
+@pytest.mark.parametrize("combine", ["mean-rank", "stack"])
+def test_what_is_said_of_the_labels_is_not_lost(combine):
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    given = np.where(np.arange(300) < 60, (labels + 1) % 3, labels)  # a fifth is wrong
+    sources = []
+    for number in range(2):
+        values = generator.normal(size=(300, 4)) + 6 * np.eye(3, 4)[labels]
+        sources.append(make_source(labels=given, values=torch.from_numpy(values), encoder=f"e{number}"))
+        sources[-1].ids = np.arange(300).astype(str).astype(object)
+    combined = score_combined(sources, combine=combine, method="posterior")
+    assert combined.distrust is not None
+    np.testing.assert_array_equal(np.flatnonzero(combined.distrust > 0.2), np.arange(60))
+    assert combined.metadata["num_distrusted"] == 60
+    if combine == "mean-rank":
+        parts = [
+            score_features(one.blocks, one.ids, given, method="posterior", encoder=one.encoder).distrust
+            for one in sources
+        ]
+        np.testing.assert_allclose(combined.distrust, np.mean(parts, axis=0), atol=1e-9)
+    assert score_combined(sources, combine=combine).distrust is None
+
+
 def test_agreement_by_hand():
     one = table([1, 2, 3, 4], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0], "a")
     other = table([1, 2, 4, 3], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], "b")

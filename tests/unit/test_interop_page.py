@@ -35,7 +35,7 @@ def test_the_snippets_run(place):
 @pytest.mark.parametrize(
     ("command", "makes", "rows"),
     [
-        ("score features --out difficulty.parquet", "difficulty.parquet", 1000),
+        ("score features --method posterior --out difficulty.parquet", "difficulty.parquet", 1000),
         ("audit features --out audit --export cleanlab", "audit/cleanlab.parquet", 1000),
         ("score run --method training-dynamics --out difficulty.parquet", "difficulty.parquet", 200),
     ],

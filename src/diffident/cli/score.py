@@ -8,7 +8,7 @@ from diffident.cli.common import add_engine_options, check_out, log, opened_engi
 from diffident.difficulties import METHODS, find_method
 from diffident.errors import InputError
 
-EXAMPLE = "diffident score features/ --out difficulty.parquet"
+EXAMPLE = "diffident score features/ --method posterior --out difficulty.parquet"
 _PLAIN = ("method", "encoder", "num_samples", "num_classes", "num_features")
 _NOTES = {
     "singleton_classes": "classes have one sample: their difficulty says little",

@@ -54,7 +54,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="LOSS",
         help=f"{', '.join(LOSS_NAMES)} (default: cross-entropy); their numbers by --set, e.g. --set gamma=3",
     )
-    parser.add_argument("--difficulty", metavar="FILE", help="from `diffident score`; joined by id")
+    parser.add_argument(
+        "--difficulty", metavar="FILE", help="from `diffident score`, best by its --method posterior; joined by id"
+    )
     parser.add_argument(
         "--validation",
         metavar="DATA",
@@ -160,10 +162,16 @@ def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "Difficu
 
 
 def _note_left_out(difficulty: "DifficultyTable | None", settings: "TrainingSettings", ids: "np.ndarray") -> None:
-    """Say how many of the samples to train on are left out, as their labels are not believed."""
+    """Say how many of the samples to train on are left out, as their labels are not believed, or that none can be."""
     from diffident.difficulties.weights import MOST_DISTRUST
 
-    if difficulty is None or difficulty.distrust is None or not settings.distrust:
+    if difficulty is None or not settings.distrust:
+        return
+    if difficulty.distrust is None:
+        log(
+            f"Note: difficulty by {difficulty.metadata.get('method', 'this method')} does not say which labels are "
+            "wrong, so no sample is left out. Score with --method posterior for that, or add --set distrust=false."
+        )
         return
     distrusted = set(map(str, difficulty.ids[difficulty.distrust > MOST_DISTRUST]))
     count = sum(str(sample) in distrusted for sample in ids)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffident.difficulties.posterior import keep_classes
 from diffident.difficulties.protocol import Blocks
 from diffident.difficulties.scoring import score_features
-from diffident.difficulties.weights import scaled_rank
+from diffident.difficulties.weights import MOST_DISTRUST, scaled_rank
 from diffident.errors import IdMismatchError, InputError
 from diffident.options import check_choice
 from diffident.records import DifficultyTable, positions_of
@@ -60,6 +61,7 @@ def score_combined(
     `mean-rank`: every source is scored on its own. Difficulty is the mean of the ranks, in [0, 1]; the nearest label
     is the one that most sources name (the given one, then the lowest, among ties); the margin is the mean over
     sources of the margin in standard deviations of that source's difficulty, 0 where the nearest label is the given.
+    Distrust, where the method knows it, is the mean too; a class keeps as many samples as with one source.
 
     `stack`: every source is scaled to a whole variance of 1, and the features are put side by side and scored once.
 
@@ -153,8 +155,14 @@ def _mean_rank(tables: list[DifficultyTable], encoder: str) -> DifficultyTable:
     if all("num_features" in table.metadata for table in tables):  # training dynamics have none
         metadata["num_features"] = sum(table.metadata["num_features"] for table in tables)
     margin = np.where(chosen == labels, 0.0, margin)
-    rank = scaled_rank(difficulty)
-    return DifficultyTable(tables[0].ids, labels, difficulty, rank, chosen, margin, metadata, tables[0].label_names)
+    distrusts = [table.distrust for table in tables if table.distrust is not None]
+    distrust = None
+    if distrusts:
+        mean = torch.from_numpy(np.mean(distrusts, axis=0))
+        distrust = keep_classes(mean, torch.from_numpy(labels)).numpy()
+        metadata["num_distrusted"] = int((distrust > MOST_DISTRUST).sum())
+    columns = (tables[0].ids, labels, difficulty, scaled_rank(difficulty), chosen, margin)
+    return DifficultyTable(*columns, metadata, tables[0].label_names, distrust)
 
 
 def _positions(first: LabelledSource, source: LabelledSource, number: int) -> np.ndarray:

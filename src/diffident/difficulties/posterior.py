@@ -132,7 +132,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
         statistics = _after(statistics, blocks, labels, convicted & ~before, before & ~convicted)
     wrong = probability_wrong(noise, candidates)
     part = _part_believed(wrong, candidates)
-    scores = replace(scores, distrust=_keep_classes(part * wrong, targets).numpy())
+    scores = replace(scores, distrust=keep_classes(part * wrong, targets).numpy())
     return Posterior(gaussians, noise, candidates, scores, part, convicted, rounds)
 
 
@@ -214,10 +214,10 @@ def _judge(
 
 def _convict(wrong: Tensor, labels: Tensor) -> Tensor:
     """Labels more likely wrong than right; but a class never loses more than its most suspicious part."""
-    return _keep_classes(wrong, labels) > 0.5
+    return keep_classes(wrong, labels) > 0.5
 
 
-def _keep_classes(wrong: Tensor, labels: Tensor) -> Tensor:
+def keep_classes(wrong: Tensor, labels: Tensor) -> Tensor:
     """The probabilities, but 0 for the least suspicious samples of each class, so that no class can be lost."""
     order = wrong.argsort(descending=True, stable=True)
     order = order[labels[order].argsort(stable=True)]  # class by class, the most suspicious first

@@ -125,7 +125,8 @@ def weights_for(
     if difficulty is None:
         raise InputError(
             f"`difficulty` must be given for the loss {settings.loss!r}; got None. Make it with "
-            f"`diffident score FEATURES --out difficulty.parquet`, then add --difficulty difficulty.parquet."
+            "`diffident score FEATURES --method posterior --out difficulty.parquet`, then add --difficulty "
+            "difficulty.parquet."
         )
     check_unique(dataset.ids, dataset.name)
     assert settings.temperature is not None  # settings fill in the loss's default
