@@ -177,3 +177,18 @@ def test_help_says_that_a_finished_run_can_be_resumed_for_its_predictions(capsys
         main(["train", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "a finished one only gets the predictions of --validation and --test that it lacks" in printed
+
+
+def test_a_promise_on_data_that_training_learnt_from_is_said_to_be_inexact(work, capsys):
+    note = "Note: training learnt from the samples of {}/predictions/validation.parquet"
+    assert train(*AWARE, "--validation", "validation.npz", "--test", "test.npz", "--out", "learnt") == 0
+    assert train("--validation", "validation.npz", "--test", "test.npz", "--out", "plain") == 0
+    for run, options, noted in (
+        ("learnt", ["--abstain", "0.1"], True),
+        ("learnt", [], False),
+        ("plain", ["--abstain", "0.1"], False),
+    ):
+        capsys.readouterr()
+        calibration = f"{run}/predictions/validation.parquet"
+        assert main(["evaluate", run, "--resamples", "10", "--calibration", calibration, *options]) == 0
+        assert (note.format(run) in capsys.readouterr().err) == noted

@@ -119,6 +119,20 @@ def _cells(metrics: dict[str, Any], keys: Any = SHOWN) -> list[str]:
     return [interval_cell(metrics[key]) for key in keys]
 
 
+def _note_learnt_from(calibration: Path) -> None:
+    """Say where the calibration samples are those that training learnt a setting from."""
+    from diffident.storage.runs import open_run
+
+    folder = calibration.resolve().parent.parent
+    if calibration.stem != "validation" or not (folder / "config.toml").is_file():
+        return
+    if open_run(folder, unfinished=True).data.get("validation") is not None:
+        log(
+            f"Note: training learnt from the samples of {calibration}, so what --conformal and --abstain promise is "
+            "not exact. Predict another labelled split for it."
+        )
+
+
 def _read_features(arguments: argparse.Namespace, ood: dict[str, Any]) -> dict[str, Any]:
     """Feature sources by name."""
     from diffident.storage.features import open_features
@@ -159,6 +173,8 @@ def _calibrated(
     from diffident.storage.predictions import read_predictions
 
     calibration = read_predictions(arguments.calibration, probs=arguments.probs)
+    if arguments.conformal is not None or arguments.abstain is not None:
+        _note_learnt_from(Path(arguments.calibration))
     difficulty, names = None, arguments.calibrators or ["temperature"]
     whole = {"train", "test", "calibration"} <= features.keys()
     if whole:
