@@ -34,7 +34,7 @@ def entropy_bonus(z, y, s=None, alpha=0.1):
 
 def difficulty_aware(z, y, s, alpha=None, doubt=0.4, others=None):
     """Where no alpha is given, the bonus and the cross-entropy balance at the doubt: their slopes by differences."""
-    others = others if others is not None else 0.2 if alpha is None else 1.0
+    others = 1.0 if others is None else others
     p = softmax(z)
     right = xlogx(p[y]) + xlogx(sum(q for k, q in enumerate(p) if k != y))
     bonus = -(1 - others) * right + others * entropy(z)

@@ -86,9 +86,9 @@ def test_one_sample_weighs_one(normalizer):
     assert difficulty_weights(torch.tensor([-3.0]), normalizer).tolist() == [1]
 
 
-def test_default_is_rank_at_three_tenths():
+def test_default_is_rank_at_seven_tenths():
     values = torch.tensor(LOPSIDED)
-    assert difficulty_weights(values).equal(difficulty_weights(values, "rank", 0.3))
+    assert difficulty_weights(values).equal(difficulty_weights(values, "rank", 0.7))
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)

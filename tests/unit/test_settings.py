@@ -62,6 +62,20 @@ def test_direct_settings_are_checked():
         TrainingSettings("mlp", alpha=-1.0)
 
 
+@pytest.mark.parametrize(("model", "others", "temperature"), [("mlp", 0.2, 0.3), ("ngrams", 1.0, 0.7)])
+def test_entropy_and_temperature_follow_what_the_network_sees(model, others, temperature):
+    ours = load_settings(model=model, loss="difficulty-aware")
+    assert (ours.others, ours.temperature) == (others, temperature)
+    relative = load_settings(model=model, loss="difficulty-smoothing")
+    assert (relative.others, relative.temperature) == (None, temperature)
+    known = load_settings(model=model, loss="difficulty-aware", alpha=0.2)
+    assert (known.others, known.temperature) == (1.0, temperature)
+    given = load_settings(model=model, loss="difficulty-aware", others=0.5, temperature=0.4)
+    assert (given.others, given.temperature) == (0.5, 0.4)
+    paper = load_settings(model=model, loss="difficulty-aware", preset="paper")
+    assert (paper.others, paper.temperature) == (1.0, 0.7)
+
+
 def test_a_loss_brings_its_own_defaults():
     assert load_settings(model="mlp", loss="entropy").loss_options == {"alpha": 0.1}
     learnt = load_settings(model="mlp", loss="difficulty-aware")

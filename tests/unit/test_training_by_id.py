@@ -98,7 +98,7 @@ def test_an_oversampled_sample_counts_once():
     twice = diffident.with_weights(Subset(data, [*range(COUNT), 3, 3, 3]), table())
     assert torch.equal(twice.values, weight_of(torch.tensor([*range(COUNT), 3, 3, 3])))
     again = diffident.with_weights(Subset(twice, [52, 0]), table())
-    assert [float(weight) for weight in again.values] == [1.0, pytest.approx(np.exp(-1 / 0.3))]
+    assert [float(weight) for weight in again.values] == [1.0, pytest.approx(np.exp(-1 / 0.7))]
 
 
 def test_a_mean_over_several_samples_has_the_mean_of_their_weights():

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from diffident.errors import InputError, ShapeError, did_you_mean
 
+# Of the ranks: the median sample has half the weight of the hardest.
+TEMPERATURE = 0.7
 NORMALIZERS = ("rank", "minmax", "standard", "none")
 # Labels that are distrusted more than this are not learnt from. A network learns by heart what counts little, too: so
 # samples are left out, not turned down; and what is left out by mistake costs less than what is kept by mistake.
@@ -18,7 +20,7 @@ LEFT_OUT = 2.0
 def difficulty_weights(
     difficulty: Tensor | np.ndarray,
     normalizer: str = "rank",
-    temperature: float = 0.3,
+    temperature: float = TEMPERATURE,
     distrust: Tensor | np.ndarray | None = None,
 ) -> Float[Tensor, " n"]:
     """s_i = exp(u_i / T) / max_j exp(u_j / T), with u the normalised difficulty; 2 where the label is not believed.
@@ -27,7 +29,8 @@ def difficulty_weights(
         difficulty: One number per sample (n,); higher is harder.
         normalizer: `rank` (u in [0, 1], ties share their mean rank), `minmax` (u in [0, 1]), `standard` (mean 0,
             standard deviation 1) or `none` (u is the difficulty: its scale depends on encoder and classes).
-        temperature: T above 0; lower puts the weight on fewer, harder samples.
+        temperature: T above 0; lower puts the weight on fewer, harder samples. For a network whose inputs are features
+            of an encoder 0.3 is better (docs/method.md).
         distrust: Of every label (n,), in [0, 1], as `posterior` finds it. Samples above 0.2 are left out: their weight
             is 2, and the others' are those of the rest alone. None leaves none out.
 
@@ -52,7 +55,7 @@ def difficulty_weights(
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise InputError(f"`difficulty` must be finite; got {values[row]} at row {row}. Leave that sample out.")
     if not (temperature > 0 and np.isfinite(temperature)):
-        raise InputError(f"`temperature` must be above 0; got {temperature}. The default is 0.3.")
+        raise InputError(f"`temperature` must be above 0; got {temperature}. The default is {TEMPERATURE}.")
     believed = np.ones(len(values), dtype=bool) if distrust is None else _believed(distrust, len(values))
     normalised = _normalise(values[believed], normalizer)
     weights = torch.full((len(values),), LEFT_OUT)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffident.difficulties.weights import TEMPERATURE
 from diffident.errors import InputError, did_you_mean
 from diffident.losses import LOSSES, CrossEntropy, make_loss
 from diffident.records import DifficultyTable
@@ -32,7 +33,7 @@ def add_weights(
     id_column: str = "id",
     label_column: str | None = None,
     normalizer: str = "rank",
-    temperature: float = 0.3,
+    temperature: float = TEMPERATURE,
     distrust: bool = True,
 ) -> Any:
     """A Hugging Face data set whose label column carries the weight of its sample, for `TrainerLoss`.

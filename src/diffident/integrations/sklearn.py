@@ -35,7 +35,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         alpha: Of the loss, most often the strength of its bonus; None for the loss's own default.
         doubt: Of the difficulty-aware loss, in the place of alpha; None for its own default.
         normalizer: Of the difficulty, as in `difficulty_weights`.
-        temperature: Of the weights, as in `difficulty_weights`.
+        temperature: Of the weights, as in `difficulty_weights`; None for the model's own, 0.3 of `mlp`.
         distrust: Whether samples are left out whose labels the difficulty says not to believe (`method` posterior).
         method: How difficulty is scored where `fit` gets none: on the features `X` themselves.
         epochs: Passes over the data.
@@ -67,7 +67,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         alpha: Any = None,
         doubt: Any = None,
         normalizer: Any = "rank",
-        temperature: Any = 0.3,
+        temperature: Any = None,
         distrust: Any = True,
         method: Any = "posterior",
         epochs: Any = 30,

@@ -13,23 +13,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # Of the hardest sample, where neither alpha nor doubt is given.
 DOUBT = 0.4
-# How much the entropy among the classes beside the label counts, where alpha is not given.
-OTHERS = 0.2
 
 
 class DifficultyAwareLoss(Loss):
     """CE(logits, y) - a_i * (h(p_y) + others * (1 - p_y) * H_others): hard samples (weight s near 1) may stay unsure.
 
     With p = softmax(logits), h(p_y) is the entropy of right against wrong and H_others that among the classes beside
-    the label; with others = 1 the bonus is the whole entropy H(p). The default counts a fifth of H_others: all of it
-    makes a network forget which wrong classes are the likelier ones, none lets one of them pass the label
-    (docs/method.md).
+    the label; with others = 1 the bonus is the whole entropy H(p), as in the paper. For a network whose inputs are
+    features of an encoder 0.2 is better: all of H_others makes it forget which wrong classes are the likelier ones,
+    none lets one of them pass the label (docs/method.md).
 
     By default a_i is the strength at which this loss of one sample is least where p leaves the share
     doubt * s * m / (1 + m) to the other classes, m = (c - 1) ** others. So a doubt means much the same for 10 classes
     and for 1000, where one alpha does not: of the whole entropy, alpha 0.2 leaves 5 % to nine other classes, but 34 %
-    to 999. Masked classes (logits of -inf) are counted too. With `alpha` given, a_i = alpha * s and others is 1, as in
-    the paper.
+    to 999. Masked classes (logits of -inf) are counted too. With `alpha` given, a_i = alpha * s, as in the paper.
 
     The weights come from `difficulty_weights`. A weight above 1 means s = 1 and a label that is not believed: the
     sample counts 2 - weight, so at 2 it is left out. The mean is over the whole batch, samples that are left out too.
@@ -39,7 +36,7 @@ class DifficultyAwareLoss(Loss):
         alpha: Strength of the bonus of the hardest sample, at least 0; 0 is cross-entropy. None takes it from `doubt`.
         doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 0.99 (nearly no class above another);
             0.4 where alpha is not given.
-        others: How much the entropy among the classes beside the label counts, from 0 to 1; 0.2, and 1 with an alpha.
+        others: How much the entropy among the classes beside the label counts, from 0 to 1.
         reduction: `mean` over the batch, or `none`.
 
     Raises:
@@ -62,7 +59,7 @@ class DifficultyAwareLoss(Loss):
         self,
         alpha: float | None = None,
         doubt: float | None = None,
-        others: float | None = None,
+        others: float = 1.0,
         *,
         reduction: str = "mean",
     ):
@@ -75,9 +72,7 @@ class DifficultyAwareLoss(Loss):
         else:
             hint = "Take 0.4, or 0 for cross-entropy."
             self.doubt = check_number("doubt", DOUBT if doubt is None else doubt, 0, 0.99, hint=hint)
-        if others is None:
-            others = OTHERS if alpha is None else 1.0
-        self.others = check_number("others", others, 0, 1, hint="Take 0.2, or 1 for the whole entropy.")
+        self.others = check_number("others", others, 0, 1, hint="Take 1, the whole entropy, or 0.2 for features.")
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
         """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole bonus. Above 1 a sample counts less."""

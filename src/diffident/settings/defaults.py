@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from diffident.difficulties.weights import TEMPERATURE
 from diffident.errors import InputError
 from diffident.losses import LOSSES
 
@@ -31,6 +32,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "transformers:": {"epochs": 3, "learning_rate": 3e-5, "weight_decay": 0.01},
     "python:": {"epochs": 30, "learning_rate": 1e-3, "weight_decay": 0.01},
 }
+# A network on an encoder's features cannot learn what the encoder does not know, and is unsure of few samples for good
+# reasons; one that learns from the samples themselves gains from a bonus for more of them, on the whole entropy
+# (docs/method.md).
+_ON_FEATURES, _TEMPERATURE_ON_FEATURES, _OTHERS_ON_FEATURES = "mlp", 0.3, 0.2
 EXAMPLES = {
     "python:": "python:my_models:small_cnn",
     "timm:": "timm:resnet18",
@@ -46,7 +51,7 @@ def defaults_of_model(model: str) -> dict[str, Any]:
 
 
 def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Those of weights, the preset's, and the loss's own beside the settings that are given."""
+    """Those of weights, which follow the model, the preset's, and the loss's own beside the settings that are given."""
     if loss not in LOSSES:
         return {}
     kind = LOSSES[loss]
@@ -60,7 +65,12 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
         own = {}
     if kind.learnt is not None and kind.learnt not in chosen:
         own.pop(kind.learnt, None)
-    return {"temperature": 0.3, "normalizer": "rank", "distrust": True, **of_preset, **own}
+    # Where the loss has no use for weights, one temperature says as little as the other.
+    on_features = given.get("model") == _ON_FEATURES
+    temperature = _TEMPERATURE_ON_FEATURES if on_features or not kind.needs_weights else TEMPERATURE
+    if on_features and own.get("others") is not None and chosen.get("alpha") is None:
+        own["others"] = chosen.get("others", _OTHERS_ON_FEATURES)
+    return {"temperature": temperature, "normalizer": "rank", "distrust": True, **of_preset, **own}
 
 
 def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,11 @@ class TrainingSettings:
             distrust false of `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
         alpha: Strength of what the loss adds to cross-entropy; of mixup and regmixup, of the Beta distribution. None of
             these numbers of losses means that the loss's own default is taken, or that it takes no such number.
-        doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 1, where alpha is not given. None
+        doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 0.99, where alpha is not given. None
             learns it from validation data, see `docs/method.md`; where there are none, it is the loss's own default.
         others: How much the entropy among the classes beside the label counts in the bonus of `difficulty-aware`, from
-            0 to 1.
-        temperature: Of the weights made of difficulty; of `logit-norm`, of the logits.
+            0 to 1; 0.2 for `mlp` without an alpha, else 1.
+        temperature: Of the weights made of difficulty, 0.3 for `mlp`, else 0.7; of `logit-norm`, of the logits.
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
         distrust: Whether samples are left out whose labels the difficulty table says not to believe; None is the
             preset's, or true.

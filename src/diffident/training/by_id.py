@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from diffident.data.dataset import Dataset
-from diffident.difficulties.weights import difficulty_weights
+from diffident.difficulties.weights import TEMPERATURE, difficulty_weights
 from diffident.errors import IdMismatchError, InputError, ShapeError
 from diffident.records import DifficultyTable, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table
@@ -92,7 +92,7 @@ def with_weights(
     *,
     ids: Iterable[Any] | None = None,
     normalizer: str = "rank",
-    temperature: float = 0.3,
+    temperature: float = TEMPERATURE,
     distrust: bool = True,
 ) -> SamplesWith:
     """The data set with each sample's weight: `(input, label)` becomes `(input, label, weight)`.
