@@ -29,6 +29,7 @@ from diffident.training import augmentation, doubt, optimization, train
 from diffident.training.tuning import ALPHAS, TEMPERATURES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+FLAT = " ".join(PAGE.split())
 COMMANDS = re.findall(r"^    (diffident (?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
 FIELDS = {field.name: field for field in dataclasses.fields(TrainingSettings)}
 NONE = np.zeros((1, 1), dtype=np.float32)
@@ -113,10 +114,13 @@ def test_defaults_that_depend_on_the_schedule_the_loss_and_the_preset():
         expected = float(found[1 if schedule == "one-cycle" else 2])
         assert TrainingSettings("mlp", schedule=schedule).warmup == expected
     for loss in LOSSES:
-        expected = {"logit-norm": 0.04}.get(loss, 0.3)
-        assert TrainingSettings("mlp", loss).temperature == expected
+        for model in ("mlp", "python:my_models:net"):
+            of_weights = 0.7 if LOSSES[loss].needs_weights and model != "mlp" else 0.3
+            assert TrainingSettings(model, loss).temperature == {"logit-norm": 0.04}.get(loss, of_weights)
         assert (TrainingSettings("mlp", loss).normalizer, TrainingSettings("mlp", loss).distrust) == ("rank", True)
-    assert SETTINGS["temperature"][1] == "`0.3`; with `logit-norm` 0.04"
+    assert (
+        SETTINGS["temperature"][1] == "`0.3`; with difficulty and another model than `mlp` 0.7; with `logit-norm` 0.04"
+    )
     assert list(PRESETS) == ["paper"]
     values = ", ".join(f"`{key}` {shown(value)}" for key, value in PRESETS["paper"].items())
     assert f"{values}." in SETTINGS["preset"][3]
@@ -162,9 +166,12 @@ def test_the_defaults_and_ranges_of_losses_are_the_code_s(name, option):
             load_settings(None, [f"{option}={int(value)}"], model="mlp", loss=name)
 
 
-def test_others_with_an_alpha():
-    assert "with `alpha` 1," in LOSS_ROWS["difficulty-aware"][2]
-    assert LOSSES["difficulty-aware"].resolved(alpha=0.1)["others"] == 1
+def test_the_others_of_mlp():
+    said = re.search(r"takes `others` ([\d.]+) where alpha is not given, and weights of `temperature` ([\d.]+)", FLAT)
+    assert said is not None
+    settings = TrainingSettings("mlp", "difficulty-aware")
+    assert (settings.others, settings.temperature) == (float(said[1]), float(said[2]))
+    assert settings.changed(alpha=0.1).others == LOSSES["difficulty-aware"].resolved(alpha=0.1)["others"] == 1
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -281,4 +288,4 @@ def test_the_config_of_the_page_trains(tmp_path):
     assert {path.name for path in run.path.iterdir()} <= {name.partition("/")[0] for name in FILES}
     # A run's own config is one, and what it holds counts as given.
     again = load_settings(run.path / "config.toml", loss="logit-norm")
-    assert (again.temperature, again.epochs) == (0.3, 1)
+    assert (again.temperature, again.epochs) == (0.7, 1)

@@ -73,7 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--alpha",
         metavar="auto|N",
         help="strength of the loss's bonus or penalty (default: the loss's own); auto chooses it and the temperature "
-        "on validation data, else on a fifth of the training data, at the cost of eight to ten trainings",
+        "on validation data, else on a fifth of the training data, at the cost of seven to ten trainings",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of initial weights, order and augmentation (default: 0)")
     parser.add_argument(
@@ -185,6 +185,8 @@ def _note_left_out(difficulty: "DifficultyTable | None", settings: "TrainingSett
 def _is_of_others(key: str, loss: str) -> bool:
     from diffident.losses import LOSSES
 
+    if key == "temperature" and LOSSES[loss].needs_weights:  # of the weights, and not `logit-norm`'s
+        return False
     return key not in LOSSES[loss].options and any(key in other.options for other in LOSSES.values())
 
 

@@ -3,7 +3,8 @@
 Softmax regression on standardised features, fitted without each of five folds in turn. For fitted rows
 (`fitted=True`) the probabilities are those of the classifier that did not see the row; for others
 (`fitted=False`) they are the mean over the five classifiers. difficulty = -log p_y in nats, margin = max over k of
-log p_k - log p_y. The ridge is the one with the least held-out cross-entropy on the given labels.
+log p_k - log p_y. From strong to weak, the ridge is the last one before the held-out cross-entropy of the given labels
+rises.
 
 Folds are stratified by label and follow from the content of a row and a seed: the order of the rows does not matter,
 and rows with equal features and labels share a fold, so that no duplicate of a row is in what judges it. A class that

@@ -18,8 +18,9 @@ class TrainingSettings:
         loss: A key of `LOSSES`.
         preset: Values of the loss's options by name: `paper` is alpha 0.3, temperature 0.7, normalizer none and
             distrust false of `difficulty-aware`. What is set beside it wins. `none` takes the loss's own defaults.
-        alpha: Strength of what the loss adds to cross-entropy; of mixup and regmixup, of the Beta distribution. None of
-            these numbers of losses means that the loss's own default is taken, or that it takes no such number.
+        alpha: Strength of what the loss adds to cross-entropy; of difficulty-temperature, how far the temperature
+            falls; of mixup and regmixup, of the Beta distribution. None of these numbers of losses means that the
+            loss's own default is taken, or that it takes no such number.
         doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 0.99, where alpha is not given. None
             learns it from validation data, see `docs/method.md`; where there are none, it is the loss's own default.
         others: How much the entropy among the classes beside the label counts in the bonus of `difficulty-aware`, from
@@ -64,10 +65,11 @@ class TrainingSettings:
             images take at most half of it. The result is the same.
         num_workers: Processes that read images for batches.
         loggers: Beside metrics.jsonl: csv, tensorboard, wandb, mlflow.
-        image_size: Side in pixels to which images are resized; 0 takes the size that a model of timm or torchvision was
-            made for, else the data's, at most 64.
+        image_size: Side in pixels to which images are resized; 0 takes the size that a model of timm, torchvision
+            or transformers was made for, else the data's: 64 x 64 where the first image is larger.
         width: Channels of the first stage, hidden units, or the growth of densenet-bc; 0 takes the model's default.
-        dropout: Before the linear layers (ngrams, mlp) or in the blocks (wrn-28-10); -1 takes the model's default.
+        dropout: Before the linear layers (ngrams), after the hidden ones (mlp) or in the blocks (wrn-28-10); -1 takes
+            the model's default.
         min_count: Texts that a 1-2-gram must occur in (ngrams).
         max_length: Largest number of grams or tokens kept of a text.
         pretrained: Whether timm, torchvision and transformers models start from downloaded weights.

@@ -77,7 +77,7 @@ def train(
         settings: From `load_settings`.
         out: Folder of the run; new, unless `resume`. A run that fails before its first checkpoint, or whose loss is
             not finite, leaves nothing there.
-        difficulty: Table or its file, for the loss `difficulty-aware`; joined by id, may hold more ids.
+        difficulty: Table or its file, for losses with difficulty; joined by id, may hold more ids.
         validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set,
             and how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is.
         test: Predicted at the end.
