@@ -94,7 +94,8 @@ def test_tied_difficulties_share_their_weight():
     ],
 )
 def test_other_normalisers_by_hand(normalizer, expected):
-    assert difficulty_weights(torch.tensor([1.0, 3.0, 5.0]), normalizer).tolist() == pytest.approx(expected, rel=1e-5)
+    weights = difficulty_weights(torch.tensor([1.0, 3.0, 5.0]), normalizer, 0.3)
+    assert weights.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("normalizer", ["rank", "minmax", "standard", "none"])
