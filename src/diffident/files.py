@@ -72,6 +72,18 @@ def read_parquet(path: str | Path, name: str, how_to_mend: str) -> pa.Table:
     return table
 
 
+def texts_of(values: np.ndarray) -> list[str]:
+    """Every entry as text; bytes are UTF-8.
+
+    Raises:
+        InputError: bytes that are not.
+    """
+    try:
+        return [one.decode() if isinstance(one, bytes) else str(one) for one in values.reshape(-1).tolist()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"`ids` and names must be text; got bytes that are no UTF-8: {error}. Save str.") from None
+
+
 def first_line(error: Exception) -> str:
     """The first line of an exception's text without its full stop, else the exception's name."""
     lines = str(error).strip().splitlines()

@@ -48,6 +48,9 @@ MISTAKES = {
     "fractions": ({"label": [0.5, 1]}, "`label` must be int64; got double in {path}. "),
     "null": ({"margin": [0.0, None]}, "`margin` must be there in every row; got null at row 1 of {path}. "),
     "NaN": ({"difficulty": [0.0, np.nan]}, "`difficulty` must be finite; got nan at 'b' of {path}. "),
+    "infinite": ({"margin": [0.0, np.inf]}, "`margin` must be finite; got inf at 'b' of {path}. "),
+    "rank": ({"rank": [1.5, 0.0]}, "`rank` must be in [0, 1]; got 1.5 at 'a' of {path}. "),
+    "negative": ({"label": [0, -1]}, "`label` must be at least 0; got -1 at 'b' of {path}. "),
     "ids twice": ({"id": ["a", "a"]}, "`id` must be unique; got 'a' 2 times in {path}. "),
 }
 

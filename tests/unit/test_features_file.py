@@ -111,6 +111,12 @@ INDEXES = {
         {**WHOLE, "label": ["x", "y", "z"]},
         "`label` must be int64 without nulls; got string with 0 in {0}. Extract anew.",
     ),
+    "another order": (
+        {**WHOLE, "shard": [0, 0, 0], "row": [2, 0, 1]},
+        "`FEATURES` must have an index in the order of the shards; the column row of {0} is in another. Sort it by "
+        "shard and row, or extract anew.",
+    ),
+    "ids twice": ({**WHOLE, "id": ["a", "b", "a"]}, "`id` must be unique; got 'a' 2 times in {0}. Extract anew."),
     "short": (
         {"id": ["a"]},
         "`FEATURES` must be whole; {0} has 1 rows, the shards 3. Extract again into a new folder.",
@@ -123,6 +129,26 @@ def test_wrong_index(mistake, store):
     columns, expected = INDEXES[mistake]
     pq.write_table(pa.table(columns), store / "index.parquet")
     assert message(store) == expected.format(store / "index.parquet")
+
+
+def test_other_width_than_the_manifest_says(store):
+    edit(store, num_features=99)
+    with pytest.raises(InputError, match=r"`FEATURES` must be 99 wide, as .*; shard-00000\.safetensors is 2 wide"):
+        open_features(store).load()
+
+
+def test_names_may_be_left_out_of_the_manifest(store):
+    manifest = json.loads((store / "manifest.json").read_text())
+    del manifest["label_names"]
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    assert open_features(store).label_names is None
+
+
+def test_ids_may_be_bytes(tmp_path):
+    np.savez(tmp_path / "f.npz", features=np.eye(2), ids=np.array([b"a", "ä".encode()]))
+    assert open_features(tmp_path / "f.npz").ids.tolist() == ["a", "ä"]
+    np.savez(tmp_path / "f.npz", features=np.eye(2), ids=np.array([b"a", b"\xff"]))
+    assert "must be text; got bytes that are no UTF-8" in message(tmp_path / "f.npz")
 
 
 def test_damaged_or_missing_index(store):

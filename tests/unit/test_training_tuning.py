@@ -41,6 +41,16 @@ def test_the_choice_is_the_trial_of_least_nll(tmp_path):
     assert json.loads((tmp_path / "alpha.json").read_text())["criterion"] == "nll"
 
 
+def test_one_held_out_sample_has_no_standard_error(tmp_path):
+    data, held = vectors(60), vectors(1, first=100)
+    options = {"difficulty": table_of(data, range(60)), "validation": held, "alphas": (0.4,), "temperatures": (0.3,)}
+    choice = choose_alpha(data, SWEPT, folder=tmp_path, **options)
+    assert "NaN" not in (tmp_path / "alpha.json").read_text()
+    again = choose_alpha(data, SWEPT, folder=tmp_path, **options)
+    assert np.isnan(again.trials[0].standard_error)
+    assert again.trials[0].nll == choice.trials[0].nll
+
+
 def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_read(tmp_path, monkeypatch):
     data = vectors(60)
     options = {"folder": tmp_path, "difficulty": table_of(data, range(60)), "alphas": (0.0, 0.2), "temperatures": ()}

@@ -11,10 +11,14 @@ from diffident.errors import InputError
 EXAMPLE = "diffident score features/ --method posterior --out difficulty.parquet"
 _PLAIN = ("method", "encoder", "num_samples", "num_classes", "num_features")
 _NOTES = {
-    "singleton_classes": "classes have one sample: their difficulty says little",
-    "absent_classes": "classes have no sample and are never nearest",
-    "constant_features": "features are constant and carry nothing",
-    "num_distrusted": "labels are probably wrong; training leaves their samples out, unless distrust=false is set",
+    "singleton_classes": ("class has one sample:", "classes have one sample:", "such difficulty says little"),
+    "absent_classes": ("class has no sample:", "classes have no sample:", "nothing is nearest to such a class"),
+    "constant_features": ("feature is constant:", "features are constant:", "such features carry nothing"),
+    "num_distrusted": (
+        "label is probably wrong;",
+        "labels are probably wrong;",
+        "training leaves such samples out, unless distrust=false is set",
+    ),
 }
 
 
@@ -254,10 +258,11 @@ def describe(table) -> None:
             f"Features {one} and {other} ({', '.join(pair['encoders'])}): Spearman correlation of difficulty "
             f"{_short(pair['spearman'])}, Jaccard index of suspects {_short(pair['jaccard_suspects'])}."
         )
-    for key, meaning in _NOTES.items():
+    for key, words in _NOTES.items():
         count = metadata.get(key, 0)
         if count:
-            log(f"Note: {count} {meaning}.")
+            one, several, meaning = words
+            log(f"Note: {count} {one if count == 1 else several} {meaning}.")
 
 
 def _short(value: Any) -> str:

@@ -22,6 +22,13 @@ _COLUMNS = {
     "nearest_label": pa.int64(),
     "margin": pa.float64(),
 }
+_RANGES = (
+    ("label", 0, np.inf),
+    ("difficulty", -np.inf, np.inf),
+    ("rank", 0, 1),
+    ("nearest_label", 0, np.inf),
+    ("margin", -np.inf, np.inf),
+)
 # A column of the methods that say how little a label is to be believed.
 _DISTRUST = {"distrust": pa.float64()}
 
@@ -56,13 +63,17 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
             f"`difficulty` must have the columns {', '.join(_COLUMNS)}; {path} lacks {', '.join(missing)}. {_HOW}"
         )
     columns = {name: _column(table[name], name, kind, path) for name, kind in _COLUMNS.items()}
-    ids, difficulty = columns["id"], columns["difficulty"]
+    ids = columns["id"]
     if len(set(ids)) < len(ids):
         twice, count = Counter(ids).most_common(1)[0]
         raise InputError(f"`id` must be unique; got {twice!r} {count} times in {path}. {_HOW}")
-    if not np.isfinite(difficulty).all():
-        row = int((~np.isfinite(difficulty)).argmax())
-        raise InputError(f"`difficulty` must be finite; got {difficulty[row]} at {ids[row]!r} of {path}. {_HOW}")
+    for name, least, most in _RANGES:
+        values = columns[name]
+        outside = ~(np.isfinite(values) & (values >= least) & (values <= most))
+        if outside.any():
+            row = int(outside.argmax())
+            must = "finite" if least == -np.inf else "at least 0" if most == np.inf else f"in [{least:g}, {most:g}]"
+            raise InputError(f"`{name}` must be {must}; got {values[row]} at {ids[row]!r} of {path}. {_HOW}")
     metadata, names = _note(table, path)
     distrust = _distrust(table, path)
     return DifficultyTable(*columns.values(), metadata=metadata, label_names=names, distrust=distrust)

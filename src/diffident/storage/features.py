@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffident.errors import InputError, did_you_mean
-from diffident.files import first_line, npz_keys, read_npz, read_parquet, row_ids
+from diffident.files import first_line, npz_keys, read_npz, read_parquet, row_ids, texts_of
 from diffident.records import Features
 from diffident.storage.atomic import atomic_path, write_text
 
@@ -79,6 +80,11 @@ class FeatureSource:
             if shard["rows"]:
                 values = read_shard(self.path, shard, check=shard["file"] not in self.checked)
                 self.checked.add(shard["file"])
+                if values.shape[1] != self.num_features:
+                    raise InputError(
+                        f"`FEATURES` must be {self.num_features} wide, as {self.path / MANIFEST} says; "
+                        f"{shard['file']} is {values.shape[1]} wide. Extract anew."
+                    )
                 yield values
 
     def load(self) -> Features:
@@ -233,17 +239,22 @@ def _check_digest(folder: Path, shard: dict) -> None:
 
 def write_index(folder: Path, ids: np.ndarray, labels: np.ndarray | None, columns: dict, shards: list[dict]) -> None:
     """Write `index.parquet`: where each sample's features are."""
-    rows = [shard["rows"] for shard in shards]
     table = {"id": pa.array(list(ids), pa.string())}
     if labels is not None:
         table["label"] = pa.array(labels, pa.int64())
-    table["shard"] = pa.array(np.repeat(np.arange(len(rows)), rows), pa.int64())
-    table["row"] = pa.array(np.concatenate([np.arange(count) for count in rows]), pa.int64())
+    table |= {name: pa.array(places, pa.int64()) for name, places in _places(shards).items()}
     for name, column in columns.items():
         if name not in table:
             table[name] = pa.array(column, pa.int64())
     with atomic_path(folder / "index.parquet") as temporary:
         pq.write_table(pa.table(table), temporary)
+
+
+def _places(shards: list[dict]) -> dict[str, np.ndarray]:
+    """Shard and row of every sample, in order."""
+    rows = [shard["rows"] for shard in shards]
+    within = np.concatenate([np.arange(count) for count in rows]) if rows else np.zeros(0, dtype=np.int64)
+    return {"shard": np.repeat(np.arange(len(rows)), rows), "row": within}
 
 
 def save_features(features: Features, path: str | Path) -> FeatureSource:
@@ -274,13 +285,14 @@ def _open_store(path: Path) -> FeatureSource:
         )
     table = read_parquet(path / "index.parquet", "FEATURES", "Extract again into a new folder.")
     columns = _index_columns(table, path)
-    names = manifest["label_names"]
+    names = manifest.get("label_names")
     num_rows = sum(shard["rows"] for shard in manifest["shards"])
     if len(table) != num_rows:
         raise InputError(
             f"`FEATURES` must be whole; {path / 'index.parquet'} has {len(table)} rows, the shards {num_rows}. "
             "Extract again into a new folder."
         )
+    _check_index(table, manifest["shards"], columns["id"], path / "index.parquet")
     return FeatureSource(
         path=path,
         ids=columns.pop("id"),
@@ -291,6 +303,19 @@ def _open_store(path: Path) -> FeatureSource:
         num_features=manifest["num_features"],
         shards=tuple(manifest["shards"]),
     )
+
+
+def _check_index(table: pa.Table, shards: list[dict], ids: np.ndarray, file: Path) -> None:
+    """Refuse an index whose rows are not those of the shards, in order, and ids that occur twice."""
+    for name, expected in _places(shards).items():
+        if name in table.column_names and not np.array_equal(table[name].to_numpy(), expected):
+            raise InputError(
+                f"`FEATURES` must have an index in the order of the shards; the column {name} of {file} is in another. "
+                "Sort it by shard and row, or extract anew."
+            )
+    if len(set(ids)) < len(ids):
+        twice, count = Counter(ids).most_common(1)[0]
+        raise InputError(f"`id` must be unique; got {twice!r} {count} times in {file}. Extract anew.")
 
 
 def _index_columns(table: pa.Table, path: Path) -> dict[str, np.ndarray]:
@@ -341,7 +366,7 @@ def _open_npz(path: Path) -> FeatureSource:
         path=path,
         ids=ids,
         labels=labels,
-        label_names=None if names is None else tuple(map(str, names.reshape(-1))),
+        label_names=None if names is None else tuple(texts_of(names)),
         columns=columns,
         encoder="unknown",
         num_features=values.shape[1],
@@ -352,7 +377,7 @@ def _open_npz(path: Path) -> FeatureSource:
 def _npz_ids(ids: np.ndarray | None, count: int, path: Path) -> np.ndarray:
     if ids is None:
         return row_ids(path.stem, count)
-    found = list(map(str, ids.reshape(-1).tolist()))
+    found = texts_of(ids)
     if ids.shape != (count,) or len(set(found)) != count:
         raise InputError(
             f"`ids` must be unique and one per row; got {list(ids.shape)} with {len(set(found))} different ones for "

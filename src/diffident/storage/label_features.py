@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffident.errors import InputError
+from diffident.files import first_line, read_npz
 from diffident.storage.atomic import atomic_path
 
 LABEL_FEATURES = "label_features.safetensors"
@@ -37,16 +37,17 @@ def read_label_features(path: str | Path) -> Float[Tensor, "k d"]:
             f"`label_features` must be a file; got {path}, which is not there. "
             "Name one with --label-features FILE, or an encoder such as open_clip:ARCH/TAG."
         )
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in file.files if file[name].dtype.kind == "f"}
-        else:
+    if path.suffix == ".npz":
+        held = read_npz(path, "label_features")
+        arrays = {name: torch.from_numpy(values) for name, values in held.items() if values.dtype.kind == "f"}
+    else:
+        try:
             arrays = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"`label_features` must be a readable .npz or .safetensors; {path} is not: {error}. Write it anew."
-        ) from None
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"`label_features` must be a readable .npz or .safetensors; {path} is not: {first_line(error)}. "
+                "Write it anew."
+            ) from None
     features = arrays.get("label_features")
     if features is None or features.ndim != 2 or not features.is_floating_point():
         got = f"it holds {', '.join(arrays) or 'no floats'}" if features is None else f"got {list(features.shape)}"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from diffident.errors import InputError, ShapeError
-from diffident.files import first_line, read_npz, read_parquet
+from diffident.files import first_line, read_npz, read_parquet, texts_of
 from diffident.metrics.inputs import check_logits, check_probs
 from diffident.records import Predictions
 from diffident.storage.atomic import atomic_path
@@ -88,7 +88,7 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], None]:
     columns = {key: arrays[name] for name, key in keys if name in arrays}
     _check_present(columns, held, path)
     if "id" in columns:
-        columns["id"] = np.array([str(sample) for sample in columns["id"].reshape(-1).tolist()], dtype=object)
+        columns["id"] = np.array(texts_of(columns["id"]), dtype=object)
     return columns, None
 
 

@@ -203,7 +203,11 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 def write_choice(choice: AlphaChoice, file: Path) -> None:
     """Write `alpha.json`: the choice and its trials."""
-    write_text(file, json.dumps({"criterion": "nll", **asdict(choice)}, indent=1) + "\n")
+    content = {"criterion": "nll", **asdict(choice)}
+    for trial in content["trials"]:
+        if math.isnan(trial["standard_error"]):  # of one sample, which JSON has no word for
+            trial["standard_error"] = None
+    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_choice(file: Path) -> AlphaChoice:
@@ -214,7 +218,8 @@ def read_choice(file: Path) -> AlphaChoice:
     """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        trials = tuple(Trial(**trial) for trial in values["trials"])
+        none = {"standard_error": math.nan}
+        trials = tuple(Trial(**trial | (none if trial["standard_error"] is None else {})) for trial in values["trials"])
         return AlphaChoice(float(values["alpha"]), float(values["temperature"]), int(values["num_held_out"]), trials)
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"`alpha.json` must be that of a sweep; {file} is not. Delete it to sweep anew.") from None
