@@ -22,8 +22,8 @@ def at_a_glance(results: list[dict[str, Any]]) -> str:
     if not parts:
         return ""
     note = (
-        "Our method minus the baseline and minus the controls, the same for each recipe. Bold: better, and told from "
-        "chance; in brackets: worse, and told from chance; the others are not told from chance.\n"
+        "Our method minus the baseline, minus the controls and minus its parts, of each recipe. Bold: better, and told "
+        "from chance; in brackets: worse, and told from chance; the others are not told from chance.\n"
     )
     return "\n".join(["## At a glance\n", note, *parts])
 
