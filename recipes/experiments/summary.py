@@ -119,8 +119,15 @@ def read_results(path: Path) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         results = None
-    if not isinstance(results, dict) or results.get("format_version") != 1 or "methods" not in results:
-        raise InputError(f"`RESULTS` must be a results.json of recipes/run.py; {path} is not. Run the recipe.")
+    if (
+        not isinstance(results, dict)
+        or results.get("format_version") != 1
+        or not {"methods", "difficulty"} <= {*results}
+    ):
+        raise InputError(
+            f"`RESULTS` must be a results.json of today's recipes/run.py; {path} is not. Run the recipe again, with "
+            "--results-only where everything is trained."
+        )
     if not results["methods"]:
         raise InputError(f"`RESULTS` must hold a finished run; {path} has none. Run the recipe.")
     return results

@@ -85,6 +85,14 @@ def test_audit_leaves_the_audit_of_other_samples_alone(tmp_path, capsys):
     assert main(["audit", str(tmp_path / "f.npz"), "--out", str(out)]) == 0
 
 
+def test_an_audit_that_skipped_samples_can_be_done_again(photos, tmp_path, capsys):
+    broken = next(iter(photos.rglob("*.png")))
+    broken.write_bytes(broken.read_bytes()[:40])
+    command = ["audit", str(photos), "--encoder", "glyphs", "--on-error", "skip", "--out", str(tmp_path / "audit")]
+    assert main(command) == 0
+    assert main(command) == 0
+
+
 def test_audit_needs_a_folder(photos, tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("mine")

@@ -192,3 +192,14 @@ def test_a_promise_on_data_that_training_learnt_from_is_said_to_be_inexact(work,
         calibration = f"{run}/predictions/validation.parquet"
         assert main(["evaluate", run, "--resamples", "10", "--calibration", calibration, *options]) == 0
         assert (note.format(run) in capsys.readouterr().err) == noted
+
+
+def test_the_config_of_another_program_is_no_run(work, capsys):
+    assert train("--validation", "validation.npz", "--test", "test.npz", "--out", "run") == 0
+    (work / "mine/preds").mkdir(parents=True)
+    (work / "mine/config.toml").write_text('x = "y"')
+    file = work / "mine/preds/validation.parquet"
+    file.write_bytes((work / "run/predictions/validation.parquet").read_bytes())
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--resamples", "10", "--calibration", str(file), "--abstain", "0.1"]) == 0
+    assert "Note:" not in capsys.readouterr().err

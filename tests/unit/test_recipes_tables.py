@@ -210,7 +210,7 @@ def test_other_files_are_refused(tmp_path, capsys):
         write(tmp_path, results_of(), results_of())
     (tmp_path / "a.json").write_text("[]")
     assert main([str(tmp_path / "a.json"), "--out", str(tmp_path / "r.md"), "--images", str(tmp_path)]) == 2
-    assert "tables.py: error: `RESULTS` must be a results.json of recipes/run.py" in capsys.readouterr().err
+    assert "tables.py: error: `RESULTS` must be a results.json of today's recipes/run.py" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not RESULTS, reason="no recipe has results yet")

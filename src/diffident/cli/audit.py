@@ -92,7 +92,7 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
         check_formats(arguments.export, dataset)
         return source, dataset
     dataset = open_dataset(arguments.data, **data_options(arguments))
-    _check_same_samples(dataset.ids, out)
+    _check_same_samples(dataset.ids, out, skipped=True)
     check_formats(arguments.export, dataset)
     if arguments.encoder is None and dataset.modality != "vector":
         raise InputError(
@@ -102,18 +102,22 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     encoder = encoder_from(arguments, arguments.encoder or "identity")
     with progress_bar("extract") as progress:
         source = extract(dataset, encoder, out=out / "features", progress=progress, **reading_options(arguments))
+    _check_same_samples(source.ids, out)
     return source, dataset
 
 
-def _check_same_samples(ids: np.ndarray, out: Path) -> None:
-    """Refuse a folder that holds the audit of other samples: its pictures and marks would stay beside these."""
+def _check_same_samples(ids: np.ndarray, out: Path, *, skipped: bool = False) -> None:
+    """Refuse a folder that holds the audit of other samples: its pictures and marks would stay beside these.
+
+    Before samples are read, some of the `ids` may be of such as were `skipped` then.
+    """
     from diffident.storage.difficulty_table import read_difficulty_table
 
     file = out / "difficulty.parquet"
     if not file.exists():
         return
     before = read_difficulty_table(file).ids
-    if set(before) != set(ids):
+    if set(before) - set(ids) or (not skipped and len(before) != len(ids)):
         raise InputError(
             f"`--out` must be new, or hold an audit of the same samples; {out} holds one of {len(before):,} others. "
             "Name a new folder."

@@ -9,7 +9,7 @@ from typing import Any
 from diffident.calibrators import CALIBRATORS
 from diffident.cli.common import interval_cell, log, print_table
 from diffident.detectors import DETECTORS, PEER_PREFIX
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import DiffidentError, InputError, did_you_mean
 
 SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
 """Metrics after calibration that people are shown; the others are in the file."""
@@ -126,7 +126,11 @@ def _note_learnt_from(calibration: Path) -> None:
     folder = calibration.resolve().parent.parent
     if calibration.stem != "validation" or not (folder / "config.toml").is_file():
         return
-    if open_run(folder, unfinished=True).data.get("validation") is not None:
+    try:
+        run = open_run(folder, unfinished=True)
+    except DiffidentError:  # some other program's config.toml
+        return
+    if run.data.get("validation") is not None:
         log(
             f"Note: training learnt from the samples of {calibration}, so what --conformal and --abstain promise is "
             "not exact. Predict another labelled split for it."

@@ -61,7 +61,7 @@ def score_combined(
     `mean-rank`: every source is scored on its own. Difficulty is the mean of the ranks, in [0, 1]; the nearest label
     is the one that most sources name (the given one, then the lowest, among ties); the margin is the mean over
     sources of the margin in standard deviations of that source's difficulty, 0 where the nearest label is the given.
-    Distrust, where the method knows it, is the mean too; a class keeps as many samples as with one source.
+    Distrust, where the method knows it, is the mean too; a class keeps at least as many as with one source.
 
     `stack`: every source is scaled to a whole variance of 1, and the features are put side by side and scored once.
 

@@ -35,7 +35,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 # A network on an encoder's features cannot learn what the encoder does not know, and is unsure of few samples for good
 # reasons; one that learns from the samples themselves gains from a bonus for more of them, on the whole entropy
 # (docs/method.md).
-_ON_FEATURES, _TEMPERATURE_ON_FEATURES, _OTHERS_ON_FEATURES = "mlp", 0.3, 0.2
+_ON_FEATURES = "mlp"
+_TEMPERATURE_ON_FEATURES = 0.3
+_OTHERS_ON_FEATURES = 0.2
 EXAMPLES = {
     "python:": "python:my_models:small_cnn",
     "timm:": "timm:resnet18",
@@ -65,7 +67,7 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
         own = {}
     if kind.learnt is not None and kind.learnt not in chosen:
         own.pop(kind.learnt, None)
-    # Where the loss has no use for weights, one temperature says as little as the other.
+    # Without weights a temperature means nothing: it stays what it was, so that earlier runs can be resumed.
     on_features = given.get("model") == _ON_FEATURES
     temperature = _TEMPERATURE_ON_FEATURES if on_features or not kind.needs_weights else TEMPERATURE
     if on_features and own.get("others") is not None and chosen.get("alpha") is None:

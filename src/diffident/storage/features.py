@@ -308,7 +308,14 @@ def _open_store(path: Path) -> FeatureSource:
 def _check_index(table: pa.Table, shards: list[dict], ids: np.ndarray, file: Path) -> None:
     """Refuse an index whose rows are not those of the shards, in order, and ids that occur twice."""
     for name, expected in _places(shards).items():
-        if name in table.column_names and not np.array_equal(table[name].to_numpy(), expected):
+        if name not in table.column_names:
+            continue
+        if not pa.types.is_integer(table[name].type) or table[name].null_count:
+            raise InputError(
+                f"`{name}` must be int64 without nulls; got {table[name].type} with {table[name].null_count} in "
+                f"{file}. Extract anew."
+            )
+        if not np.array_equal(table[name].to_numpy(), expected):
             raise InputError(
                 f"`FEATURES` must have an index in the order of the shards; the column {name} of {file} is in another. "
                 "Sort it by shard and row, or extract anew."
