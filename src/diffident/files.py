@@ -2,6 +2,7 @@
 
 import tomllib
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,13 @@ def texts_of(values: np.ndarray) -> list[str]:
         return [one.decode() if isinstance(one, bytes) else str(one) for one in values.reshape(-1).tolist()]
     except UnicodeDecodeError as error:
         raise InputError(f"`ids` and names must be text; got bytes that are no UTF-8: {error}. Save str.") from None
+
+
+def check_unique_ids(ids: np.ndarray, path: str | Path, how_to_mend: str) -> None:
+    """Refuse ids of a file that occur twice."""
+    if len(set(ids)) < len(ids):
+        twice, count = Counter(ids).most_common(1)[0]
+        raise InputError(f"`id` must be unique; got {twice!r} {count} times in {path}. {how_to_mend}")
 
 
 def first_line(error: Exception) -> str:

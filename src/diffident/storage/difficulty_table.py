@@ -1,7 +1,6 @@
 """`difficulty.parquet`: the difficulty of every sample, in the data set's order."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffident.errors import InputError
-from diffident.files import first_line, read_parquet
+from diffident.files import check_unique_ids, first_line, read_parquet
 from diffident.records import DifficultyTable
 from diffident.storage.atomic import atomic_path
 
@@ -64,9 +63,7 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
         )
     columns = {name: _column(table[name], name, kind, path) for name, kind in _COLUMNS.items()}
     ids = columns["id"]
-    if len(set(ids)) < len(ids):
-        twice, count = Counter(ids).most_common(1)[0]
-        raise InputError(f"`id` must be unique; got {twice!r} {count} times in {path}. {_HOW}")
+    check_unique_ids(ids, path, _HOW)
     for name, least, most in _RANGES:
         values = columns[name]
         outside = ~(np.isfinite(values) & (values >= least) & (values <= most))

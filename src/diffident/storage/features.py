@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffident.errors import InputError, did_you_mean
-from diffident.files import first_line, npz_keys, read_npz, read_parquet, row_ids, texts_of
+from diffident.files import check_unique_ids, first_line, npz_keys, read_npz, read_parquet, row_ids, texts_of
 from diffident.records import Features
 from diffident.storage.atomic import atomic_path, write_text
 
@@ -308,21 +307,12 @@ def _open_store(path: Path) -> FeatureSource:
 def _check_index(table: pa.Table, shards: list[dict], ids: np.ndarray, file: Path) -> None:
     """Refuse an index whose rows are not those of the shards, in order, and ids that occur twice."""
     for name, expected in _places(shards).items():
-        if name not in table.column_names:
-            continue
-        if not pa.types.is_integer(table[name].type) or table[name].null_count:
-            raise InputError(
-                f"`{name}` must be int64 without nulls; got {table[name].type} with {table[name].null_count} in "
-                f"{file}. Extract anew."
-            )
-        if not np.array_equal(table[name].to_numpy(), expected):
+        if name in table.column_names and not np.array_equal(table[name].to_numpy(), expected):
             raise InputError(
                 f"`FEATURES` must have an index in the order of the shards; the column {name} of {file} is in another. "
                 "Sort it by shard and row, or extract anew."
             )
-    if len(set(ids)) < len(ids):
-        twice, count = Counter(ids).most_common(1)[0]
-        raise InputError(f"`id` must be unique; got {twice!r} {count} times in {file}. Extract anew.")
+    check_unique_ids(ids, file, "Extract anew.")
 
 
 def _index_columns(table: pa.Table, path: Path) -> dict[str, np.ndarray]:
@@ -332,14 +322,15 @@ def _index_columns(table: pa.Table, path: Path) -> dict[str, np.ndarray]:
     columns = {}
     for name in table.column_names:
         kind = pa.string() if name == "id" else pa.int64()
-        if name in ("shard", "row"):
-            continue
-        if table[name].type != kind or table[name].null_count:
+        is_place = name in ("shard", "row")
+        is_kind = pa.types.is_integer(table[name].type) if is_place else table[name].type == kind
+        if not is_kind or table[name].null_count:
             raise InputError(
                 f"`{name}` must be {kind} without nulls; got {table[name].type} with {table[name].null_count} in "
                 f"{path / 'index.parquet'}. Extract anew."
             )
-        columns[name] = np.array(table[name].to_numpy())  # a copy: what torch reads must be writable
+        if not is_place:
+            columns[name] = np.array(table[name].to_numpy())  # a copy: what torch reads must be writable
     return columns
 
 

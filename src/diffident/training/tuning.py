@@ -218,8 +218,10 @@ def read_choice(file: Path) -> AlphaChoice:
     """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        none = {"standard_error": math.nan}
-        trials = tuple(Trial(**trial | (none if trial["standard_error"] is None else {})) for trial in values["trials"])
+        trials = tuple(
+            Trial(**{key: math.nan if value is None else value for key, value in trial.items()})
+            for trial in values["trials"]
+        )
         return AlphaChoice(float(values["alpha"]), float(values["temperature"]), int(values["num_held_out"]), trials)
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"`alpha.json` must be that of a sweep; {file} is not. Delete it to sweep anew.") from None
