@@ -11,7 +11,7 @@ from experiments.checking import Faults, take
 from experiments.recipe import Method, Recipe, SweepPoint
 
 _OF_LOSSES = {
-    *("preset", "temperature", "normalizer", "distrust", "mixup"),
+    *("preset", "temperature", "normalizer", "distrust", "relabel", "mixup"),
     *(option for kind in LOSSES.values() for option in kind.options),
 }
 """Settings that go with a loss; `mixup` is among them, as a training on mixtures has no dynamics."""

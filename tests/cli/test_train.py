@@ -96,7 +96,7 @@ def test_a_finished_run_keeps_its_predictions_and_takes_no_other_data_for_theirs
 
 
 def test_training_says_where_difficulty_does_not_know_of_wrong_labels(work, capsys):
-    note = "Note: difficulty by rmd does not say which labels are wrong, so no sample is left out."
+    note = "Note: difficulty by rmd does not say which labels are wrong, so all are learnt."
     assert train(*AWARE, "--out", "run") == 0
     assert note in capsys.readouterr().err
     assert train(*AWARE, "--set", "distrust=false", "temperature=0.5", "--out", "all") == 0
@@ -168,8 +168,14 @@ def test_the_samples_left_out_are_counted_among_those_trained_on_by_one_reading(
     reads = []
     monkeypatch.setattr(difficulty_table, "read_parquet", lambda *given: reads.append(given) or read_parquet(*given))
     assert train(*AWARE, "--out", "run") == 0
-    assert "2 of 15 samples are left out of training: their labels are probably wrong." in capsys.readouterr().err
+    note = "2 of 15 samples are left out of training: their labels are probably wrong. --set distrust=false keeps them."
+    assert note in capsys.readouterr().err
     assert len(reads) == 1
+    assert train(*AWARE, "--set", "relabel=true", "--out", "relabelled") == 0
+    assert (
+        "2 of 15 samples learn the nearest class instead: their labels are probably wrong. --set relabel=false leaves "
+        "them out, --set distrust=false keeps them."
+    ) in capsys.readouterr().err
 
 
 def test_help_says_that_a_finished_run_can_be_resumed_for_its_predictions(capsys):

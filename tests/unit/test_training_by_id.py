@@ -85,12 +85,52 @@ def test_ids_and_weights_of_what_was_split_before():
 
 
 def test_samples_are_left_out_where_the_table_says_so_and_that_is_wanted():
-    scored = table()
-    doubted = replace(scored, distrust=(np.isin(scored.ids, ["a3", "a7"])) * 0.9)
-    left_out = diffident.with_weights(numbered(), doubted, ids=ids_of()).values
+    left_out = diffident.with_weights(numbered(), doubted(), ids=ids_of()).values
     assert left_out.eq(2).nonzero().flatten().tolist() == [3, 7]
-    kept = diffident.with_weights(numbered(), doubted, ids=ids_of(), distrust=False).values
+    kept = diffident.with_weights(numbered(), doubted(), ids=ids_of(), distrust=False).values
     assert torch.equal(kept, weight_of(torch.arange(COUNT)))
+
+
+def doubted():
+    """The table, which believes the labels 0 of samples 3 and 7 not, and has 4 and 8 nearest."""
+    scored = table()
+    nearest = np.array([int(sample[1:]) + 1 for sample in scored.ids])
+    return replace(scored, distrust=np.isin(scored.ids, ["a3", "a7"]) * 0.9, nearest_labels=nearest)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_get_the_nearest_class_where_their_label_is_not_believed_and_that_is_wanted(workers):
+    data = diffident.with_weights(numbered(), doubted(), ids=ids_of(), relabel=True)
+    for numbers, labels, weights in DataLoader(data, batch_size=16, shuffle=True, num_workers=workers):
+        wrong = (numbers == 3) | (numbers == 7)
+        assert torch.equal(labels, torch.where(wrong, numbers + 1, 0))
+        assert (weights[wrong] == 1).all()
+        assert weights.max() <= 1
+    assert data.labels is not None
+    assert data.labels.nonzero()[0].tolist() == [3, 7]
+    with_ids = diffident.with_ids(Subset(data, [7]))
+    assert with_ids[0][1:] == (torch.tensor(8), torch.tensor(1.0), "a7")
+
+
+@pytest.mark.parametrize("key", ["label", "labels"])
+def test_labels_of_dictionaries_are_found(key):
+    rows = hugging_face.Dataset.from_dict({"id": ids_of(), key: [0] * COUNT})
+    data = diffident.with_weights(rows, doubted(), relabel=True)
+    assert [data[place][key] for place in (2, 3, -43)] == [0, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("sample", "got"),
+    [
+        ((1, 5), "`relabel` must find the label that was scored, 0, in the sample at 3; got 5. Put the label second"),
+        ((1,), "`relabel` must find a label in every sample; got a tuple without one. Make the samples pairs"),
+        ({"target": 0}, "`relabel` must find a label in every sample; got a dict without one."),
+    ],
+)
+def test_a_label_that_is_not_where_it_should_be_is_refused(sample, got):
+    data = diffident.with_weights([sample] * COUNT, doubted(), ids=ids_of(), relabel=True)
+    with pytest.raises(InputError, match=f"^{got}"):
+        data[3]
 
 
 def test_an_oversampled_sample_counts_once():

@@ -17,7 +17,7 @@ _NOTES = {
     "num_distrusted": (
         "label is probably wrong;",
         "labels are probably wrong;",
-        "training leaves such samples out, unless distrust=false is set",
+        "training relabels such samples or leaves them out, unless distrust=false is set",
     ),
 }
 

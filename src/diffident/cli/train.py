@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
     difficulty = _read_difficulty(arguments.difficulty, settings)
     options = data_options(arguments)
     dataset = open_dataset(arguments.data, **options)
-    _note_left_out(difficulty, settings, dataset.ids)
+    _note_distrusted(difficulty, settings, dataset.ids)
     validation = _open_held_out(arguments.validation, options) if arguments.validation else None
     test = _open_held_out(arguments.test, options) if arguments.test else None
     bar = TrainingBar()
@@ -161,8 +161,8 @@ def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "Difficu
     return None if file is None or not LOSSES[settings.loss].needs_weights else read_difficulty_table(file)
 
 
-def _note_left_out(difficulty: "DifficultyTable | None", settings: "TrainingSettings", ids: "np.ndarray") -> None:
-    """Say how many of the samples to train on are left out, as their labels are not believed, or that none can be."""
+def _note_distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSettings", ids: "np.ndarray") -> None:
+    """Say how many samples are left out or learn another class, or why none can be: of those to train on."""
     from diffident.difficulties.weights import MOST_DISTRUST
 
     if difficulty is None or not settings.distrust:
@@ -170,16 +170,18 @@ def _note_left_out(difficulty: "DifficultyTable | None", settings: "TrainingSett
     if difficulty.distrust is None:
         log(
             f"Note: difficulty by {difficulty.metadata.get('method', 'this method')} does not say which labels are "
-            "wrong, so no sample is left out. Score with --method posterior for that, or add --set distrust=false."
+            "wrong, so all are learnt. Score with --method posterior for that, or add --set distrust=false."
         )
         return
     distrusted = set(map(str, difficulty.ids[difficulty.distrust > MOST_DISTRUST]))
     count = sum(str(sample) in distrusted for sample in ids)
-    if count:
-        log(
-            f"{count:,} of {len(ids):,} samples are left out of training: their labels are probably wrong. "
-            "--set distrust=false keeps them."
-        )
+    if not count:
+        return
+    if settings.relabel:
+        what, how = "learn the nearest class instead", "--set relabel=false leaves them out, --set distrust=false keeps"
+    else:
+        what, how = "are left out of training", "--set distrust=false keeps"
+    log(f"{count:,} of {len(ids):,} samples {what}: their labels are probably wrong. {how} them.")
 
 
 def _is_of_others(key: str, loss: str) -> bool:

@@ -19,7 +19,7 @@ from diffident.difficulties.weights import TEMPERATURE
 from diffident.errors import InputError, did_you_mean
 from diffident.losses import LOSSES, CrossEntropy, make_loss
 from diffident.records import DifficultyTable
-from diffident.training.by_id import weights_by_id
+from diffident.training.by_id import targets_by_id
 
 _LABEL_COLUMNS = ("label", "labels", "label_ids")
 # Bits of the smallest normal float32: weights are never smaller, class numbers never as large.
@@ -35,6 +35,7 @@ def add_weights(
     normalizer: str = "rank",
     temperature: float = TEMPERATURE,
     distrust: bool = True,
+    relabel: bool = False,
 ) -> Any:
     """A Hugging Face data set whose label column carries the weight of its sample, for `TrainerLoss`.
 
@@ -45,7 +46,8 @@ def add_weights(
         label_column: Default: label, labels or label_ids, whichever is there.
         normalizer: Of `difficulty_weights`.
         temperature: Of `difficulty_weights`.
-        distrust: Whether labels that the table says not to believe are left out, by a weight of 2.
+        distrust: Whether samples whose labels the table says not to believe are left out, by a weight of 2.
+        relabel: Whether these samples get the nearest class as their label instead, and a weight of 1.
 
     Raises:
         InputError: a column is missing, or the difficulty was scored on other labels.
@@ -60,7 +62,7 @@ def add_weights(
             )
     labels = np.asarray(dataset[label], dtype=np.int64)
     ids = np.array([str(sample) for sample in dataset[id_column]], dtype=object)
-    weights = weights_by_id(
+    targets = targets_by_id(
         difficulty,
         ids,
         labels,
@@ -68,8 +70,9 @@ def add_weights(
         normalizer=normalizer,
         temperature=temperature,
         distrust=distrust,
+        relabel=relabel,
     )
-    packed = pack_weights(torch.from_numpy(labels), weights).tolist()
+    packed = pack_weights(torch.from_numpy(np.array(targets.labels)), targets.weights).tolist()
     return dataset.remove_columns(label).add_column(label, packed)
 
 

@@ -37,6 +37,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         normalizer: Of the difficulty, as in `difficulty_weights`.
         temperature: Of the weights, as in `difficulty_weights`; None for the model's own, 0.3 of `mlp`.
         distrust: Whether samples are left out whose labels the difficulty says not to believe (`method` posterior).
+        relabel: Whether these samples learn the nearest class instead; None for the model's own, false of `mlp`.
         method: How difficulty is scored where `fit` gets none: on the features `X` themselves.
         epochs: Passes over the data.
         batch_size: Samples a step.
@@ -69,6 +70,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         normalizer: Any = "rank",
         temperature: Any = None,
         distrust: Any = True,
+        relabel: Any = None,
         method: Any = "posterior",
         epochs: Any = 30,
         batch_size: Any = 32,
@@ -86,6 +88,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         self.normalizer = normalizer
         self.temperature = temperature
         self.distrust = distrust
+        self.relabel = relabel
         self.method = method
         self.epochs = epochs
         self.batch_size = batch_size

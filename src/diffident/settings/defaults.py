@@ -33,8 +33,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "python:": {"epochs": 30, "learning_rate": 1e-3, "weight_decay": 0.01},
 }
 # A network on an encoder's features cannot learn what the encoder does not know, and is unsure of few samples for good
-# reasons; one that learns from the samples themselves gains from a bonus for more of them, on the whole entropy
-# (docs/method.md).
+# reasons; one that learns from the samples themselves gains from a bonus for more of them, on the whole entropy, and
+# from the classes that the encoder gives samples of wrong labels (docs/method.md).
 _ON_FEATURES = "mlp"
 _TEMPERATURE_ON_FEATURES = 0.3
 _OTHERS_ON_FEATURES = 0.2
@@ -72,7 +72,8 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
     temperature = _TEMPERATURE_ON_FEATURES if on_features or not kind.needs_weights else TEMPERATURE
     if on_features and own.get("others") is not None and chosen.get("alpha") is None:
         own["others"] = chosen.get("others", _OTHERS_ON_FEATURES)
-    return {"temperature": temperature, "normalizer": "rank", "distrust": True, **of_preset, **own}
+    of_weights = {"temperature": temperature, "normalizer": "rank", "distrust": True, "relabel": not on_features}
+    return {**of_weights, **of_preset, **own}
 
 
 def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class TrainingSettings:
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
         distrust: Whether samples are left out whose labels the difficulty table says not to believe; None is the
             preset's, or true.
+        relabel: Whether these samples learn the nearest class in the place of their label instead of being left out;
+            None is false for `mlp`, else true.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
@@ -86,6 +88,7 @@ class TrainingSettings:
     temperature: float | None = None
     normalizer: str = "auto"
     distrust: bool | None = None
+    relabel: bool | None = None
     smoothing: float | None = None
     gamma: float | None = None
     gamma_low: float | None = None

@@ -1,68 +1,23 @@
 """Data sets of your own training loop whose samples carry their id or weight, so that no shuffling can mix them up."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
-from torch.utils.data import Dataset as TorchDataset
 
 from diffident.data.dataset import Dataset
-from diffident.difficulties.weights import TEMPERATURE, difficulty_weights
+from diffident.difficulties.weights import TEMPERATURE, believed_labels, difficulty_weights
 from diffident.errors import IdMismatchError, InputError, ShapeError
 from diffident.records import DifficultyTable, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table
-
-
-class SamplesWith(TorchDataset):
-    """A map-style data set with one more value in every sample; made by `with_ids` and `with_weights`.
-
-    Tuples get it as their last entry, dictionaries under its name; of anything else a pair is made. As the value is in
-    the sample itself it survives shuffling, `Subset`, `random_split`, `ConcatDataset`, samplers, workers, padding by
-    distributed samplers, and collation.
-
-    Attributes:
-        dataset: What is wrapped.
-        key: What the value is: `id` or `weight`.
-        values: One a sample.
-        ids: The samples' ids (n,).
-        labels: The samples' labels (n,) where they are known without reading the samples.
-    """
-
-    def __init__(
-        self,
-        dataset: Any,
-        key: str,
-        values: Sequence[Any] | np.ndarray | Tensor,
-        ids: np.ndarray,
-        labels: np.ndarray | None,
-    ):
-        self.dataset, self.key, self.values, self.ids, self.labels = dataset, key, values, ids, labels
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, position: int) -> Any:
-        return self._extended(_read(self.dataset, position), position)
-
-    def __getitems__(self, positions: list[int]) -> list[Any]:
-        """Several samples: data sets that read a batch at once do so."""
-        read_all = getattr(self.dataset, "__getitems__", None)
-        samples = read_all(positions) if read_all else [_read(self.dataset, position) for position in positions]
-        return [self._extended(sample, position) for sample, position in zip(samples, positions, strict=True)]
-
-    def _extended(self, sample: Any, position: int) -> Any:
-        value = self.values[position]
-        if isinstance(sample, dict):
-            if self.key in sample:
-                raise InputError(f"`{self.key}` must be new to the samples; they have it already. Rename theirs.")
-            return {**sample, self.key: value}
-        return (*sample, value) if isinstance(sample, tuple | list) else (sample, value)
+from diffident.training.wrappers import Relabelled, SamplesWith
 
 
 def with_ids(dataset: Any, ids: Iterable[Any] | None = None) -> SamplesWith:
@@ -94,6 +49,7 @@ def with_weights(
     normalizer: str = "rank",
     temperature: float = TEMPERATURE,
     distrust: bool = True,
+    relabel: bool = False,
 ) -> SamplesWith:
     """The data set with each sample's weight: `(input, label)` becomes `(input, label, weight)`.
 
@@ -103,7 +59,10 @@ def with_weights(
         ids: As in `with_ids`.
         normalizer: Of `difficulty_weights`, over the samples of this data set.
         temperature: Of `difficulty_weights`.
-        distrust: Whether labels that the table says not to believe are left out, by a weight of 2.
+        distrust: Whether samples whose labels the table says not to believe are left out, by a weight of 2.
+        relabel: Whether these samples get the nearest class as their label instead, and a weight of 1: better for
+            networks that learn from the samples themselves (docs/method.md). The label is the second entry of tuples,
+            or `label` or `labels` of dictionaries.
 
     Raises:
         InputError: as in `with_ids`; or the table was scored on other labels, where the labels are known.
@@ -115,7 +74,7 @@ def with_weights(
         ...     loss = criterion(model(inputs), labels, weights)
     """
     known, labels = _ids_and_labels(dataset, ids)
-    weights = weights_by_id(
+    targets = targets_by_id(
         difficulty,
         known,
         labels,
@@ -123,11 +82,34 @@ def with_weights(
         normalizer=normalizer,
         temperature=temperature,
         distrust=distrust,
+        relabel=relabel,
     )
-    return SamplesWith(dataset, "weight", weights, known, labels)
+    if targets.changes:
+        dataset, labels = Relabelled(dataset, targets.given, targets.labels), targets.labels
+    return SamplesWith(dataset, "weight", targets.weights, known, labels)
 
 
-def weights_by_id(
+@dataclass(frozen=True)
+class Targets:
+    """What training is to learn of every sample.
+
+    Attributes:
+        weights: Of the loss, as `difficulty_weights` makes them (n,).
+        given: The labels that were scored, int64 (n,).
+        labels: Those to learn, int64 (n,).
+    """
+
+    weights: Float[Tensor, " n"]
+    given: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " n"]
+
+    @property
+    def changes(self) -> bool:
+        """Whether a sample gets another label."""
+        return not np.array_equal(self.given, self.labels)
+
+
+def targets_by_id(
     difficulty: DifficultyTable | str | Path,
     ids: np.ndarray,
     labels: np.ndarray | None,
@@ -136,8 +118,11 @@ def weights_by_id(
     normalizer: str,
     temperature: float,
     distrust: bool,
-) -> Float[Tensor, " n"]:
-    """Weights in the order of the ids; a sample that occurs twice, as in an oversampled `Subset`, counts once.
+    relabel: bool,
+) -> Targets:
+    """Weights and labels in the order of the ids.
+
+    A sample that occurs twice, as in an oversampled `Subset`, counts once.
 
     Raises:
         InputError: the difficulty was scored on other labels.
@@ -146,7 +131,8 @@ def weights_by_id(
     if not isinstance(difficulty, DifficultyTable):
         difficulty = read_difficulty_table(difficulty)
     rows = positions_of(difficulty.ids, ids, what=name, where="the difficulty table")
-    differ = () if labels is None else (difficulty.labels[rows] != labels).nonzero()[0]
+    given = difficulty.labels[rows]
+    differ = () if labels is None else (given != labels).nonzero()[0]
     if len(differ):
         first = ", ".join(repr(str(ids[row])) for row in differ[:3])
         raise InputError(
@@ -156,7 +142,10 @@ def weights_by_id(
     once, places = np.unique(rows, return_inverse=True)
     values = torch.from_numpy(np.array(difficulty.difficulty[once], dtype=np.float64))
     disbelief = difficulty.distrust[once] if distrust and difficulty.distrust is not None else None
-    return difficulty_weights(values, normalizer, temperature, disbelief)[torch.from_numpy(places)]
+    weights = difficulty_weights(values, normalizer, temperature, disbelief, relabel)[torch.from_numpy(places)]
+    if relabel and disbelief is not None:
+        return Targets(weights, given, believed_labels(given, difficulty.nearest_labels[rows], disbelief[places]))
+    return Targets(weights, given, given)
 
 
 def check_unique(ids: np.ndarray, name: str) -> None:
@@ -240,12 +229,6 @@ _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], tuple[np.ndarray, np.
     (_is_folder, _of_folder),
     (lambda dataset: "id" in (getattr(dataset, "column_names", None) or ()), _of_id_column),
 )
-
-
-def _read(dataset: Any, position: int) -> Any:
-    if isinstance(dataset, Dataset) and dataset.labels is not None:
-        return dataset[position], int(dataset.labels[position])
-    return dataset[position]
 
 
 def _name(dataset: Any) -> str:

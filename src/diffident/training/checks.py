@@ -1,18 +1,16 @@
-"""Whether data, settings and difficulty fit each other, and the weights joined by id."""
+"""Whether data, settings and difficulty fit each other, and the targets joined by id."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings
-from diffident.training.by_id import check_unique, weights_by_id
+from diffident.training.by_id import Targets, check_unique, targets_by_id
 from diffident.training.logs import check_loggers
 
 
@@ -111,13 +109,13 @@ def check_same(predictions: Predictions, dataset: Dataset, split: str, run: Path
     )
 
 
-def weights_for(
+def targets_for(
     dataset: Dataset, settings: TrainingSettings, difficulty: DifficultyTable | str | Path | None
-) -> tuple[Float[Tensor, " n"] | None, str | None]:
-    """The weights in the data's order and their digest; None where the loss takes none.
+) -> tuple[Targets | None, str | None]:
+    """Weights and labels in the data's order and their digest; None where the loss takes no weights.
 
     Raises:
-        InputError: the loss needs difficulty and there is none, or it was scored on other labels.
+        InputError: the loss needs difficulty and there is none, or it was scored on other labels or classes.
         IdMismatchError: ids are missing from the table, or occur twice in the data.
     """
     if not LOSSES[settings.loss].needs_weights:
@@ -130,7 +128,7 @@ def weights_for(
         )
     check_unique(dataset.ids, dataset.name)
     assert settings.temperature is not None  # settings fill in the loss's default
-    weights = weights_by_id(
+    targets = targets_by_id(
         difficulty,
         dataset.ids,
         dataset.labels,
@@ -138,5 +136,15 @@ def weights_for(
         normalizer=settings.normalizer,
         temperature=settings.temperature,
         distrust=bool(settings.distrust),
+        relabel=bool(settings.relabel),
     )
-    return weights, hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:16]
+    if targets.labels.max() >= dataset.num_classes:
+        row = int(targets.labels.argmax())
+        raise InputError(
+            f"`difficulty` must name classes of {dataset.name}, in [0, {dataset.num_classes}); its nearest class of "
+            f"{str(dataset.ids[row])!r} is {targets.labels[row]}. Score it on this data, or set relabel=false."
+        )
+    digest = hashlib.sha256(targets.weights.numpy().tobytes())
+    if targets.changes:
+        digest.update(targets.labels.tobytes())
+    return targets, digest.hexdigest()[:16]

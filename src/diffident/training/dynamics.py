@@ -23,7 +23,7 @@ class DynamicsRecorder:
     """
 
     def __init__(self, run: Path, ids: np.ndarray, labels: Int[np.ndarray, " n"], device: torch.device):
-        self._run, self._ids, self._labels = run, ids, labels
+        self._run, self._ids, self._labels = run, ids, torch.from_numpy(labels).to(device)
         count = len(ids)
         self._seen = EpochDynamics(
             predictions=torch.zeros(count, dtype=torch.int64, device=device),
@@ -37,9 +37,9 @@ class DynamicsRecorder:
         if fabric.is_global_zero:
             discard_epochs(self._run, epochs_done)
 
-    def batch_done(self, rows: Int[Tensor, " b"], logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> None:
-        """Keep what the logits of a training step, from before its update, say of these rows."""
-        for name, values in vars(measure_epoch(logits, labels)).items():
+    def batch_done(self, rows: Int[Tensor, " b"], logits: Float[Tensor, "b c"]) -> None:
+        """Keep what the logits of a training step, from before its update, say of these rows and their given labels."""
+        for name, values in vars(measure_epoch(logits, self._labels[rows])).items():
             getattr(self._seen, name)[rows] = values
 
     def epoch_done(self, epoch: int, fabric: Fabric) -> None:
@@ -48,6 +48,6 @@ class DynamicsRecorder:
             for values in vars(self._seen).values():
                 values.copy_(fabric.all_reduce(values, reduce_op="sum"))
         if fabric.is_global_zero:
-            write_epoch(self._run, epoch, self._ids, self._labels, self._seen)
+            write_epoch(self._run, epoch, self._ids, self._labels.cpu().numpy(), self._seen)
         for values in vars(self._seen).values():
             values.zero_()

@@ -13,6 +13,7 @@ from diffident.errors import InputError
 from diffident.models import Preprocessor, fits_in_memory
 from diffident.records import Predictions
 from diffident.settings import TrainingSettings
+from diffident.training.by_id import Targets
 from diffident.training.sources import InMemory, Samples, Source, Streamed
 
 _BATCH_SIZE = 512
@@ -43,7 +44,7 @@ def source_of(
     device: torch.device,
     *,
     inputs: torch.Tensor | None = None,
-    weights: Float[torch.Tensor, " n"] | None = None,
+    targets: Targets | None = None,
 ) -> Source:
     """The prepared samples: in memory, or read by workers where that is wanted or they do not fit.
 
@@ -53,10 +54,13 @@ def source_of(
         settings: Of the run.
         device: Where batches are wanted.
         inputs: The prepared samples, where they are in memory already.
-        weights: One a sample, or None.
+        targets: Weights, and the labels to learn in the place of the data's own; or None.
     """
     preprocessor.check(dataset)
     given = np.zeros(len(dataset)) if dataset.labels is None else dataset.labels
+    weights = None
+    if targets is not None:
+        given, weights = targets.labels, targets.weights
     labels = torch.from_numpy(np.array(given, dtype=np.int64))
     if inputs is None and not fits_in_memory(preprocessor, len(dataset), settings):
         return Streamed(dataset, preprocessor, labels, weights, device, settings.num_workers)

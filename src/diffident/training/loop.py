@@ -225,7 +225,7 @@ def _part(
     if history is not None:
         history.batch_done(rows.to(logits.device), logits, labels)
     if training.recorder is not None:
-        training.recorder.batch_done(rows.to(logits.device), logits.detach(), batch.labels)
+        training.recorder.batch_done(rows.to(logits.device), logits.detach())
     # Parts add up to the mean over the whole batch; of processes, DDP takes the mean.
     training.fabric.backward(loss * (training.fabric.world_size * len(rows) / batch_size))
     hits = (logits.detach().argmax(1) == labels).sum()

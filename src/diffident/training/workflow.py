@@ -21,8 +21,9 @@ from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.storage.atomic import atomic_path
 from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder, open_run
+from diffident.training.by_id import Targets
 from diffident.training.checkpoints import Checkpoints
-from diffident.training.checks import check_apart, check_data, check_labels, check_same, check_settings, weights_for
+from diffident.training.checks import check_apart, check_data, check_labels, check_same, check_settings, targets_for
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import make_fabric, predictions_of, source_of
 from diffident.training.loop import fit, set_up
@@ -37,7 +38,7 @@ class _Job:
 
     Attributes:
         dataset: The training data.
-        weights: One a sample, or None.
+        targets: Weights and labels to learn, or None where the loss takes no weights.
         settings: Of the run.
         run: Its folder.
         checkpoint_seconds: Least time between two checkpoints.
@@ -47,7 +48,7 @@ class _Job:
     """
 
     dataset: Dataset
-    weights: torch.Tensor | None
+    targets: Targets | None
     settings: TrainingSettings
     run: RunFolder
     checkpoint_seconds: float
@@ -96,14 +97,14 @@ def train(
     check_data(dataset, validation, test)
     check_apart(dataset, settings, validation)
     check_settings(settings, len(dataset), validation)
-    weights, digest = weights_for(dataset, settings, difficulty)
+    targets, digest = targets_for(dataset, settings, difficulty)
     fabric = make_fabric(settings)
     described = describe(dataset, digest, validation if settings.learns or settings.patience else None)
     run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
     if run.finished:
         _predict_missing(run, {"validation": validation, "test": test}, settings.device)
         return run
-    job = _Job(dataset, weights, settings, run, checkpoint_seconds, validation, test, progress)
+    job = _Job(dataset, targets, settings, run, checkpoint_seconds, validation, test, progress)
     try:
         launch(fabric, _fit_and_predict, job, settings.devices)
     except Exception as error:
@@ -119,7 +120,7 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
     preprocessor, inputs = fit_preprocessor(job.dataset, settings)
     if fabric.is_global_zero:
         preprocessor.save(run.path)
-    source = source_of(job.dataset, preprocessor, settings, fabric.device, inputs=inputs, weights=job.weights)
+    source = source_of(job.dataset, preprocessor, settings, fabric.device, inputs=inputs, targets=job.targets)
     parts = {"validation": job.validation, "test": job.test}
     held_out = {
         split: source_of(part, preprocessor, settings, fabric.device)
