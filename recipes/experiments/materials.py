@@ -287,7 +287,7 @@ def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> Diffi
     """The table with its difficulty turned round, the same for all, or given to random other samples (of the class).
 
     What is said of the labels goes with it; turned round or the same for all, nothing is said of them. But where it is
-    done to the believed samples alone, the others are left out as before.
+    done to the believed samples alone, the others are left out, or relabelled, as before.
     """
     kept = table.distrust if spec.of_believed else None
     if spec.constant:

@@ -48,7 +48,7 @@ class DifficultySpec:
         shuffle_within_class: The same within each class.
         invert: Whether easy samples count as hard.
         constant: Whether all samples are equally hard, and all labels believed.
-        of_believed: Whether these four touch believed samples alone; the same ones as without them are left out.
+        of_believed: Whether these four touch believed samples alone; what happens to the others stays the same.
     """
 
     encoder: str | None = None
