@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -67,6 +69,22 @@ def test_a_label_carries_its_weight_exactly():
         unpack_weights(torch.cat([labels, pack_weights(labels, weights)]))
     with pytest.raises(InputError, match="got -100 at row 1"):
         pack_weights(torch.tensor([0, -100]), torch.ones(2))
+
+
+def test_a_label_that_is_not_believed_is_packed_as_the_nearest_class():
+    scored = table()
+    doubted = replace(scored, distrust=np.isin(scored.ids, ["s4", "s9"]) * 0.9, nearest_labels=(scored.labels + 1) % 3)
+    packed = torch.tensor(add_weights(rows(), doubted, relabel=True)["label"])
+    classes, weights = unpack_weights(packed)
+    own = torch.arange(COUNT) % 3
+    wrong = torch.isin(torch.arange(COUNT), torch.tensor([4, 9]))
+    assert torch.equal(classes, torch.where(wrong, (own + 1) % 3, own))
+    assert weights is not None
+    assert weights[wrong].tolist() == [1, 1]
+    left_out = unpack_weights(torch.tensor(add_weights(rows(), doubted)["label"]))
+    assert torch.equal(left_out[0], own)
+    assert left_out[1] is not None
+    assert left_out[1][wrong].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

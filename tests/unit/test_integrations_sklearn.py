@@ -42,6 +42,17 @@ def test_a_classifier_in_a_pipeline_finds_wrong_labels():
     np.testing.assert_allclose(model.predict_proba(X), torch.softmax(torch.from_numpy(logits), 1))
 
 
+def test_wrong_labels_are_left_out_or_relabelled_or_kept():
+    X, y, wrong = blobs(wrong=0.3)
+    fitted = {}
+    for name, options in {"out": {}, "relabel": {"relabel": True}, "kept": {"distrust": False}}.items():
+        model = DifficultyAwareClassifier(epochs=10, width=16, device="cpu", random_state=0, **options).fit(X, y)
+        fitted[name] = model.predict_proba(X)
+        assert model.score(X[~wrong], y[~wrong]) > 0.9
+    assert np.abs(fitted["out"] - fitted["relabel"]).max() > 1e-3
+    assert np.abs(fitted["kept"] - fitted["relabel"]).max() > 0.1
+
+
 def test_difficulty_of_other_features_reaches_its_row():
     X, y, _ = blobs(wrong=0.0)
     hard = (y == "b").astype(float)
