@@ -32,9 +32,11 @@ def entropy_bonus(z, y, s=None, alpha=0.1):
     return cross_entropy(z, y) - alpha * entropy(z)
 
 
-def difficulty_aware(z, y, s, alpha=None, doubt=0.4, others=None):
+def difficulty_aware(z, y, s, alpha=None, doubt=None, others=None):
     """Where no alpha is given, the bonus and the cross-entropy balance at the doubt: their slopes by differences."""
     others = 1.0 if others is None else others
+    if doubt is None:
+        doubt = 0.4 if others < 0.5 else 0.1
     p = softmax(z)
     right = xlogx(p[y]) + xlogx(sum(q for k, q in enumerate(p) if k != y))
     bonus = -(1 - others) * right + others * entropy(z)

@@ -274,6 +274,13 @@ def test_no_doubt_is_cross_entropy_also_for_one_class():
     assert DifficultyAwareLoss()(torch.zeros(2, 1), torch.tensor([0, 0]), torch.ones(2)) == 0
 
 
+@pytest.mark.parametrize(("others", "doubt"), [(1.0, 0.1), (0.5, 0.1), (0.49, 0.4), (0.2, 0.4)])
+def test_doubt_is_that_of_features_where_little_of_the_others_counts(others, doubt):
+    assert DifficultyAwareLoss(others=others).doubt == doubt
+    assert DifficultyAwareLoss(others=others, alpha=0.2).doubt is None
+    assert DifficultyAwareLoss(others=others, doubt=0.3).doubt == 0.3
+
+
 def test_alpha_and_doubt_together_are_refused():
     with pytest.raises(InputError, match=r"must not both be given; got 0\.2 and 0\.3"):
         DifficultyAwareLoss(0.2, 0.3)

@@ -19,7 +19,7 @@ from diffident.difficulties.training_dynamics import TrainingDynamics
 from diffident.errors import InputError
 from diffident.extraction import extract
 from diffident.losses import LOSSES, flsd, logit_norm, mmce
-from diffident.losses.difficulty_aware import DOUBT, PRESETS
+from diffident.losses.difficulty_aware import DOUBT, DOUBT_ON_FEATURES, PRESETS
 from diffident.models import Preprocessor, build_model, images
 from diffident.models.preprocessing import _TAKES
 from diffident.settings import MODEL_PREFIXES, MODELS, TrainingSettings, load_settings
@@ -241,7 +241,8 @@ def test_the_papers_of_difficulty_methods_are_those_of_their_docstrings(name):
         (images._LARGEST_OWN_SIDE, "or {} where that has a longer side"),
         (neighbours._EXACT_ROWS, "auto is exact up to {:,} samples"),
         (doubt._FIRST, "it starts at {0:g}, stays there for three tenths"),
-        (DOUBT, "Without validation data it is {:g} throughout"),
+        (DOUBT, "Without validation data it is {:g} throughout, "),
+        (DOUBT_ON_FEATURES, "throughout, {:g} of `mlp`, and nothing is learnt."),
         (inspect.signature(train).parameters["checkpoint_seconds"].default, "at most every {:g} seconds"),
     ],
 )

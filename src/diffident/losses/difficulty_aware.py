@@ -11,8 +11,11 @@ from diffident.losses.weighting import WEIGHTS_FROM_DIFFICULTY
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"alpha": 0.3, "temperature": 0.7, "normalizer": "none", "distrust": False}
 }
-# Of the hardest sample, where neither alpha nor doubt is given.
-DOUBT = 0.4
+# Of the hardest sample, where neither alpha nor doubt is given: a network that learns from the samples themselves may
+# not fit them, one on features does. Which of the two it is, `others` tells.
+DOUBT = 0.1
+DOUBT_ON_FEATURES = 0.4
+_MOST_OTHERS_ON_FEATURES = 0.5
 
 
 class DifficultyAwareLoss(Loss):
@@ -35,7 +38,7 @@ class DifficultyAwareLoss(Loss):
     Args:
         alpha: Strength of the bonus of the hardest sample, at least 0; 0 is cross-entropy. None takes it from `doubt`.
         doubt: How unsure the hardest sample should be, from 0 (cross-entropy) to 0.99 (nearly no class above another);
-            0.4 where alpha is not given.
+            where alpha is not given 0.1, or 0.4 with `others` below 0.5, as for features.
         others: How much the entropy among the classes beside the label counts, from 0 to 1.
         reduction: `mean` over the batch, or `none`.
 
@@ -67,12 +70,13 @@ class DifficultyAwareLoss(Loss):
         if alpha is not None and doubt is not None:
             raise InputError(f"`alpha` and `doubt` must not both be given; got {alpha} and {doubt}. Leave one out.")
         self.alpha, self.doubt = alpha, doubt
+        self.others = check_number("others", others, 0, 1, hint="Take 1, the whole entropy, or 0.2 for features.")
         if alpha is not None:
             self.alpha = check_number("alpha", alpha, 0, hint="Take 0.1 to 0.3, or 0 for cross-entropy.")
         else:
-            hint = "Take 0.4, or 0 for cross-entropy."
-            self.doubt = check_number("doubt", DOUBT if doubt is None else doubt, 0, 0.99, hint=hint)
-        self.others = check_number("others", others, 0, 1, hint="Take 1, the whole entropy, or 0.2 for features.")
+            default = DOUBT_ON_FEATURES if self.others < _MOST_OTHERS_ON_FEATURES else DOUBT
+            hint = f"Take {default}, or 0 for cross-entropy."
+            self.doubt = check_number("doubt", default if doubt is None else doubt, 0, 0.99, hint=hint)
 
     def compute(self, logits: Logits, labels: Labels, weights: Weights) -> Reduced:
         """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole bonus. Above 1 a sample counts less."""

@@ -22,7 +22,7 @@ class TrainingSettings:
             falls; of mixup and regmixup, of the Beta distribution. None of these numbers of losses means that the
             loss's own default is taken, or that it takes no such number.
         doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 0.99, where alpha is not given. None
-            learns it from validation data, see `docs/method.md`; where there are none, it is the loss's own default.
+            learns it from validation data, see `docs/method.md`; where there are none, it is 0.1, or 0.4 of `mlp`.
         others: How much the entropy among the classes beside the label counts in the bonus of `difficulty-aware`, from
             0 to 1; 0.2 for `mlp` without an alpha, else 1.
         temperature: Of the weights made of difficulty, 0.3 for `mlp`, else 0.7; of `logit-norm`, of the logits.
