@@ -26,13 +26,13 @@ and among ensembles. Strengths were chosen on validation data, with the same num
 below {level:g} after Holm's correction over the metrics tested, and its interval leaves 0 out (docs/metrics.md).
 `shuffled` gives the same weights to random samples, `constant` the same weight to all; both learn their doubt as
 `difficulty-aware` does. Samples whose labels are probably wrong are left out (models on features), or learn the class
-that the encoder finds nearest (all others). `shuffled` does that to random samples, `constant` to none;
-`shuffled-believed` and `constant-believed` do it to the same samples as `difficulty-aware`. So do `leaving-out-alone`
-and `relabelling-alone`, without a bonus; `bonus-alone` does it to none, and `leaving-out` and `relabelling` do the one
-where the default does the other. Ensembles share members: seed s takes the runs s, s + 1, ... round the end, and a set
-of members counts once. So the spread of an ensemble over seeds, its intervals and the test over seeds say less than
-those of a single model: of pairs of a single model and an ensemble that do not differ, one in ten passes that test at
-0.05 (simulated, five seeds).
+that is most probably right (all others). `shuffled` leaves out random samples, `constant` none; `shuffled-believed` and
+`constant-believed` do as `difficulty-aware` to the same samples. So do `leaving-out-alone` and `relabelling-alone`,
+without a bonus; `bonus-alone` believes all labels, and `leaving-out` and `relabelling` do the one where the default
+does the other. Ensembles share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts
+once. So the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single
+model: of pairs of a single model and an ensemble that do not differ, one in ten passes that test at 0.05 (simulated,
+five seeds).
 """
 
 

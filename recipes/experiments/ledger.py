@@ -60,7 +60,9 @@ def _refuse(out: Path, differ: list[str]) -> None:
 
 def _filled(spec: dict[str, Any]) -> dict[str, Any]:
     """With the settings and keys that there are since it was written, which are as if they were not."""
-    made: dict[str, Any] = {key: asdict(load_settings(**spec[key])) for key in ("settings", "dynamics") if key in spec}
+    made: dict[str, Any] = {
+        key: asdict(load_settings(**{"relabel": False, **spec[key]})) for key in ("settings", "dynamics") if key in spec
+    }
     if spec["difficulty"] is not None:
         made["difficulty"] = asdict(DifficultySpec()) | spec["difficulty"]
     return json.loads(json.dumps({**spec, **made}))

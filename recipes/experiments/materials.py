@@ -286,13 +286,15 @@ def _long_tail(labels: np.ndarray, num_classes: int, ratio: float, generator: np
 def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> DifficultyTable:
     """The table with its difficulty turned round, the same for all, or given to random other samples (of the class).
 
-    What is said of the labels goes with it; turned round or the same for all, nothing is said of them. But where it is
-    done to the believed samples alone, the others are left out, or relabelled, as before.
+    Which labels are not to be believed goes with it, but not which are likelier: those samples are left out. Turned
+    round or the same for all, nothing is said of the labels. But where it is done to the believed samples alone, the
+    others are left out, or relabelled, as before.
     """
     kept = table.distrust if spec.of_believed else None
+    likely = table.likely_labels if spec.of_believed else None
     if spec.constant:
         level = np.zeros_like(table.difficulty)
-        return replace(table, difficulty=level, rank=scaled_rank(level), distrust=kept)
+        return replace(table, difficulty=level, rank=scaled_rank(level), distrust=kept, likely_labels=likely)
     difficulty = -table.difficulty if spec.invert else table.difficulty
     places, generator = np.arange(len(table)), np.random.default_rng(seed)
     for rows in _groups(table, spec):
@@ -301,7 +303,7 @@ def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> Diffi
     if not (spec.of_believed or spec.invert or table.distrust is None):
         distrust = table.distrust[places]
     moved = difficulty[places]
-    return replace(table, difficulty=moved, rank=scaled_rank(moved), distrust=distrust)
+    return replace(table, difficulty=moved, rank=scaled_rank(moved), distrust=distrust, likely_labels=likely)
 
 
 def _groups(table: DifficultyTable, spec: DifficultySpec) -> Iterator[np.ndarray]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from diffident.data import open_dataset
     from diffident.difficulties.combination import score_combined
     from diffident.difficulties.scoring import difficulty, score_features
+    from diffident.difficulties.targets import training_targets
     from diffident.difficulties.weights import difficulty_weights
     from diffident.encoders import open_encoder
     from diffident.evaluation import evaluate
@@ -50,6 +51,7 @@ _HOME = {
     "MetricAccumulator": "metrics.streaming",
     "predict": "training",
     "train": "training",
+    "training_targets": "difficulties.targets",
     "with_ids": "training.by_id",
     "with_weights": "training.by_id",
 }
@@ -75,6 +77,7 @@ __all__ = [
     "score_combined",
     "score_features",
     "train",
+    "training_targets",
     "with_ids",
     "with_weights",
 ]

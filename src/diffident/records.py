@@ -1,7 +1,7 @@
 """Frozen records that pass between the stages. They hold data and shapes; the work on them is elsewhere."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,8 @@ class DifficultyTable:
         metadata: Method, encoder, shrinkage, condition number, rank, counts: plain JSON values.
         label_names: Name of each class, or None.
         distrust: How little the label is to be believed, float64 (n,) in [0, 1]; None where the method does not say.
+        likely_labels: Most probable class, common ones the more so, int64 (n,); None where the method does not
+            say.
     """
 
     ids: np.ndarray
@@ -63,9 +65,15 @@ class DifficultyTable:
     metadata: dict = field(default_factory=dict)
     label_names: tuple[str, ...] | None = None
     distrust: np.ndarray | None = None
+    likely_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> "DifficultyTable":
+        """Some of the samples, in the order of the rows; ranks stay those among all."""
+        columns = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **columns)
 
 
 @dataclass(frozen=True)

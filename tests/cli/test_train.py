@@ -161,21 +161,27 @@ def test_no_epochs_are_refused(work, capsys):
 
 def test_the_samples_left_out_are_counted_among_those_trained_on_by_one_reading(work, capsys, monkeypatch):
     table = read_difficulty_table("difficulty.parquet")
-    write_difficulty_table(replace(table, distrust=np.where(np.arange(60) % 10 == 0, 0.9, 0.0)), "difficulty.parquet")
+    doubted = replace(table, distrust=np.where(np.arange(60) % 10 == 0, 0.9, 0.0))
+    write_difficulty_table(doubted, "difficulty.parquet")
     arrays = np.load("train.npz")
     few = {name: arrays[name][:15] for name in ("features", "labels")}
     np.savez("train.npz", ids=table.ids[:15].astype(str), **few)
     reads = []
     monkeypatch.setattr(difficulty_table, "read_parquet", lambda *given: reads.append(given) or read_parquet(*given))
     assert train(*AWARE, "--out", "run") == 0
-    note = "2 of 15 samples are left out of training: their labels are probably wrong. --set distrust=false keeps them."
+    note = "2 of 15 samples are left out of training: their labels are probably wrong. --set distrust=false keeps "
+    note += "their labels."
     assert note in capsys.readouterr().err
     assert len(reads) == 1
+    others = np.where(np.arange(60) == 0, 1 - table.labels, table.labels)
+    write_difficulty_table(replace(doubted, likely_labels=others), "difficulty.parquet")
     assert train(*AWARE, "--set", "relabel=true", "--out", "relabelled") == 0
+    messages = capsys.readouterr().err
     assert (
-        "2 of 15 samples learn the nearest class instead: their labels are probably wrong. --set relabel=false leaves "
-        "them out, --set distrust=false keeps them."
-    ) in capsys.readouterr().err
+        "1 of 15 samples learn their likely label, as the given one is probably wrong. --set relabel=false leaves "
+        "these samples out, --set distrust=false keeps their labels."
+    ) in messages
+    assert "1 of 15 samples are left out of training" in messages
 
 
 def test_help_says_that_a_finished_run_can_be_resumed_for_its_predictions(capsys):

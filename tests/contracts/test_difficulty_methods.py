@@ -81,6 +81,7 @@ def close(one, other, tolerance=1e-5):
     np.testing.assert_array_equal(one.nearest, other.nearest)
     if one.distrust is not None:
         np.testing.assert_allclose(one.distrust, other.distrust, atol=tolerance)
+        np.testing.assert_array_equal(one.likely, other.likely)
 
 
 def flip(labels, k, every=10):

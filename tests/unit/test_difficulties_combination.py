@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from tests.unit.test_gaussian import make_data
 
 from diffident.difficulties import score_combined, score_features
-from diffident.difficulties.combination import agreement, stacked
+from diffident.difficulties.combination import _mean_rank, agreement, stacked
 from diffident.errors import IdMismatchError, InputError
 from diffident.records import DifficultyTable
 
@@ -93,7 +93,25 @@ def test_what_is_said_of_the_labels_is_not_lost(combine):
             for one in sources
         ]
         np.testing.assert_allclose(combined.distrust, np.mean(parts, axis=0), atol=1e-9)
+    assert combined.likely_labels is not None
+    np.testing.assert_array_equal(combined.likely_labels[:60], labels[:60])
     assert score_combined(sources, combine=combine).distrust is None
+    assert score_combined(sources, combine=combine).likely_labels is None
+
+
+def test_the_likely_label_is_that_of_the_source_that_distrusts_most():
+    beliefs = ([0.9, 0.1, 0.0], [1, 0, 0]), ([0.0, 0.8, 0.0], [0, 2, 0])
+    tables = [
+        replace(
+            table([0, 1, 2], [0, 0, 0], [0.0] * 3, [0, 0, 0]),
+            distrust=np.array(distrust),
+            likely_labels=np.array(likely),
+        )
+        for distrust, likely in beliefs
+    ]
+    for one in tables:
+        one.metadata.update(method="posterior", num_samples=3, num_classes=3)
+    assert _mean_rank(tables, "both").likely_labels.tolist() == [1, 2, 0]
 
 
 def test_agreement_by_hand():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffident.difficulties.weights import MOST_DISTRUST, NORMALIZERS, believed_labels, difficulty_weights, scaled_rank
+from diffident.difficulties.weights import MOST_DISTRUST, NORMALIZERS, difficulty_weights, scaled_rank
 from diffident.errors import InputError, ShapeError
 
 # Mean 4, standard deviation 3 (divided by n, not n - 1), and not symmetric, so that no two normalisers agree.
@@ -97,16 +97,6 @@ def test_labels_that_are_not_believed_are_left_out_of_everything(normalizer):
     weights = difficulty_weights(difficulty, normalizer, distrust=distrust)
     assert weights[4:].tolist() == [2, 2]
     torch.testing.assert_close(weights[:4], difficulty_weights(np.array(LOPSIDED), normalizer))
-
-
-def test_labels_that_are_not_believed_can_be_others():
-    difficulty, distrust = np.array([*LOPSIDED, 99.0, 50.0]), np.array([0.0, 0.1, MOST_DISTRUST, 0.0, 1.0, 0.21])
-    weights = difficulty_weights(difficulty, distrust=distrust, relabel=True)
-    assert weights[4:].tolist() == [1, 1]  # as hard as the hardest, and outside the ranks of the others
-    torch.testing.assert_close(weights[:4], difficulty_weights(np.array(LOPSIDED)))
-    given, nearest = np.arange(6), np.array([9, 8, 7, 6, 5, 5])
-    assert believed_labels(given, nearest, distrust).tolist() == [0, 1, 2, 3, 5, 5]
-    assert believed_labels(given, nearest, None) is given
 
 
 @pytest.mark.parametrize(

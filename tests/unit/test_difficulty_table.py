@@ -33,13 +33,30 @@ def test_distrust_is_a_column_where_there_is_some(tmp_path):
     write_difficulty_table(DifficultyTable(*arrays, distrust=np.array([0.0, 0.75])), tmp_path / "d.parquet")
     assert read_difficulty_table(tmp_path / "d.parquet").distrust.tolist() == [0.0, 0.75]
     assert pq.read_schema(tmp_path / "d.parquet").names == [*COLUMNS, "distrust"]
+    believed = DifficultyTable(*arrays, distrust=np.array([0.0, 0.75]), likely_labels=np.array([0, 1]))
+    write_difficulty_table(believed, tmp_path / "both.parquet")
+    assert read_difficulty_table(tmp_path / "both.parquet").likely_labels.tolist() == [0, 1]
+    assert pq.read_schema(tmp_path / "both.parquet").names == [*COLUMNS, "distrust", "likely_label"]
     write_difficulty_table(DifficultyTable(*arrays), tmp_path / "none.parquet")
     assert read_difficulty_table(tmp_path / "none.parquet").distrust is None
+    assert read_difficulty_table(tmp_path / "none.parquet").likely_labels is None
     assert pq.read_schema(tmp_path / "none.parquet").names == [*COLUMNS]
 
 
+def test_rows_of_a_table_are_taken_with_all_columns():
+    arrays = [np.array(column) for column in COLUMNS.values()]
+    both = DifficultyTable(*arrays, {"method": "x"}, ("x", "y"), np.array([0.0, 0.75]), np.array([0, 1]))
+    one = both.take(np.array([1]))
+    for name, value in vars(both).items():
+        if isinstance(value, np.ndarray):
+            assert getattr(one, name).tolist() == value[[1]].tolist()
+    assert (one.metadata, one.label_names) == ({"method": "x"}, ("x", "y"))
+    assert DifficultyTable(*arrays).take(np.array([1])).likely_labels is None
+
+
 MISTAKES = {
-    "distrust": ({"distrust": [0.0, 1.5]}, "`distrust` must be in [0, 1]; got 1.5 at row 1 of {path}. "),
+    "distrust": ({"distrust": [0.0, 1.5]}, "`distrust` must be in [0, 1]; got 1.5 at 'b' of {path}. "),
+    "likely": ({"likely_label": [0, -1]}, "`likely_label` must be at least 0; got -1 at 'b' of {path}. "),
     "lacking": (
         {"rank": None},
         "`difficulty` must have the columns id, label, difficulty, rank, nearest_label, margin; {path} lacks rank. ",

@@ -71,9 +71,9 @@ def test_a_label_carries_its_weight_exactly():
         pack_weights(torch.tensor([0, -100]), torch.ones(2))
 
 
-def test_a_label_that_is_not_believed_is_packed_as_the_nearest_class():
+def test_a_label_that_is_not_believed_is_packed_as_the_likely_one():
     scored = table()
-    doubted = replace(scored, distrust=np.isin(scored.ids, ["s4", "s9"]) * 0.9, nearest_labels=(scored.labels + 1) % 3)
+    doubted = replace(scored, distrust=np.isin(scored.ids, ["s4", "s9"]) * 0.9, likely_labels=(scored.labels + 1) % 3)
     packed = torch.tensor(add_weights(rows(), doubted, relabel=True)["label"])
     classes, weights = unpack_weights(packed)
     own = torch.arange(COUNT) % 3

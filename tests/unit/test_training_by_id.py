@@ -92,45 +92,79 @@ def test_samples_are_left_out_where_the_table_says_so_and_that_is_wanted():
 
 
 def doubted():
-    """The table, which believes the labels 0 of samples 3 and 7 not, and has 4 and 8 nearest."""
+    """The table, which believes the labels 0 of samples 3 and 7 not, and finds 1 likely; sample 1 has that label."""
     scored = table()
-    nearest = np.array([int(sample[1:]) + 1 for sample in scored.ids])
-    return replace(scored, distrust=np.isin(scored.ids, ["a3", "a7"]) * 0.9, nearest_labels=nearest)
+    labels = (scored.ids == "a1").astype(np.int64)
+    distrust = np.isin(scored.ids, ["a3", "a7"]) * 0.9
+    return replace(scored, labels=labels, distrust=distrust, likely_labels=np.ones(len(scored), dtype=np.int64))
+
+
+def labelled(label=lambda number: int(number == 1)):
+    """Sample i is the number i and its label."""
+    return [(torch.tensor(number), label(number)) for number in range(COUNT)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_samples_get_the_nearest_class_where_their_label_is_not_believed_and_that_is_wanted(workers):
-    data = diffident.with_weights(numbered(), doubted(), ids=ids_of(), relabel=True)
+def test_samples_get_their_likely_label_where_theirs_is_not_believed_and_that_is_wanted(workers):
+    data = diffident.with_weights(labelled(), doubted(), ids=ids_of(), relabel=True)
     for numbers, labels, weights in DataLoader(data, batch_size=16, shuffle=True, num_workers=workers):
         wrong = (numbers == 3) | (numbers == 7)
-        assert torch.equal(labels, torch.where(wrong, numbers + 1, 0))
+        assert torch.equal(labels, (wrong | (numbers == 1)).long())
         assert (weights[wrong] == 1).all()
         assert weights.max() <= 1
     assert data.labels is not None
-    assert data.labels.nonzero()[0].tolist() == [3, 7]
+    assert data.labels.nonzero()[0].tolist() == [1, 3, 7]
     with_ids = diffident.with_ids(Subset(data, [7]))
-    assert with_ids[0][1:] == (torch.tensor(8), torch.tensor(1.0), "a7")
+    assert with_ids[0][1:] == (1, torch.tensor(1.0), "a7")
 
 
-@pytest.mark.parametrize("key", ["label", "labels"])
+def test_an_oversampled_sample_is_relabelled_wherever_it_occurs():
+    data = diffident.with_ids(labelled(), ids_of())
+    twice = diffident.with_weights(Subset(data, [*range(COUNT), 3, 2, 3]), doubted(), relabel=True)
+    assert [twice[place][1] for place in (1, 2, 3, 50, 51, 52)] == [1, 0, 1, 1, 0, 1]
+    assert [float(twice[place][-1]) for place in (3, 50, 52)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("key", ["label", "labels", "label_ids"])
 def test_labels_of_dictionaries_are_found(key):
-    rows = hugging_face.Dataset.from_dict({"id": ids_of(), key: [0] * COUNT})
+    rows = hugging_face.Dataset.from_dict({"id": ids_of(), key: [int(number == 1) for number in range(COUNT)]})
     data = diffident.with_weights(rows, doubted(), relabel=True)
-    assert [data[place][key] for place in (2, 3, -43)] == [0, 4, 8]
+    assert [data[place][key] for place in (1, 2, 3, -43)] == [1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [int, np.int32, np.array, lambda label: np.array([label]), torch.tensor, lambda label: torch.tensor([label])],
+)
+def test_a_changed_label_is_as_the_sample_s_own_was(kind):
+    data = diffident.with_weights(
+        labelled(lambda number: kind(int(number == 1))), doubted(), ids=ids_of(), relabel=True
+    )
+    for place in (2, 3):
+        found, expected = data[place][1], kind(int(place == 3))
+        assert type(found) is type(expected)
+        assert found == expected
+        assert getattr(found, "shape", None) == getattr(expected, "shape", None)
+        assert getattr(found, "dtype", None) == getattr(expected, "dtype", None)
 
 
 @pytest.mark.parametrize(
     ("sample", "got"),
     [
-        ((1, 5), "`relabel` must find the label that was scored, 0, in the sample at 3; got 5. Put the label second"),
-        ((1,), "`relabel` must find a label in every sample; got a tuple without one. Make the samples pairs"),
-        ({"target": 0}, "`relabel` must find a label in every sample; got a dict without one."),
+        ((1, 5), "must be second and the one that was scored; got 5 instead of 0 at 3. Score it again on these labels"),
+        ((1, False), "must be second and the one that was scored; got False instead of 0 at 3."),
+        ((1, "cat"), "must be second and the one that was scored; got 'cat' instead of 0 at 3."),
+        ((1, None), "must be second and the one that was scored; got None instead of 0 at 3."),
+        ((1, torch.tensor(0.0)), "must be second and the one that was scored; got tensor"),
+        ((1, torch.tensor([1, 0])), "must be second and the one that was scored; got tensor"),
+        ({"label": 5}, "must be `label` and the one that was scored; got 5 instead of 0 at 3."),
+        ((1,), "must be in every sample to be changed; got a tuple without one. Make the samples pairs"),
+        ({"target": 0}, "must be in every sample to be changed; got a dict without one."),
     ],
 )
-def test_a_label_that_is_not_where_it_should_be_is_refused(sample, got):
-    data = diffident.with_weights([sample] * COUNT, doubted(), ids=ids_of(), relabel=True)
-    with pytest.raises(InputError, match=f"^{got}"):
-        data[3]
+def test_a_label_that_is_not_where_it_should_be_is_refused_at_once(sample, got):
+    with pytest.raises(InputError, match=f"^`label` (of every sample )?{got}"):
+        diffident.with_weights([sample] * COUNT, doubted(), ids=ids_of(), relabel=True)
 
 
 def test_an_oversampled_sample_counts_once():

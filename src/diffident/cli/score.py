@@ -17,7 +17,7 @@ _NOTES = {
     "num_distrusted": (
         "label is probably wrong;",
         "labels are probably wrong;",
-        "training relabels such samples or leaves them out, unless distrust=false is set",
+        "training gives such samples their likely label or leaves them out, unless distrust=false is set",
     ),
 }
 

@@ -163,7 +163,10 @@ def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "Difficu
 
 def _note_distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSettings", ids: "np.ndarray") -> None:
     """Say how many samples are left out or learn another class, or why none can be: of those to train on."""
-    from diffident.difficulties.weights import MOST_DISTRUST
+    import numpy as np
+
+    from diffident.difficulties.targets import training_targets
+    from diffident.difficulties.weights import LEFT_OUT
 
     if difficulty is None or not settings.distrust:
         return
@@ -173,15 +176,20 @@ def _note_distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSe
             "wrong, so all are learnt. Score with --method posterior for that, or add --set distrust=false."
         )
         return
-    distrusted = set(map(str, difficulty.ids[difficulty.distrust > MOST_DISTRUST]))
-    count = sum(str(sample) in distrusted for sample in ids)
-    if not count:
+    known = set(map(str, ids))
+    table = difficulty.take(np.array([str(sample) in known for sample in difficulty.ids]))
+    if not len(table):  # training says what is wrong
         return
-    if settings.relabel:
-        what, how = "learn the nearest class instead", "--set relabel=false leaves them out, --set distrust=false keeps"
-    else:
-        what, how = "are left out of training", "--set distrust=false keeps"
-    log(f"{count:,} of {len(ids):,} samples {what}: their labels are probably wrong. {how} them.")
+    targets = training_targets(table, relabel=bool(settings.relabel))
+    left_out, relabelled = int((targets.weights == LEFT_OUT).sum()), int(targets.changed.sum())
+    keep = "--set distrust=false keeps their labels."
+    if relabelled:
+        log(
+            f"{relabelled:,} of {len(ids):,} samples learn their likely label, as the given one is probably wrong. "
+            f"--set relabel=false leaves these samples out, {keep}"
+        )
+    if left_out:
+        log(f"{left_out:,} of {len(ids):,} samples are left out of training: their labels are probably wrong. {keep}")
 
 
 def _is_of_others(key: str, loss: str) -> bool:

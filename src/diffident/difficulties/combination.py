@@ -61,7 +61,8 @@ def score_combined(
     `mean-rank`: every source is scored on its own. Difficulty is the mean of the ranks, in [0, 1]; the nearest label
     is the one that most sources name (the given one, then the lowest, among ties); the margin is the mean over
     sources of the margin in standard deviations of that source's difficulty, 0 where the nearest label is the given.
-    Distrust, where the method knows it, is the mean too; a class keeps at least as many as with one source.
+    Distrust, where the method knows it, is the mean too; a class keeps at least as many as with one source. The likely
+    label is that of the source that distrusts the given one most.
 
     `stack`: every source is scaled to a whole variance of 1, and the features are put side by side and scored once.
 
@@ -156,13 +157,15 @@ def _mean_rank(tables: list[DifficultyTable], encoder: str) -> DifficultyTable:
         metadata["num_features"] = sum(table.metadata["num_features"] for table in tables)
     margin = np.where(chosen == labels, 0.0, margin)
     distrusts = [table.distrust for table in tables if table.distrust is not None]
-    distrust = None
+    distrust = likely = None
     if distrusts:
         mean = torch.from_numpy(np.mean(distrusts, axis=0))
         distrust = keep_classes(mean, torch.from_numpy(labels)).numpy()
         metadata["num_distrusted"] = int((distrust > MOST_DISTRUST).sum())
+        named = np.stack([table.likely_labels for table in tables if table.likely_labels is not None])
+        likely = np.take_along_axis(named, np.argmax(distrusts, axis=0)[None], axis=0)[0]
     columns = (tables[0].ids, labels, difficulty, scaled_rank(difficulty), chosen, margin)
-    return DifficultyTable(*columns, metadata, tables[0].label_names, distrust)
+    return DifficultyTable(*columns, metadata, tables[0].label_names, distrust, likely)
 
 
 def _positions(first: LabelledSource, source: LabelledSource, number: int) -> np.ndarray:

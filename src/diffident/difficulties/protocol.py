@@ -35,12 +35,14 @@ class Scores:
         nearest: The class that the method would choose, int64 (n,); the given label where it is among the best.
         margin: How much better that class is than the label, float64 (n,); exactly 0 where it is the label, else > 0.
         distrust: How little the label is to be believed, float64 (n,) in [0, 1]; None where a method does not say.
+        likely: The class that is most probably right, int64 (n,); None where a method does not say.
     """
 
     difficulty: Float[np.ndarray, " n"]
     nearest: Int[np.ndarray, " n"]
     margin: Float[np.ndarray, " n"]
     distrust: Float[np.ndarray, " n"] | None = None
+    likely: Int[np.ndarray, " n"] | None = None
 
 
 def make_options(kind: type[Options], method: str, values: dict[str, Any]) -> Options:

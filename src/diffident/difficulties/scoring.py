@@ -83,4 +83,4 @@ def score_features(
     }
     rank = scaled_rank(scores.difficulty)
     columns = ids, labels, scores.difficulty, rank, scores.nearest, scores.margin
-    return DifficultyTable(*columns, metadata, label_names, scores.distrust)
+    return DifficultyTable(*columns, metadata, label_names, scores.distrust, scores.likely)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -23,7 +23,6 @@ def difficulty_weights(
     normalizer: str = "rank",
     temperature: float = TEMPERATURE,
     distrust: Tensor | np.ndarray | None = None,
-    relabel: bool = False,
 ) -> Float[Tensor, " n"]:
     """s_i = exp(u_i / T) / max_j exp(u_j / T), with u the normalised difficulty; 2 where the label is not believed.
 
@@ -35,7 +34,6 @@ def difficulty_weights(
             of an encoder 0.3 is better (docs/method.md).
         distrust: Of every label (n,), in [0, 1], as `posterior` finds it. Samples above 0.2 are left out: their weight
             is 2, and the others' are those of the rest alone. None leaves none out.
-        relabel: Whether these samples are to learn `believed_labels` instead: then their weight is 1.
 
     Returns:
         Weights in (0, 1], float32 (n,), or 2 where the sample is left out; the hardest of the rest has 1. All are 1
@@ -61,30 +59,10 @@ def difficulty_weights(
         raise InputError(f"`temperature` must be above 0; got {temperature}. The default is {TEMPERATURE}.")
     believed = np.ones(len(values), dtype=bool) if distrust is None else _believed(distrust, len(values))
     normalised = _normalise(values[believed], normalizer)
-    weights = torch.full((len(values),), 1.0 if relabel else LEFT_OUT)
+    weights = torch.full((len(values),), LEFT_OUT)
     of_the_rest = torch.from_numpy(np.exp((normalised - normalised.max()) / temperature)).float()
     weights[torch.from_numpy(believed)] = of_the_rest.clamp(min=torch.finfo(torch.float32).tiny)
     return weights
-
-
-def believed_labels(
-    labels: Int[np.ndarray, " n"], nearest_labels: Int[np.ndarray, " n"], distrust: Float[np.ndarray, " n"] | None
-) -> Int[np.ndarray, " n"]:
-    """The labels to learn: of samples whose label is not believed the nearest class, else the given ones.
-
-    Args:
-        labels: The given ones (n,).
-        nearest_labels: Class of least distance (n,).
-        distrust: Of every given label, in [0, 1] (n,); above 0.2 it is not believed. None believes all.
-
-    Example:
-        >>> table = read_difficulty_table("difficulty.parquet")
-        >>> labels = believed_labels(table.labels, table.nearest_labels, table.distrust)
-        >>> weights = difficulty_weights(table.difficulty, distrust=table.distrust, relabel=True)
-    """
-    if distrust is None:
-        return labels
-    return np.where(_believed(distrust, len(labels)), labels, nearest_labels)
 
 
 def _believed(distrust: Tensor | np.ndarray, count: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from diffident.errors import InputError, did_you_mean
 from diffident.losses import LOSSES, CrossEntropy, make_loss
 from diffident.records import DifficultyTable
 from diffident.training.by_id import targets_by_id
+from diffident.training.wrappers import LABEL_KEYS
 
-_LABEL_COLUMNS = ("label", "labels", "label_ids")
 # Bits of the smallest normal float32: weights are never smaller, class numbers never as large.
 _LEAST_BITS = 1 << 23
 
@@ -47,14 +47,14 @@ def add_weights(
         normalizer: Of `difficulty_weights`.
         temperature: Of `difficulty_weights`.
         distrust: Whether samples whose labels the table says not to believe are left out, by a weight of 2.
-        relabel: Whether these samples get the nearest class as their label instead, and a weight of 1.
+        relabel: Whether these samples learn the table's likely label instead, as in `training_targets`.
 
     Raises:
         InputError: a column is missing, or the difficulty was scored on other labels.
         IdMismatchError: an id is not in the table.
     """
     columns = dataset.column_names
-    label = label_column or next((name for name in _LABEL_COLUMNS if name in columns), "label")
+    label = label_column or next((name for name in LABEL_KEYS if name in columns), "label")
     for name, option in ((id_column, "id_column"), (label, "label_column")):
         if name not in columns:
             raise InputError(

@@ -36,8 +36,9 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         doubt: Of the difficulty-aware loss, in the place of alpha; None for its own default.
         normalizer: Of the difficulty, as in `difficulty_weights`.
         temperature: Of the weights, as in `difficulty_weights`; None for the model's own, 0.3 of `mlp`.
-        distrust: Whether samples are left out whose labels the difficulty says not to believe (`method` posterior).
-        relabel: Whether these samples learn the nearest class instead; None for the model's own, false of `mlp`.
+        distrust: Whether samples whose labels the difficulty says not to believe (`method` posterior) are left out.
+        relabel: Whether these samples learn their likely label instead; on the very features that say so it gains
+            nothing.
         method: How difficulty is scored where `fit` gets none: on the features `X` themselves.
         epochs: Passes over the data.
         batch_size: Samples a step.
@@ -70,7 +71,7 @@ class DifficultyAwareClassifier(ClassifierMixin, BaseEstimator):
         normalizer: Any = "rank",
         temperature: Any = None,
         distrust: Any = True,
-        relabel: Any = None,
+        relabel: Any = False,
         method: Any = "posterior",
         epochs: Any = 30,
         batch_size: Any = 32,

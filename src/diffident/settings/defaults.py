@@ -72,8 +72,10 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
     temperature = _TEMPERATURE_ON_FEATURES if on_features or not kind.needs_weights else TEMPERATURE
     if on_features and own.get("others") is not None and chosen.get("alpha") is None:
         own["others"] = chosen.get("others", _OTHERS_ON_FEATURES)
-    of_weights = {"temperature": temperature, "normalizer": "rank", "distrust": True, "relabel": not on_features}
-    return {**of_weights, **of_preset, **own}
+    of_weights = {"temperature": temperature, "normalizer": "rank", "distrust": True, **of_preset}
+    distrust = of_weights["distrust"] if given.get("distrust") is None else given["distrust"]
+    relabel = bool(distrust) and kind.needs_weights and not on_features
+    return {**of_weights, "relabel": relabel, **own}
 
 
 def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:

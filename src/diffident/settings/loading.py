@@ -79,8 +79,11 @@ def _toml_value(value: Any) -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    """The settings of a file. A run, whose config names its data too, relabelled nothing before there was `relabel`."""
     values = read_toml(path, "config")
-    return {key: value for key, value in values.items() if key != "data" or not isinstance(value, dict)}
+    if not isinstance(values.get("data"), dict):
+        return values
+    return {"relabel": False, **{key: value for key, value in values.items() if key != "data"}}
 
 
 def parse_value(text: str) -> Any:

@@ -27,10 +27,10 @@ class TrainingSettings:
             0 to 1; 0.2 for `mlp` without an alpha, else 1.
         temperature: Of the weights made of difficulty, 0.3 for `mlp`, else 0.7; of `logit-norm`, of the logits.
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
-        distrust: Whether samples are left out whose labels the difficulty table says not to believe; None is the
-            preset's, or true.
-        relabel: Whether these samples learn the nearest class in the place of their label instead of being left out;
-            None is false for `mlp`, else true.
+        distrust: Whether the difficulty table's word counts which labels are not to be believed; None is the preset's,
+            or true.
+        relabel: Whether samples whose labels are not believed learn the likely label of the difficulty table, instead
+            of being left out; None is true for losses with difficulty and models other than `mlp`, if distrust is.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.

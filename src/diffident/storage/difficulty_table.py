@@ -22,22 +22,24 @@ _COLUMNS = {
     "margin": pa.float64(),
 }
 _RANGES = (
-    ("label", 0, np.inf),
+    ("label", 0.0, np.inf),
     ("difficulty", -np.inf, np.inf),
-    ("rank", 0, 1),
-    ("nearest_label", 0, np.inf),
+    ("rank", 0.0, 1.0),
+    ("nearest_label", 0.0, np.inf),
     ("margin", -np.inf, np.inf),
 )
-# A column of the methods that say how little a label is to be believed.
-_DISTRUST = {"distrust": pa.float64()}
+# Columns of the methods that say how little a label is to be believed, and which is most probably right.
+_OF_BELIEF = {"distrust": pa.float64(), "likely_label": pa.int64()}
+_BOUNDS_OF_BELIEF = {"distrust": (0.0, 1.0), "likely_label": (0.0, np.inf)}
 
 
 def write_difficulty_table(table: DifficultyTable, path: str | Path) -> None:
     """Write the columns of the design; method, encoder and counts go into the file's metadata."""
     columns = (table.ids, table.labels, table.difficulty, table.rank, table.nearest_labels, table.margin)
-    kinds = _COLUMNS
-    if table.distrust is not None:
-        columns, kinds = (*columns, table.distrust), _COLUMNS | _DISTRUST
+    kinds = dict(_COLUMNS)
+    for name, column in zip(_OF_BELIEF, (table.distrust, table.likely_labels), strict=True):
+        if column is not None:
+            columns, kinds[name] = (*columns, column), _OF_BELIEF[name]
     arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
     names = None if table.label_names is None else list(table.label_names)
     note = json.dumps({"metadata": table.metadata, "label_names": names}, sort_keys=True)
@@ -65,27 +67,25 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
     ids = columns["id"]
     check_unique_ids(ids, path, _HOW)
     for name, least, most in _RANGES:
-        values = columns[name]
-        outside = ~(np.isfinite(values) & (values >= least) & (values <= most))
-        if outside.any():
-            row = int(outside.argmax())
-            must = "finite" if least == -np.inf else "at least 0" if most == np.inf else f"in [{least:g}, {most:g}]"
-            raise InputError(f"`{name}` must be {must}; got {values[row]} at {ids[row]!r} of {path}. {_HOW}")
+        _check_range(columns[name], name, least, most, ids, path)
+    belief = {}
+    for name in _OF_BELIEF.keys() & set(table.column_names):
+        belief[name] = _column(table[name], name, _OF_BELIEF[name], path)
+        least, most = _BOUNDS_OF_BELIEF[name]
+        _check_range(belief[name], name, least, most, ids, path)
     metadata, names = _note(table, path)
-    distrust = _distrust(table, path)
-    return DifficultyTable(*columns.values(), metadata=metadata, label_names=names, distrust=distrust)
+    distrust, likely = belief.get("distrust"), belief.get("likely_label")
+    return DifficultyTable(
+        *columns.values(), metadata=metadata, label_names=names, distrust=distrust, likely_labels=likely
+    )
 
 
-def _distrust(table: pa.Table, path: str | Path) -> np.ndarray | None:
-    (name, kind), *_ = _DISTRUST.items()
-    if name not in table.column_names:
-        return None
-    values = _column(table[name], name, kind, path)
-    outside = ~((values >= 0) & (values <= 1))  # also true for NaN
+def _check_range(values: np.ndarray, name: str, least: float, most: float, ids: np.ndarray, path: str | Path) -> None:
+    outside = ~(np.isfinite(values) & (values >= least) & (values <= most))
     if outside.any():
         row = int(outside.argmax())
-        raise InputError(f"`{name}` must be in [0, 1]; got {values[row]} at row {row} of {path}. {_HOW}")
-    return values
+        must = "finite" if least == -np.inf else "at least 0" if most == np.inf else f"in [{least:g}, {most:g}]"
+        raise InputError(f"`{name}` must be {must}; got {values[row]} at {ids[row]!r} of {path}. {_HOW}")
 
 
 def _column(values: pa.ChunkedArray, name: str, kind: pa.DataType, path: str | Path) -> np.ndarray:

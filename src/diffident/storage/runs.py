@@ -11,8 +11,8 @@ from typing import Any
 from diffident.errors import InputError
 from diffident.settings import TrainingSettings, load_settings
 
-# Settings that a resumed run may have otherwise.
-_WITHOUT_EFFECT = ("device", "loading", "num_workers", "loggers")
+# Settings that a resumed run may have otherwise. Where relabelling changes something, the targets' digest differs, too.
+_WITHOUT_EFFECT = ("device", "loading", "num_workers", "loggers", "relabel")
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
-"""Data sets of your own training loop whose samples carry their id or weight, so that no shuffling can mix them up."""
+"""Ids and what training learns of every sample, joined to data sets so that no shuffling can mix them up."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
 from diffident.data.dataset import Dataset
-from diffident.difficulties.weights import TEMPERATURE, believed_labels, difficulty_weights
+from diffident.difficulties.targets import Targets, training_targets
+from diffident.difficulties.weights import TEMPERATURE
 from diffident.errors import IdMismatchError, InputError, ShapeError
 from diffident.records import DifficultyTable, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table
@@ -60,9 +58,9 @@ def with_weights(
         normalizer: Of `difficulty_weights`, over the samples of this data set.
         temperature: Of `difficulty_weights`.
         distrust: Whether samples whose labels the table says not to believe are left out, by a weight of 2.
-        relabel: Whether these samples get the nearest class as their label instead, and a weight of 1: better for
+        relabel: Whether these samples learn the table's likely label instead, as in `training_targets`: better for
             networks that learn from the samples themselves (docs/method.md). The label is the second entry of tuples,
-            or `label` or `labels` of dictionaries.
+            or `label`, `labels` or `label_ids` of dictionaries.
 
     Raises:
         InputError: as in `with_ids`; or the table was scored on other labels, where the labels are known.
@@ -84,29 +82,9 @@ def with_weights(
         distrust=distrust,
         relabel=relabel,
     )
-    if targets.changes:
+    if targets.changed.any():
         dataset, labels = Relabelled(dataset, targets.given, targets.labels), targets.labels
     return SamplesWith(dataset, "weight", targets.weights, known, labels)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What training is to learn of every sample.
-
-    Attributes:
-        weights: Of the loss, as `difficulty_weights` makes them (n,).
-        given: The labels that were scored, int64 (n,).
-        labels: Those to learn, int64 (n,).
-    """
-
-    weights: Float[Tensor, " n"]
-    given: Int[np.ndarray, " n"]
-    labels: Int[np.ndarray, " n"]
-
-    @property
-    def changes(self) -> bool:
-        """Whether a sample gets another label."""
-        return not np.array_equal(self.given, self.labels)
 
 
 def targets_by_id(
@@ -140,12 +118,9 @@ def targets_by_id(
             f"{first}. Score it again on these labels."
         )
     once, places = np.unique(rows, return_inverse=True)
-    values = torch.from_numpy(np.array(difficulty.difficulty[once], dtype=np.float64))
-    disbelief = difficulty.distrust[once] if distrust and difficulty.distrust is not None else None
-    weights = difficulty_weights(values, normalizer, temperature, disbelief, relabel)[torch.from_numpy(places)]
-    if relabel and disbelief is not None:
-        return Targets(weights, given, believed_labels(given, difficulty.nearest_labels[rows], disbelief[places]))
-    return Targets(weights, given, given)
+    options = {"normalizer": normalizer, "temperature": temperature, "distrust": distrust, "relabel": relabel}
+    targets = training_targets(difficulty.take(once), **options)
+    return Targets(targets.weights[torch.from_numpy(places)], given, targets.labels[places])
 
 
 def check_unique(ids: np.ndarray, name: str) -> None:

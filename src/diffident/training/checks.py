@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from diffident.data.dataset import Dataset
+from diffident.difficulties.targets import Targets
 from diffident.errors import InputError
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings
-from diffident.training.by_id import Targets, check_unique, targets_by_id
+from diffident.training.by_id import check_unique, targets_by_id
 from diffident.training.logs import check_loggers
 
 
@@ -115,7 +116,7 @@ def targets_for(
     """Weights and labels in the data's order and their digest; None where the loss takes no weights.
 
     Raises:
-        InputError: the loss needs difficulty and there is none, or it was scored on other labels or classes.
+        InputError: the loss needs difficulty and there is none, or it was scored on other labels.
         IdMismatchError: ids are missing from the table, or occur twice in the data.
     """
     if not LOSSES[settings.loss].needs_weights:
@@ -138,13 +139,7 @@ def targets_for(
         distrust=bool(settings.distrust),
         relabel=bool(settings.relabel),
     )
-    if targets.labels.max() >= dataset.num_classes:
-        row = int(targets.labels.argmax())
-        raise InputError(
-            f"`difficulty` must name classes of {dataset.name}, in [0, {dataset.num_classes}); its nearest class of "
-            f"{str(dataset.ids[row])!r} is {targets.labels[row]}. Score it on this data, or set relabel=false."
-        )
     digest = hashlib.sha256(targets.weights.numpy().tobytes())
-    if targets.changes:
+    if targets.changed.any():
         digest.update(targets.labels.tobytes())
     return targets, digest.hexdigest()[:16]

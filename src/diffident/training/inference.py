@@ -9,11 +9,11 @@ from torch import nn
 
 from diffident.data.dataset import Dataset
 from diffident.devices import resolve_device
+from diffident.difficulties.targets import Targets
 from diffident.errors import InputError
 from diffident.models import Preprocessor, fits_in_memory
 from diffident.records import Predictions
 from diffident.settings import TrainingSettings
-from diffident.training.by_id import Targets
 from diffident.training.sources import InMemory, Samples, Source, Streamed
 
 _BATCH_SIZE = 512

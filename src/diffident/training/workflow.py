@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffident.data.dataset import Dataset
+from diffident.difficulties.targets import Targets
 from diffident.errors import InputError
 from diffident.files import first_line
 from diffident.models import Preprocessor, build_model, fit_preprocessor, load_preprocessor
@@ -21,7 +22,6 @@ from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.storage.atomic import atomic_path
 from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder, open_run
-from diffident.training.by_id import Targets
 from diffident.training.checkpoints import Checkpoints
 from diffident.training.checks import check_apart, check_data, check_labels, check_same, check_settings, targets_for
 from diffident.training.dynamics import DynamicsRecorder

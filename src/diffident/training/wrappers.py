@@ -1,5 +1,6 @@
 """Data sets of your own training loop with something more, or another label, in every sample."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 
-_LABEL_KEYS = ("label", "labels")
+LABEL_KEYS = ("label", "labels", "label_ids")
 
 
 class SamplesWith(TorchDataset):
@@ -63,16 +64,23 @@ class SamplesWith(TorchDataset):
 class Relabelled(TorchDataset):
     """A map-style data set some of whose samples have another label.
 
-    The label is the second entry of a tuple, or what a dictionary holds under `label` or `labels`.
+    The label is the second entry of a tuple, or what a dictionary holds under one of `LABEL_KEYS`; a whole number, also
+    as an array or tensor. The first sample that changes is read at once, to see that it is there.
 
     Args:
         dataset: What is wrapped.
         given: The samples' own labels (n,).
         labels: Those that take their place (n,).
+
+    Raises:
+        InputError: the label is not there, or not the given one.
     """
 
     def __init__(self, dataset: Any, given: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]):
         self.dataset, self.given, self.labels = dataset, given, labels
+        changed = np.flatnonzero(given != labels)
+        if len(changed):
+            self[int(changed[0])]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,29 +97,47 @@ class Relabelled(TorchDataset):
         if given == label:
             return sample
         place = _place_of_label(sample)
-        if int(sample[place]) != given:
-            raise InputError(
-                f"`relabel` must find the label that was scored, {given}, in the sample at {position}; got "
-                f"{sample[place]}. Put the label second, or set relabel=False."
-            )
         own = sample[place]
-        changed = torch.full_like(own, label) if isinstance(own, Tensor) else type(own)(label)
+        if _number(own) != given:
+            where = f"`{place}`" if isinstance(sample, dict) else "second"
+            raise InputError(
+                f"`label` of every sample must be {where} and the one that was scored; got {own!r} instead of {given} "
+                f"at {position}. Score it again on these labels, or set relabel=False."
+            )
+        changed = _like(own, label)
         if isinstance(sample, dict):
             return {**sample, place: changed}
-        return (*sample[:place], changed, *sample[place + 1 :])
+        return (sample[0], changed, *sample[2:])
 
 
-def _place_of_label(sample: Any) -> Any:
+def _place_of_label(sample: Any) -> int | str:
     if isinstance(sample, tuple | list) and len(sample) > 1:
         return 1
     if isinstance(sample, dict):
-        for key in _LABEL_KEYS:
+        for key in LABEL_KEYS:
             if key in sample:
                 return key
     raise InputError(
-        f"`relabel` must find a label in every sample; got a {type(sample).__name__} without one. Make the samples "
+        f"`label` must be in every sample to be changed; got a {type(sample).__name__} without one. Make the samples "
         "pairs of input and label, or set relabel=False."
     )
+
+
+def _number(label: Any) -> int | None:
+    """The class that the label is, or None where it is no whole number."""
+    if isinstance(label, bool | np.bool_):
+        return None
+    if isinstance(label, Tensor | np.ndarray):
+        whole = not (label.is_floating_point() if isinstance(label, Tensor) else label.dtype.kind not in "iu")
+        return int(label.item()) if whole and math.prod(label.shape) == 1 else None
+    return int(label) if isinstance(label, int | np.integer) else None
+
+
+def _like(own: Any, label: int) -> Any:
+    """The label in the type and shape of the sample's own."""
+    if isinstance(own, Tensor):
+        return torch.full_like(own, label)
+    return np.full_like(own, label) if isinstance(own, np.ndarray) else type(own)(label)
 
 
 def read_sample(dataset: Any, position: int) -> Any:
