@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import make_blobs
 from torch import nn
 
@@ -102,7 +103,7 @@ def test_the_likely_class_is_learnt_as_if_it_had_been_the_label(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["difficulty-aware", "difficulty-smoothing", "difficulty-temperature"])
-def test_models_on_features_leave_samples_out_unless_told_and_others_relabel(loss, tmp_path, monkeypatch):
+def test_models_on_features_leave_samples_out_unless_told_and_others_relabel(loss, tmp_path):
     net = f"python:{__name__}:small_net"
     for model, relabel in (("mlp", False), (net, True)):
         (tmp_path / str(relabel)).mkdir()
@@ -114,6 +115,17 @@ def test_models_on_features_leave_samples_out_unless_told_and_others_relabel(los
 @pytest.mark.parametrize("changes", [{"distrust": False}, {"preset": "paper"}, {"loss": "crl"}])
 def test_nothing_is_relabelled_where_all_labels_are_believed(changes):
     assert not settings(model="ngrams", **changes).relabel
+
+
+def test_images_that_workers_read_learn_the_same_labels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 3), dtype=np.uint8)
+    photos = Dataset("photos", "image", IDS, GIVEN, lambda row: Image.fromarray(pixels[row]), "f")
+    weights = []
+    for loading in ("memory", "workers"):
+        changes = {"model": "cnn-small", "relabel": True, "loading": loading, "epochs": 1, "image_size": 8, "width": 4}
+        train(photos, settings(**changes), out=tmp_path / loading, difficulty=table())
+        weights.append((tmp_path / loading / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 def test_training_dynamics_are_those_of_the_given_labels(tmp_path):

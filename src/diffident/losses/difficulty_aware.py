@@ -31,8 +31,8 @@ class DifficultyAwareLoss(Loss):
     and for 1000, where one alpha does not: of the whole entropy, alpha 0.2 leaves 5 % to nine other classes, but 34 %
     to 999. Masked classes (logits of -inf) are counted too. With `alpha` given, a_i = alpha * s, as in the paper.
 
-    The weights come from `difficulty_weights`. A weight above 1 means s = 1 and a label that is not believed: the
-    sample counts 2 - weight, so at 2 it is left out. The mean is over the whole batch, samples that are left out too.
+    The weights come from `difficulty_weights`. A weight above 1 means s = 1 and a sample that is to count less, namely
+    2 - weight: at 2 it is left out. The mean is over the whole batch, samples that are left out too.
     It can be differentiated once, for the logits alone.
 
     Args:
