@@ -290,8 +290,9 @@ def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> Diffi
     round or the same for all, nothing is said of the labels. But where it is done to the believed samples alone, the
     others are left out, or relabelled, as before.
     """
-    kept = table.distrust if spec.of_believed else None
-    likely = table.likely_labels if spec.of_believed else None
+    if not (spec.constant or spec.invert or spec.shuffle or spec.shuffle_within_class):
+        return table
+    kept, likely = (table.distrust, table.likely_labels) if spec.of_believed else (None, None)
     if spec.constant:
         level = np.zeros_like(table.difficulty)
         return replace(table, difficulty=level, rank=scaled_rank(level), distrust=kept, likely_labels=likely)

@@ -210,10 +210,13 @@ def test_shuffled_weights_are_the_same_ones_elsewhere(finished):
 
 def test_distrust_goes_where_its_difficulty_goes(finished):
     table = read_difficulty_table(next((finished / "difficulty").glob("*.parquet")))
-    doubted = replace(table, distrust=table.rank)
+    doubted = replace(table, distrust=table.rank, likely_labels=1 - table.labels)
+    assert rearranged(doubted, DifficultySpec(), seed=1) is doubted
+    assert rearranged(doubted, DifficultySpec(shuffle=True, of_believed=True), seed=1).likely_labels is not None
     shuffled = rearranged(doubted, DifficultySpec(shuffle=True), seed=1)
     np.testing.assert_array_equal(shuffled.distrust, shuffled.rank)
     assert (shuffled.distrust != doubted.distrust).any()
+    assert shuffled.likely_labels is None  # left out, as another label would be knowledge
     assert rearranged(doubted, DifficultySpec(invert=True), seed=1).distrust is None
     constant = rearranged(doubted, DifficultySpec(constant=True), seed=1)
     assert constant.distrust is None
