@@ -60,7 +60,6 @@ def training_targets(
     labels = table.labels
     if relabel and table.likely_labels is not None:
         left_out = (weights == LEFT_OUT).numpy()
-        known = np.isin(table.likely_labels, labels) & (table.likely_labels != labels)
-        labels = np.where(left_out & known, table.likely_labels, labels)
+        labels = np.where(left_out & np.isin(table.likely_labels, labels), table.likely_labels, labels)
         weights[labels != table.labels] = 1.0
     return Targets(weights, table.labels, labels)
