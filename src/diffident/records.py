@@ -52,8 +52,7 @@ class DifficultyTable:
         metadata: Method, encoder, shrinkage, condition number, rank, counts: plain JSON values.
         label_names: Name of each class, or None.
         distrust: How little the label is to be believed, float64 (n,) in [0, 1]; None where the method does not say.
-        likely_labels: Most probable class, common ones the more so, int64 (n,); None where the method does not
-            say.
+        likely_labels: Most probable class, common ones the more so, int64 (n,); None where the method does not say.
     """
 
     ids: np.ndarray

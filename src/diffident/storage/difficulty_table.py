@@ -21,16 +21,17 @@ _COLUMNS = {
     "nearest_label": pa.int64(),
     "margin": pa.float64(),
 }
-_RANGES = (
-    ("label", 0.0, np.inf),
-    ("difficulty", -np.inf, np.inf),
-    ("rank", 0.0, 1.0),
-    ("nearest_label", 0.0, np.inf),
-    ("margin", -np.inf, np.inf),
-)
 # Columns of the methods that say how little a label is to be believed, and which is most probably right.
 _OF_BELIEF = {"distrust": pa.float64(), "likely_label": pa.int64()}
-_BOUNDS_OF_BELIEF = {"distrust": (0.0, 1.0), "likely_label": (0.0, np.inf)}
+_RANGES = {
+    "label": (0, np.inf),
+    "difficulty": (-np.inf, np.inf),
+    "rank": (0, 1),
+    "nearest_label": (0, np.inf),
+    "margin": (-np.inf, np.inf),
+    "distrust": (0, 1),
+    "likely_label": (0, np.inf),
+}
 
 
 def write_difficulty_table(table: DifficultyTable, path: str | Path) -> None:
@@ -63,29 +64,24 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
         raise InputError(
             f"`difficulty` must have the columns {', '.join(_COLUMNS)}; {path} lacks {', '.join(missing)}. {_HOW}"
         )
-    columns = {name: _column(table[name], name, kind, path) for name, kind in _COLUMNS.items()}
+    kinds = _COLUMNS | {name: kind for name, kind in _OF_BELIEF.items() if name in table.column_names}
+    columns = {name: _column(table[name], name, kind, path) for name, kind in kinds.items()}
     ids = columns["id"]
     check_unique_ids(ids, path, _HOW)
-    for name, least, most in _RANGES:
-        _check_range(columns[name], name, least, most, ids, path)
-    belief = {}
-    for name in _OF_BELIEF.keys() & set(table.column_names):
-        belief[name] = _column(table[name], name, _OF_BELIEF[name], path)
-        least, most = _BOUNDS_OF_BELIEF[name]
-        _check_range(belief[name], name, least, most, ids, path)
+    for name, (least, most) in _RANGES.items():
+        if name not in columns:
+            continue
+        values = columns[name]
+        outside = ~(np.isfinite(values) & (values >= least) & (values <= most))
+        if outside.any():
+            row = int(outside.argmax())
+            must = "finite" if least == -np.inf else "at least 0" if most == np.inf else f"in [{least:g}, {most:g}]"
+            raise InputError(f"`{name}` must be {must}; got {values[row]} at {ids[row]!r} of {path}. {_HOW}")
     metadata, names = _note(table, path)
-    distrust, likely = belief.get("distrust"), belief.get("likely_label")
+    distrust, likely = (columns.pop(name, None) for name in _OF_BELIEF)
     return DifficultyTable(
         *columns.values(), metadata=metadata, label_names=names, distrust=distrust, likely_labels=likely
     )
-
-
-def _check_range(values: np.ndarray, name: str, least: float, most: float, ids: np.ndarray, path: str | Path) -> None:
-    outside = ~(np.isfinite(values) & (values >= least) & (values <= most))
-    if outside.any():
-        row = int(outside.argmax())
-        must = "finite" if least == -np.inf else "at least 0" if most == np.inf else f"in [{least:g}, {most:g}]"
-        raise InputError(f"`{name}` must be {must}; got {values[row]} at {ids[row]!r} of {path}. {_HOW}")
 
 
 def _column(values: pa.ChunkedArray, name: str, kind: pa.DataType, path: str | Path) -> np.ndarray:
