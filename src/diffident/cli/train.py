@@ -12,6 +12,7 @@ from diffident.errors import InputError, MissingColumnError
 if TYPE_CHECKING:
     import numpy as np
 
+    from diffident.data.dataset import Dataset
     from diffident.records import DifficultyTable
     from diffident.settings import TrainingSettings
 
@@ -114,9 +115,9 @@ def run(arguments: argparse.Namespace) -> None:
     difficulty = _read_difficulty(arguments.difficulty, settings)
     options = data_options(arguments)
     dataset = open_dataset(arguments.data, **options)
-    _note_distrusted(difficulty, settings, dataset.ids)
     validation = _open_held_out(arguments.validation, options) if arguments.validation else None
     test = _open_held_out(arguments.test, options) if arguments.test else None
+    _note_distrusted(difficulty, settings, dataset)
     bar = TrainingBar()
     run_one = partial(train_with_chosen_alpha, report=_log_trial) if is_auto else train
     try:
@@ -161,12 +162,10 @@ def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "Difficu
     return None if file is None or not LOSSES[settings.loss].needs_weights else read_difficulty_table(file)
 
 
-def _note_distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSettings", ids: "np.ndarray") -> None:
+def _note_distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSettings", dataset: "Dataset") -> None:
     """Say how many samples are left out or learn another class, or why none can be: of those to train on."""
-    import numpy as np
-
-    from diffident.difficulties.targets import training_targets
     from diffident.difficulties.weights import LEFT_OUT
+    from diffident.training.checks import targets_for
 
     if difficulty is None or not settings.distrust:
         return
@@ -176,20 +175,17 @@ def _note_distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSe
             "wrong, so all are learnt. Score with --method posterior for that, or add --set distrust=false."
         )
         return
-    known = set(map(str, ids))
-    table = difficulty.take(np.array([str(sample) in known for sample in difficulty.ids]))
-    if not len(table):  # training says what is wrong
-        return
-    targets = training_targets(table, relabel=bool(settings.relabel))
+    targets, _ = targets_for(dataset, settings, difficulty)
+    assert targets is not None  # with a loss without weights there is no difficulty here
     left_out, relabelled = int((targets.weights == LEFT_OUT).sum()), int(targets.changed.sum())
-    keep = "--set distrust=false keeps their labels."
+    of_all, keep = f"of {len(dataset):,} samples", "--set distrust=false keeps their labels."
     if relabelled:
         log(
-            f"{relabelled:,} of {len(ids):,} samples learn their likely label, as the given one is probably wrong. "
+            f"{relabelled:,} {of_all} learn their likely label, as the given one is probably wrong. "
             f"--set relabel=false leaves these samples out, {keep}"
         )
     if left_out:
-        log(f"{left_out:,} of {len(ids):,} samples are left out of training: their labels are probably wrong. {keep}")
+        log(f"{left_out:,} {of_all} are left out of training: their labels are probably wrong. {keep}")
 
 
 def _is_of_others(key: str, loss: str) -> bool:
