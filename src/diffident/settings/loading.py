@@ -13,6 +13,9 @@ from diffident.settings.checks import kind_of, loss_faults, raise_faults, value_
 from diffident.settings.defaults import MODEL_PREFIXES, MODELS
 from diffident.settings.record import TrainingSettings
 
+# What settings were in runs and ledgers from before there were any such.
+BEFORE: dict[str, Any] = {"relabel": False}
+
 
 def load_settings(
     path: str | Path | None = None, overrides: list[str] | None = None, **explicit: Any
@@ -79,11 +82,11 @@ def _toml_value(value: Any) -> str:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    """The settings of a file. A run, whose config names its data too, relabelled nothing before there was `relabel`."""
+    """The settings of a file; of a run, whose config names its data too, with those that it is too old to know."""
     values = read_toml(path, "config")
     if not isinstance(values.get("data"), dict):
         return values
-    return {"relabel": False, **{key: value for key, value in values.items() if key != "data"}}
+    return {**BEFORE, **{key: value for key, value in values.items() if key != "data"}}
 
 
 def parse_value(text: str) -> Any:

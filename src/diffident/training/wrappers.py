@@ -1,6 +1,5 @@
 """Data sets of your own training loop with something more, or another label, in every sample."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,12 +124,10 @@ def _place_of_label(sample: Any) -> int | str:
 
 def _number(label: Any) -> int | None:
     """The class that the label is, or None where it is no whole number."""
-    if isinstance(label, bool | np.bool_):
+    if not isinstance(label, int | np.integer | np.ndarray | Tensor):
         return None
-    if isinstance(label, Tensor | np.ndarray):
-        whole = not (label.is_floating_point() if isinstance(label, Tensor) else label.dtype.kind not in "iu")
-        return int(label.item()) if whole and math.prod(label.shape) == 1 else None
-    return int(label) if isinstance(label, int | np.integer) else None
+    values = np.asarray(label.tolist() if isinstance(label, Tensor) else label)
+    return int(values.item()) if values.dtype.kind in "iu" and values.size == 1 else None
 
 
 def _like(own: Any, label: int) -> Any:
