@@ -1,6 +1,8 @@
 """`diffident train` on a few vectors: what it takes, learns and says."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -215,3 +217,17 @@ def test_the_config_of_another_program_is_no_run(work, capsys):
     capsys.readouterr()
     assert main(["evaluate", "run", "--resamples", "10", "--calibration", str(file), "--abstain", "0.1"]) == 0
     assert "Note:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["train", "nowhere.npz", "--model", "mlp", "--out", "run"],
+        ["predict", "run", "nowhere.npz", "--out", "predictions.parquet"],
+    ],
+)
+def test_a_mistyped_name_does_not_wait_for_the_libraries_of_training(given):
+    code = f"import sys; from diffident.cli import main; print(main({given}), 'lightning_fabric' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "2 False\n"
+    assert "nowhere.npz" in done.stderr

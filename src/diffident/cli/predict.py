@@ -25,13 +25,15 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.corruptions import corrupted, parse_corruption
     from diffident.data import open_dataset
     from diffident.storage.predictions import write_predictions
-    from diffident.training import predict
 
     check_out(arguments.out, arguments.data, suffix=".parquet")
     dataset = open_dataset(arguments.data, **data_options(arguments))
     if arguments.corruption is not None:
         kind, severity = parse_corruption(arguments.corruption)
         dataset = corrupted(dataset, kind, severity, seed=arguments.seed)
+
+    from diffident.training import predict  # takes seconds: a mistyped name need not wait
+
     predictions = predict(arguments.run_folder, dataset, device=arguments.device)
     write_predictions(predictions, arguments.out)
     if arguments.json:

@@ -99,7 +99,6 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.data import open_dataset
     from diffident.settings import load_settings, parse_value
     from diffident.storage.runs import open_run
-    from diffident.training import train, train_with_chosen_alpha
 
     if arguments.epochs == 0:  # a setting of 0 is the model's own, which is not what is asked for here
         raise InputError("`--epochs` must be at least 1; got 0. Leave it out for the model's own.")
@@ -117,6 +116,9 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = open_dataset(arguments.data, **options)
     validation = _open_held_out(arguments.validation, options) if arguments.validation else None
     test = _open_held_out(arguments.test, options) if arguments.test else None
+
+    from diffident.training import train, train_with_chosen_alpha  # takes seconds: a mistyped name need not wait
+
     _note_distrusted(difficulty, settings, dataset)
     bar = TrainingBar()
     run_one = partial(train_with_chosen_alpha, report=_log_trial) if is_auto else train
