@@ -117,17 +117,22 @@ def test_defaults_that_depend_on_the_schedule_the_loss_and_the_preset():
         for model in ("mlp", "python:my_models:net"):
             of_weights = 0.7 if LOSSES[loss].needs_weights and model != "mlp" else 0.3
             assert TrainingSettings(model, loss).temperature == {"logit-norm": 0.04}.get(loss, of_weights)
-            assert TrainingSettings(model, loss).relabel == (model != "mlp" and LOSSES[loss].needs_weights)
         assert (TrainingSettings("mlp", loss).normalizer, TrainingSettings("mlp", loss).distrust) == ("rank", True)
     assert (
         SETTINGS["temperature"][1] == "`0.3`; with difficulty and another model than `mlp` 0.7; with `logit-norm` 0.04"
     )
-    assert (
-        SETTINGS["relabel"][1] == "`false` of `mlp`, of losses without difficulty and with `distrust` false; else true"
-    )
     assert list(PRESETS) == ["paper"]
     values = ", ".join(f"`{key}` {shown(value)}" for key, value in PRESETS["paper"].items())
     assert f"{values}." in SETTINGS["preset"][3]
+
+
+def test_the_models_that_relabel_are_those_that_the_page_names():
+    page = SETTINGS["relabel"][1]
+    for model in (*MODELS, "timm:resnet18", "torchvision:resnet18", "transformers:bert", "python:my_models:net"):
+        named = f"`{re.sub('resnet(18|34|50)', 'resnet…', model)}`" in page
+        assert TrainingSettings(model, "difficulty-aware").relabel == named
+        unless_pretrained = f"`{model.partition(':')[0]}:`" in page
+        assert TrainingSettings(model, "difficulty-aware", pretrained=False).relabel == (named or unless_pretrained)
 
 
 def test_every_model_is_on_the_page_with_its_defaults():

@@ -103,18 +103,29 @@ def test_the_likely_class_is_learnt_as_if_it_had_been_the_label(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["difficulty-aware", "difficulty-smoothing", "difficulty-temperature"])
-def test_models_on_features_leave_samples_out_unless_told_and_others_relabel(loss, tmp_path):
-    net = f"python:{__name__}:small_net"
-    for model, relabel in (("mlp", False), (net, True)):
-        (tmp_path / str(relabel)).mkdir()
-        one = weights_after(tmp_path / str(relabel) / "default", loss=loss, model=model)
-        assert one == weights_after(tmp_path / str(relabel) / "same", loss=loss, model=model, relabel=relabel)
-        assert one != weights_after(tmp_path / str(relabel) / "other", loss=loss, model=model, relabel=not relabel)
+def test_every_loss_with_difficulty_leaves_samples_out_or_relabels_them(loss, tmp_path):
+    left_out, relabelled = (
+        weights_after(tmp_path / str(relabel), loss=loss, model="mlp", relabel=relabel) for relabel in (False, True)
+    )
+    assert left_out == weights_after(tmp_path / "default", loss=loss, model="mlp")
+    assert left_out != relabelled
+
+
+def test_image_networks_from_scratch_relabel_and_others_leave_out():
+    for model in ("cnn-small", "resnet18-32px", "resnet34-32px", "resnet50-32px", "wrn-28-10", "densenet-bc"):
+        assert settings(model=model).relabel
+        assert not settings(model=model, relabel=False).relabel
+    for model in ("mlp", "ngrams", "transformers:distilbert-base-uncased", "python:my_models:small_cnn"):
+        assert not settings(model=model).relabel
+        assert settings(model=model, relabel=True).relabel
+    for model in ("timm:resnet18", "torchvision:resnet18"):
+        assert not settings(model=model).relabel
+        assert settings(model=model, pretrained=False).relabel
 
 
 @pytest.mark.parametrize("changes", [{"distrust": False}, {"preset": "paper"}, {"loss": "crl"}])
 def test_nothing_is_relabelled_where_all_labels_are_believed(changes):
-    assert not settings(model="ngrams", **changes).relabel
+    assert not settings(model="cnn-small", **changes).relabel
 
 
 def test_images_that_workers_read_learn_the_same_labels(tmp_path):

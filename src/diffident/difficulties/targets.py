@@ -46,7 +46,7 @@ def training_targets(
         temperature: Of `difficulty_weights`.
         distrust: Whether samples whose labels the table does not believe are left out, by a weight of 2.
         relabel: Whether these samples learn the table's likely label instead, with a weight of 1: better for a network
-            that learns from the samples themselves (docs/method.md). Left out are still those whose own label is the
+            that must find its features in images (docs/method.md). Left out are still those whose own label is the
             likely one, or whose likely label no sample has.
 
     Raises:

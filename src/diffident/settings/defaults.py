@@ -33,11 +33,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "python:": {"epochs": 30, "learning_rate": 1e-3, "weight_decay": 0.01},
 }
 # A network on an encoder's features cannot learn what the encoder does not know, and is unsure of few samples for good
-# reasons; one that learns from the samples themselves gains from a bonus for more of them, on the whole entropy, and
-# from the classes that the encoder gives samples of wrong labels (docs/method.md).
+# reasons; one that learns from the samples themselves gains from a bonus for more of them, on the whole entropy
+# (docs/method.md).
 _ON_FEATURES = "mlp"
 _TEMPERATURE_ON_FEATURES = 0.3
 _OTHERS_ON_FEATURES = 0.2
+# A network that must find its features in images gains from every sample whose class is known, although the encoder is
+# wrong of some; for others the samples that are left out are no loss, and those wrong classes are (docs/method.md).
+_FROM_IMAGES = ("cnn-small", "densenet-bc", "resnet18-32px", "resnet34-32px", "resnet50-32px", "wrn-28-10")
+_FROM_IMAGES_UNLESS_PRETRAINED = ("timm:", "torchvision:")
 EXAMPLES = {
     "python:": "python:my_models:small_cnn",
     "timm:": "timm:resnet18",
@@ -74,8 +78,13 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
         own["others"] = chosen.get("others", _OTHERS_ON_FEATURES)
     of_weights = {"temperature": temperature, "normalizer": "rank", "distrust": True, **of_preset}
     distrust = of_weights["distrust"] if given.get("distrust") is None else given["distrust"]
-    relabel = bool(distrust) and kind.needs_weights and not on_features
+    relabel = bool(distrust) and kind.needs_weights and _finds_features_in_images(given)
     return {**of_weights, "relabel": relabel, **own}
+
+
+def _finds_features_in_images(given: dict[str, Any]) -> bool:
+    model = given["model"]
+    return model in _FROM_IMAGES or (not given["pretrained"] and model.startswith(_FROM_IMAGES_UNLESS_PRETRAINED))
 
 
 def options_of_loss(loss: str, values: dict[str, Any]) -> dict[str, Any]:

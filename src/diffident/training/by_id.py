@@ -59,7 +59,7 @@ def with_weights(
         temperature: Of `difficulty_weights`.
         distrust: Whether samples whose labels the table does not believe are left out, by a weight of 2.
         relabel: Whether these samples learn the table's likely label instead, as in `training_targets`: better for
-            networks that learn from the samples themselves (docs/method.md). The label is the second entry of tuples,
+            networks that must find their features in images (docs/method.md). The label is the second entry of tuples,
             or `label`, `labels` or `label_ids` of dictionaries.
 
     Raises:
