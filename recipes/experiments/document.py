@@ -25,9 +25,9 @@ and among ensembles. Strengths were chosen on validation data, with the same num
 (docs/method.md). A difference is called real where a paired test over samples and, with several seeds, over seeds stays
 below {level:g} after Holm's correction over the metrics tested, and its interval leaves 0 out (docs/metrics.md).
 `shuffled` gives the same weights to random samples, `constant` the same weight to all; both learn their doubt as
-`difficulty-aware` does. Samples whose labels are probably wrong are left out, or, in image networks from scratch,
-learn the class that is most probably right. `shuffled` leaves out random samples, `constant` none; `shuffled-believed`
-and `constant-believed` do as `difficulty-aware` to the same samples. So do `leaving-out-alone` and `relabelling-alone`,
+`difficulty-aware` does. Samples whose labels are probably wrong are left out, or, in the ResNets here, learn the class
+that is most probably right. `shuffled` leaves out random samples, `constant` none; `shuffled-believed` and
+`constant-believed` do as `difficulty-aware` to the same samples. So do `leaving-out-alone` and `relabelling-alone`,
 without a bonus; `bonus-alone` believes all labels, and `leaving-out` and `relabelling` do the one where the default
 does the other. Ensembles share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts
 once. So the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single

@@ -26,12 +26,12 @@ def claim_methods(out: Path, recipe: Recipe) -> None:
     for name, method in recipe.methods.items():
         if method.ensemble is None:
             now[name] = spec_of(recipe, method)
-    differ = [
-        f"{name}: {'; '.join(_differences(before['methods'][name], spec))}"
+    differences = {
+        name: _differences(_filled(before["methods"][name]), spec)
         for name, spec in now.items()
-        if _was_run(out, name) and _filled(before["methods"].get(name, spec)) != spec
-    ]
-    _refuse(out, differ)
+        if name in before["methods"] and _was_run(out, name)
+    }
+    _refuse(out, [f"{name}: {'; '.join(words)}" for name, words in differences.items() if words])
     _write(out, {**before, "methods": {**before["methods"], **now}})
 
 
@@ -74,6 +74,7 @@ def _was_run(out: Path, name: str) -> bool:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs, but for settings that a run may be resumed with otherwise."""
     words = _differing(before["settings"], now["settings"])
     if "dynamics" in before and "dynamics" in now:
         earlier = _differing(before["dynamics"], now["dynamics"])
@@ -81,7 +82,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for key in now:
         if key not in ("settings", "dynamics") and before.get(key) != now[key]:
             words.append(f"{key} was {before.get(key)}, now {now[key]}")
-    return words or ["settings without effect"]
+    return words
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -202,6 +202,7 @@ def test_a_second_run_trains_nothing_and_writes_the_same(file, finished, tmp_pat
     ledger = json.loads((out / "recipe.json").read_text())
     for spec in ledger["methods"].values():
         del spec["settings"]["mixup"]  # as from before there was such a setting
+        spec["settings"]["loading"] = "workers"  # without effect
         if spec["difficulty"] is not None:
             del spec["difficulty"]["of_believed"]
     (out / "recipe.json").write_text(json.dumps(ledger))

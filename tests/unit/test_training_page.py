@@ -128,6 +128,10 @@ def test_defaults_that_depend_on_the_schedule_the_loss_and_the_preset():
 
 def test_the_models_that_relabel_are_those_that_the_page_names():
     page = SETTINGS["relabel"][1]
+    assert page.startswith("`false`; `true` of losses with difficulty, if `distrust` is true, for ")
+    for loss in LOSSES:
+        assert TrainingSettings("cnn-small", loss).relabel == LOSSES[loss].needs_weights
+        assert not TrainingSettings("cnn-small", loss, distrust=False).relabel
     for model in (*MODELS, "timm:resnet18", "torchvision:resnet18", "transformers:bert", "python:my_models:net"):
         named = f"`{re.sub('resnet(18|34|50)', 'resnet…', model)}`" in page
         assert TrainingSettings(model, "difficulty-aware").relabel == named

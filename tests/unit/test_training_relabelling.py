@@ -17,7 +17,6 @@ from diffident.errors import ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.dynamics import read_dynamics
-from diffident.storage.runs import open_run
 from diffident.training import train
 
 OPTIONS = {"model": "mlp", "loss": "difficulty-aware", "epochs": 3, "batch_size": 16, "width": 16, "device": "cpu"}
@@ -161,8 +160,10 @@ def test_runs_from_before_there_was_relabelling_left_samples_out_and_go_on_so(cl
     train(dataset(labels), before, out=run, difficulty=table(labels))
     config = run / "config.toml"
     config.write_text(config.read_text().replace("relabel = false\n", ""))
-    assert not open_run(run).settings.relabel
-    assert not load_settings(config).relabel
+    images = tmp_path / "images.toml"  # of a model that relabels now
+    images.write_text('model = "cnn-small"\nloss = "difficulty-aware"\n[data]\n')
+    for file in (config, images):
+        assert not load_settings(file).relabel
     train(dataset(labels), before, out=run, difficulty=table(labels), resume=True)
     now = before.changed(relabel=True)
     if clean:  # nothing is relabelled

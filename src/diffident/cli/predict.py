@@ -25,8 +25,10 @@ def run(arguments: argparse.Namespace) -> None:
     from diffident.corruptions import corrupted, parse_corruption
     from diffident.data import open_dataset
     from diffident.storage.predictions import write_predictions
+    from diffident.storage.runs import open_run
 
     check_out(arguments.out, arguments.data, suffix=".parquet")
+    open_run(arguments.run_folder)  # is there, before anything is read
     dataset = open_dataset(arguments.data, **data_options(arguments))
     if arguments.corruption is not None:
         kind, severity = parse_corruption(arguments.corruption)

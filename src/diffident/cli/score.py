@@ -17,7 +17,7 @@ _NOTES = {
     "num_distrusted": (
         "label is probably wrong;",
         "labels are probably wrong;",
-        "training gives such samples their likely label or leaves them out, unless distrust=false is set",
+        "training leaves such samples out or gives them their likely label, unless distrust=false is set",
     ),
 }
 

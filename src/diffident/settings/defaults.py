@@ -38,8 +38,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _ON_FEATURES = "mlp"
 _TEMPERATURE_ON_FEATURES = 0.3
 _OTHERS_ON_FEATURES = 0.2
-# A network that must find its features in images gains from every sample whose class is known, although the encoder is
-# wrong of some; for others the samples that are left out are no loss, and those wrong classes are (docs/method.md).
+# A network that must find its features in images gains from every sample whose class is probably known. Others rank
+# worse with the wrong ones among those classes than without the samples (docs/method.md).
 _FROM_IMAGES = ("cnn-small", "densenet-bc", "resnet18-32px", "resnet34-32px", "resnet50-32px", "wrn-28-10")
 _FROM_IMAGES_UNLESS_PRETRAINED = ("timm:", "torchvision:")
 EXAMPLES = {

@@ -30,8 +30,8 @@ class TrainingSettings:
         distrust: Whether the difficulty table's word counts which labels are not to be believed; None is the preset's,
             or true.
         relabel: Whether samples whose labels are not believed learn the likely label of the difficulty table, instead
-            of being left out; None is true for losses with difficulty and image networks that are not pre-trained,
-            other than `python:`, if distrust is.
+            of being left out; None is true, if distrust is, for losses with difficulty and `cnn-small`, the 32-pixel
+            networks, and timm and torchvision models that are not pre-trained.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
