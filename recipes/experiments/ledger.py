@@ -74,16 +74,21 @@ def _was_run(out: Path, name: str) -> bool:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, but for settings that a run may be resumed with otherwise."""
+    """What differs, but for settings that change no result."""
     words = _differing(before["settings"], now["settings"])
     if "dynamics" in before and "dynamics" in now:
         earlier = _differing(before["dynamics"], now["dynamics"])
         words += [f"in the training before it {word}" for word in earlier if word not in words]
-    for key in now:
-        if key not in ("settings", "dynamics") and before.get(key) != now[key]:
-            words.append(f"{key} was {before.get(key)}, now {now[key]}")
+        before, now = ({key: spec[key] for key in spec if key != "dynamics"} for spec in (before, now))
+    for key in {**before, **now}:
+        if key != "settings" and before.get(key) != now.get(key):
+            words.append(f"{key} was {before.get(key)}, now {now.get(key)}")
     return words
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return differing_settings(load_settings(**before), load_settings(**now))
+    old, new = load_settings(**before), load_settings(**now)
+    words = differing_settings(old, new)
+    if old.relabel != new.relabel:  # resuming a run tells by its weights whether that matters, its results do not
+        words.append(f"relabel was {old.relabel}, now {new.relabel}")
+    return words

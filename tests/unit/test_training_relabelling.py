@@ -17,6 +17,7 @@ from diffident.errors import ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.dynamics import read_dynamics
+from diffident.storage.runs import open_run
 from diffident.training import train
 
 OPTIONS = {"model": "mlp", "loss": "difficulty-aware", "epochs": 3, "batch_size": 16, "width": 16, "device": "cpu"}
@@ -160,6 +161,7 @@ def test_runs_from_before_there_was_relabelling_left_samples_out_and_go_on_so(cl
     train(dataset(labels), before, out=run, difficulty=table(labels))
     config = run / "config.toml"
     config.write_text(config.read_text().replace("relabel = false\n", ""))
+    assert not open_run(run).settings.relabel
     images = tmp_path / "images.toml"  # of a model that relabels now
     images.write_text('model = "cnn-small"\nloss = "difficulty-aware"\n[data]\n')
     for file in (config, images):
