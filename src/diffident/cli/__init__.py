@@ -14,7 +14,7 @@ COMMANDS = {
     "quickstart": "the whole way, end to end, on data that comes with it",
     "extract": "features of a data set with a pre-trained encoder",
     "score": "difficulty of every sample from its features",
-    "audit": "the hardest samples and the probably wrong labels, as tables and pictures",
+    "audit": "the hardest samples and the probably wrong labels, as tables, pictures and a page",
     "train": "train a classifier, with or without difficulty",
     "predict": "logits of a trained classifier for a data set",
     "evaluate": "accuracy, calibration, selective classification and out-of-distribution detection, with intervals",

@@ -8,10 +8,12 @@ import numpy as np
 
 from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
 from diffident.cli.extract import add_encoder_options, encoder_from, reading_options
+from diffident.cli.report import write_default_page
 from diffident.cli.score import add_method_options, describe, method_options, score_source, write
 from diffident.errors import InputError
 
 EXAMPLE = "diffident audit photos/ --encoder timm:vit_small_patch16_224 --out audit/"
+_PAGE = "report.html"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", dest="samples", metavar="DATA", help="with FEATURES: the data set to show samples from"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the tables and pictures")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the tables, pictures and the page")
     parser.add_argument(
         "--top", type=int, default=100, metavar="N", help="samples on each contact sheet (default: 100)"
     )
@@ -34,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score, write the tables and draw the sheets."""
+    """Score, write the tables, draw the sheets and make the page."""
     from diffident.auditing import KeptPosterior, audit, write_audit_summary
     from diffident.integrations import write_formats
     from diffident.storage.atomic import make_folder
@@ -54,6 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     files = write_audit(suspects, dataset, out, arguments.top)
     write_audit_summary(suspects, _origin(arguments, source, dataset), out)
     files += write_formats(arguments.export, suspects, dataset, out)
+    with progress_bar("page") as progress:
+        write_default_page([str(out)], out / _PAGE, progress=progress)
+    files.append(_PAGE)
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
     if arguments.json:
@@ -73,6 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
             "badly: then another encoder finds more of the wrong labels and fewer others."
         )
     log(f"In {out}: {', '.join(files)}.")
+    log(f"The page is {out / _PAGE}: open it in a browser.")
     if dataset is None:
         log("Features alone show no samples: name their data set with --data DATA.")
 

@@ -93,7 +93,9 @@ def _fresh_folder(out: Path) -> Path:
         raise InputError(f"`--out` must be a folder; got {out}, which is a file. Name a new one.")
     if out.exists() and any(out.iterdir()):
         if not (out / _MARKER).exists():
-            raise InputError(f"`--out` must be new or from an earlier quickstart; got {out}, which holds other files.")
+            raise InputError(
+                f"`--out` must be new, or from an earlier quickstart; {out} holds other files. Name a new one."
+            )
         shutil.rmtree(out)
     make_folder(out)
     write_text(out / _MARKER, "")
@@ -150,14 +152,10 @@ def _show_hardest(table, train_set, out: Path) -> list[str]:
 
 def _write_page(out: Path, runs: list[Path]) -> tuple[Path, list[str]]:
     """What `diffident report` makes of the folder and its runs: the page, and its verdict."""
-    from diffident.cli import build_parser
-    from diffident.cli.report import gather
-    from diffident.report.page import write_page
+    from diffident.cli.report import write_default_page
 
     page = out / "report.html"
-    given = ["report", str(out), *map(str, runs), "--out", str(page), "--title", "diffident quickstart: digits"]
-    report, _ = gather(build_parser("report").parse_args(given))
-    write_page(report, page)
+    report = write_default_page([str(out), *map(str, runs)], page, title="diffident quickstart: digits")
     return page.resolve(), list(report.sentences)
 
 

@@ -127,6 +127,17 @@ def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = 
     return replace(report, notes=(*notes, *report.notes)), audit
 
 
+def write_default_page(inputs: list[str], out: Path, *, title: str | None = None, progress: Any = None):
+    """What `diffident report` makes of the inputs by its defaults, for commands that end with a page; the `Report`."""
+    from diffident.cli import build_parser
+    from diffident.report.page import write_page
+
+    given = ["report", *inputs, "--out", str(out), *([] if title is None else ["--title", title])]
+    report, _ = gather(build_parser("report").parse_args(given), progress)
+    write_page(report, out)
+    return report
+
+
 def _named(texts: list[str], option: str) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in texts:
