@@ -107,6 +107,21 @@ def test_training_says_where_difficulty_does_not_know_of_wrong_labels(work, caps
     assert note not in capsys.readouterr().err
 
 
+def test_what_is_wrong_is_told_in_one_line_without_the_notes(work, capsys):
+    assert train(*AWARE, "--out", "run") == 0
+    capsys.readouterr()
+    unused = ("--set", "gamma=2.0")
+    for wrong in (
+        ("--out", "run"),
+        ("--set", "batch_size=1", "--out", "new"),
+        ("--validation", "none", "--out", "new"),
+    ):
+        assert train(*AWARE, *unused, *wrong) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert train(*AWARE, *unused, "--out", "new") == 0
+    assert "does not use `gamma`" in capsys.readouterr().err
+
+
 def test_resuming_a_run_that_is_not_there_begins_it_and_says_so(work, capsys):
     note = "Note: there is no run at run to go on with; a new one begins."
     assert train("--out", "run", "--resume") == 0

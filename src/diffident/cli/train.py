@@ -108,19 +108,18 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.alpha is not None and not is_auto:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
-    _note_unused(arguments, settings.loss)
+    notes = _unused(arguments, settings.loss)
     if arguments.resume and not Path(arguments.out).exists():
-        log(f"Note: there is no run at {arguments.out} to go on with; a new one begins.")
+        notes.append(f"Note: there is no run at {arguments.out} to go on with; a new one begins.")
     difficulty = _read_difficulty(arguments.difficulty, settings)
     options = data_options(arguments)
     dataset = open_dataset(arguments.data, **options)
-    validation = _open_held_out(arguments.validation, options) if arguments.validation else None
-    test = _open_held_out(arguments.test, options) if arguments.test else None
+    validation = _open_held_out(arguments.validation, options, notes) if arguments.validation else None
+    test = _open_held_out(arguments.test, options, notes) if arguments.test else None
 
     from diffident.training import train, train_with_chosen_alpha  # takes seconds: a mistyped name need not wait
 
-    _note_distrusted(difficulty, settings, dataset)
-    bar = TrainingBar()
+    bar = TrainingBar([*notes, *_distrusted(difficulty, settings, dataset)])
     run_one = partial(train_with_chosen_alpha, report=_log_trial) if is_auto else train
     try:
         run_one(
@@ -142,8 +141,8 @@ def run(arguments: argparse.Namespace) -> None:
     _report(arguments, learnt, evaluation)
 
 
-def _note_unused(arguments: argparse.Namespace, loss: str) -> None:
-    """Say which of the given options the loss does not use: it may be another one than was meant."""
+def _unused(arguments: argparse.Namespace, loss: str) -> list[str]:
+    """A note on which of the given options the loss does not use: it may be another one than was meant."""
     from diffident.losses import LOSSES
 
     set_keys = [text.partition("=")[0].strip() for text in arguments.overrides]
@@ -152,8 +151,7 @@ def _note_unused(arguments: argparse.Namespace, loss: str) -> None:
         given.append("`--alpha`")
     if arguments.difficulty is not None and not LOSSES[loss].needs_weights:
         given.append("`--difficulty`")
-    if given:
-        log(f"Note: the loss {loss!r} does not use {', '.join(given)}. Choose another with --loss.")
+    return [f"Note: the loss {loss!r} does not use {', '.join(given)}. Choose another with --loss."] if given else []
 
 
 def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "DifficultyTable | None":
@@ -164,30 +162,31 @@ def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "Difficu
     return None if file is None or not LOSSES[settings.loss].needs_weights else read_difficulty_table(file)
 
 
-def _note_distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSettings", dataset: "Dataset") -> None:
-    """Say how many samples are left out or learn another class, or why none can be: of those to train on."""
+def _distrusted(difficulty: "DifficultyTable | None", settings: "TrainingSettings", dataset: "Dataset") -> list[str]:
+    """Notes on how many samples are left out or learn another class, or why none can be: of those to train on."""
     from diffident.difficulties.weights import LEFT_OUT
     from diffident.training.checks import targets_for
 
     if difficulty is None or not settings.distrust:
-        return
+        return []
     if difficulty.distrust is None:
-        log(
+        return [
             f"Note: difficulty by {difficulty.metadata.get('method', 'this method')} does not say which labels are "
             "wrong, so all are learnt. Score with --method posterior for that, or add --set distrust=false."
-        )
-        return
+        ]
     targets, _ = targets_for(dataset, settings, difficulty)
     assert targets is not None  # with a loss without weights there is no difficulty here
     left_out, relabelled = int((targets.weights == LEFT_OUT).sum()), int(targets.changed.sum())
     of_all, keep = f"of {len(dataset):,} samples", "--set distrust=false keeps their labels."
+    notes = []
     if relabelled:
-        log(
+        notes.append(
             f"{relabelled:,} {of_all} learn their likely label, as the given one is probably wrong. "
             f"--set relabel=false leaves these samples out, {keep}"
         )
     if left_out:
-        log(f"{left_out:,} {of_all} are left out of training: their labels are probably wrong. {keep}")
+        notes.append(f"{left_out:,} {of_all} are left out of training: their labels are probably wrong. {keep}")
+    return notes
 
 
 def _is_of_others(key: str, loss: str) -> bool:
@@ -198,10 +197,10 @@ def _is_of_others(key: str, loss: str) -> bool:
     return key not in LOSSES[loss].options and any(key in other.options for other in LOSSES.values())
 
 
-def _open_held_out(spec: str, options: dict[str, Any]):
+def _open_held_out(spec: str, options: dict[str, Any], notes: list[str]):
     """Validation or test data, with the labels in the training data's column, else where labels usually are.
 
-    Training labels that are noisy on purpose are often a column that clean test data lack.
+    Training labels that are noisy on purpose are often a column that clean test data lack; then a note is added.
     """
     from diffident.data import open_dataset
 
@@ -212,7 +211,8 @@ def _open_held_out(spec: str, options: dict[str, Any]):
         if column is None:
             raise
     dataset = open_dataset(spec, **options | {"label_column": None})
-    log(f"{spec} has no column `{column}`: {'no' if dataset.labels is None else 'its usual'} labels are used.")
+    found = "no" if dataset.labels is None else "its usual"
+    notes.append(f"{spec} has no column `{column}`: {found} labels are used.")
     return dataset
 
 
