@@ -223,12 +223,9 @@ def _joined_terms(runs: Sequence[tuple[str, int, Predictions]]) -> dict[Run, Sam
 
 def _rows_of(predictions: Predictions, first: Predictions, called: str, first_name: str) -> Tensor:
     """Rows of the predictions in the order of the first's."""
-    if len(predictions) != len(first):
-        raise IdMismatchError(
-            f"`runs` must be of the same samples; got {len(predictions)} at {called} and {len(first)} at "
-            f"{first_name!r}. Evaluate all runs on the same split."
-        )
     rows = torch.from_numpy(positions_of(predictions.ids, first.ids, what=repr(first_name), where=called))
+    if len(predictions) > len(first):
+        positions_of(first.ids, predictions.ids, what=called, where=repr(first_name))  # names those that are too many
     assert predictions.labels is not None  # seen to by the caller
     if first.labels is not None and not torch.equal(predictions.labels[rows], first.labels):
         row = int((predictions.labels[rows] != first.labels).nonzero()[0])

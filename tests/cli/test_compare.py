@@ -113,7 +113,7 @@ def test_several_data_sets_give_mean_ranks(tmp_path, capsys):
     [
         (["x/a=a.npz", "b.npz"], "`SOURCE` must name its data set where others do; got b.npz"),
         (["x/=a.npz"], "`SOURCE` must be PATH, NAME=PATH or DATASET/NAME=PATH; got `x/=a.npz`"),
-        (["a=a.npz", "a=other.npz"], "`evaluations` must be of one test set"),
+        (["a=a.npz", "a=other.npz"], "398 of 400 ids of 'a' are not in 'a', seed 1: first '2', '3', '4'"),
         (["a.npz", "b.npz", "--metrics", "classwise_ece"], "`metrics` must be among those that can be paired"),
         (["a.npz", "b.npz", "--resamples", "0"], "`num_resamples` must be at least 1"),
     ],

@@ -114,8 +114,10 @@ def test_wrong_input():
         compare_predictions([("a", 0, plain)], num_resamples=0)
     with pytest.raises(InputError, match="must have labels; got none at 'b', seed 3"):
         compare_predictions([("a", 0, plain), ("b", 3, Predictions(plain.ids, plain.logits))])
-    with pytest.raises(IdMismatchError, match="same samples; got 4 at 'b', seed 0 and 5 at 'a'"):
+    with pytest.raises(IdMismatchError, match="1 of 5 ids of 'a' are not in 'b', seed 0: first 's4'"):
         compare_predictions([("a", 0, plain), ("b", 0, predictions(n=4))])
+    with pytest.raises(IdMismatchError, match="2 of 7 ids of 'b', seed 0 are not in 'a': first 's5', 's6'"):
+        compare_predictions([("a", 0, plain), ("b", 0, predictions(n=7))])
     with pytest.raises(IdMismatchError, match="1 of 5 ids of 'a' are not in 'b', seed 0: first 's4'"):
         compare_predictions([("a", 0, plain), ("b", 0, predictions(n=5, ids=["s0", "s1", "s2", "s3", "x"]))])
     with pytest.raises(IdMismatchError, match=r"`labels` must be the same in all runs; got .* for 's0'"):

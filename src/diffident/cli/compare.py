@@ -83,13 +83,12 @@ def _compare_sources(sources: list[tuple[str | None, Path]], arguments: argparse
     runs = _opened(sources, arguments.probs)
     names = [name for name, *_ in runs]
     baseline = arguments.baseline or ("cross-entropy" if "cross-entropy" in names else names[0])
-    comparison = compare([(name, seed, evaluation) for name, seed, evaluation, _ in runs], baseline)
     predicted = [(name, seed, predictions) for name, seed, _, predictions in runs if predictions is not None]
-    if len(predicted) < len(runs):
-        return comparison, None
-    metrics = arguments.metrics or DEFAULT_METRICS
-    paired = compare_predictions(predicted, baseline, metrics=metrics, num_resamples=arguments.resamples)
-    return comparison, paired
+    paired = None
+    if len(predicted) == len(runs):  # the first to see the samples: of other ones it names the ids
+        metrics = arguments.metrics or DEFAULT_METRICS
+        paired = compare_predictions(predicted, baseline, metrics=metrics, num_resamples=arguments.resamples)
+    return compare([(name, seed, evaluation) for name, seed, evaluation, _ in runs], baseline), paired
 
 
 def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
