@@ -158,7 +158,10 @@ def _append(folder: Path, manifest: dict, record: ShardRecord) -> None:
 
 def _readable(dataset: Dataset, kept: np.ndarray) -> Dataset:
     if not len(kept):
-        raise UnreadableSampleError(f"`DATA` must hold a readable sample; all {len(dataset)} of {dataset.name} failed.")
+        raise UnreadableSampleError(
+            f"`DATA` must hold a readable sample; all {len(dataset)} of {dataset.name} failed. "
+            f"Leave out --on-error skip to see why."
+        )
     return dataset.select(kept)
 
 

@@ -36,6 +36,14 @@ def test_store_is_read_as_it_was_written(store):
     assert is_features(store)
 
 
+def test_others_may_read_a_store_as_they_may_any_new_file(store):
+    plain = store / "plain"
+    plain.touch()
+    assert {path.name: path.stat().st_mode for path in store.iterdir()} == {
+        path.name: plain.stat().st_mode for path in store.iterdir()
+    }
+
+
 def edit(store, **entries):
     manifest = json.loads((store / "manifest.json").read_text())
     (store / "manifest.json").write_text(json.dumps({**manifest, **entries}))

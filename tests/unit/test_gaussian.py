@@ -19,6 +19,7 @@ from diffident.gaussian import (
     statistics,
 )
 from diffident.gaussian import distances as gaussian_distances
+from diffident.gaussian.blocks import check
 
 
 def make_data(n: int = 120, d: int = 6, k: int = 4, seed: int = 0, dtype=torch.float64):
@@ -178,6 +179,10 @@ def test_nan_is_named_by_row():
 
 def test_label_out_of_range_is_named_by_row():
     values, labels = make_data()
+    with pytest.raises(InputError, match=r"`labels` must be integers; got torch\.float32\. Convert them to int64\."):
+        check(torch.eye(3), torch.tensor([0.0, 1.0, 1.0]), 3, 2)
+    with pytest.raises(ShapeError, match=r"with n and d at least 1; got \(3, 0\)"):
+        fit_gaussians(torch.zeros(3, 0), torch.tensor([0, 1, 1]))
     with pytest.raises(InputError, match=r"`labels` must be in \[0, 2\); got 2 at row 2\. Re-index .* num_classes=4\."):
         fit_gaussians(values, labels, num_classes=2)
 

@@ -44,6 +44,23 @@ def test_all_faults_at_once():
     assert "Did you mean `entropy`" in text
 
 
+def test_a_fault_of_a_file_is_found_by_its_name(tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text('model = "mlp"\nepochs = "x"\nlos = "focal"\noptimizer = "sdg"\nseed = -1\n', encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_settings(config, ["alpha=-1"], seed=-2)
+    text = str(caught.value)
+    assert f"`epochs` must be a whole number; got 'x' in {config}. Leave it out for its default." in text
+    assert f"got los='focal' in {config}. Did you mean `loss`" in text
+    assert f"got 'sdg' in {config}. Did you mean `sgd`" in text
+    assert "`alpha` must be at least 0; got -1.0. Leave it out" in text
+    assert "`seed` must be at least 0 and at most 2147483647; got -2. Leave it out" in text  # not the file's
+    config.write_text('model = "mpl"\n', encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^`model` must be a known name; got 'mpl' in {config}\. Did you mean `mlp`"):
+        load_settings(config)
+    assert load_settings(config, model="mlp").model == "mlp"
+
+
 def test_model_must_be_given():
     with pytest.raises(InputError, match="`model` must be given"):
         load_settings()
@@ -163,15 +180,15 @@ def test_faults_of_losses_come_with_all_others():
 
 
 def test_a_wrong_type_of_a_loss_option():
-    with pytest.raises(InputError, match=r"^`alpha` must be a number; got 'lots'\.$"):
+    with pytest.raises(InputError, match=r"^`alpha` must be a number; got 'lots'\. Leave it out for its default\.$"):
         load_settings(model="mlp", loss="entropy", alpha="lots")
 
 
 def test_a_whole_number_is_a_number():
     alpha, epochs = (TrainingSettings.__dataclass_fields__[name] for name in ("alpha", "epochs"))
     assert value_faults(alpha, 1) == []
-    assert value_faults(alpha, True) == ["`alpha` must be a number; got True."]
-    assert value_faults(epochs, 1.5) == ["`epochs` must be a whole number; got 1.5."]
+    assert value_faults(alpha, True) == ["`alpha` must be a number; got True. Leave it out for its default."]
+    assert value_faults(epochs, 1.5) == ["`epochs` must be a whole number; got 1.5. Leave it out for its default."]
 
 
 def test_changed_settings_take_the_defaults_that_go_with_the_change_where_none_was_given():

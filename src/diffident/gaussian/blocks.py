@@ -36,7 +36,7 @@ def shifted_blocks(values: Tensor, shift: Tensor, rows: int) -> Iterator[Tensor]
 
 
 def check(values: Tensor, labels: Tensor | None, num_features: int, num_classes: int, first_row: int = 0) -> None:
-    """Refuse features of another width, and labels that are not one per row or out of range, by row."""
+    """Refuse features of another width, and labels that are not one integer per row or out of range, by row."""
     if values.ndim != 2 or values.shape[1] != num_features:
         raise ShapeError(
             f"`values` must be [n, {num_features}]; got {tuple(values.shape)}. Use features of the same encoder."
@@ -45,6 +45,8 @@ def check(values: Tensor, labels: Tensor | None, num_features: int, num_classes:
         return
     if labels.shape != values.shape[:1]:
         raise ShapeError(f"`labels` must be one per row, [{len(values)}]; got {tuple(labels.shape)}. Match them by id.")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(f"`labels` must be integers; got {labels.dtype}. Convert them to int64.")
     outside = ((labels < 0) | (labels >= num_classes)).nonzero()
     if len(outside):
         row = int(outside[0])

@@ -81,16 +81,18 @@ def fit_gaussians(
         shrinkage: Part of the scaled identity in the covariance, in [0, 1], or `auto`; see `choose_shrinkage`.
 
     Raises:
-        InputError: no samples, a NaN or infinite feature, a label out of range, a wrong shrinkage.
-        ShapeError: as many labels as rows are needed.
+        InputError: labels that are no integers, a NaN or infinite feature, a label out of range, a wrong shrinkage.
+        ShapeError: no samples or features, or not as many labels as rows.
 
     Example:
         >>> gaussians = fit_gaussians(features.values, features.labels)
         >>> gaussians.projected_means.shape         # 10 classes differ in 9 directions
         torch.Size([10, 9])
     """
-    if values.ndim != 2 or not len(values):
-        raise ShapeError(f"`values` must be [n, d] with n at least 1; got {tuple(values.shape)}. Give the features.")
+    if values.ndim != 2 or not values.numel():
+        raise ShapeError(
+            f"`values` must be [n, d] with n and d at least 1; got {tuple(values.shape)}. Give the features."
+        )
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if len(labels) else 1
     statistics = GaussianStatistics.start(values, max(num_classes, 1)).updated(values, labels)

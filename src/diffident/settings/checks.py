@@ -57,6 +57,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "min_count": (1, math.inf, False),
     "max_length": (1, 65536, False),
 }
+_MEND = "Leave it out for its default."
 
 
 def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) -> list[str]:
@@ -117,39 +118,40 @@ def kind_of(field: dataclasses.Field) -> Any:
     return next(kind for kind in typing.get_args(field.type) if kind is not type(None))
 
 
-def value_faults(field: dataclasses.Field, value: Any) -> list[str]:
-    """What is wrong with one setting by itself: its type, its range, its name."""
+def value_faults(field: dataclasses.Field, value: Any, where: str = "") -> list[str]:
+    """What is wrong with one setting by itself: its type, its range, its name; ` in FILE` says where it stands."""
     if value is None and field.default is None:
         return []
     kind = kind_of(field)
     if typing.get_origin(kind) is tuple and value is not None:
-        return [fault for one in value for fault in _single_faults(field.name, one, typing.get_args(kind)[0])]
-    return _single_faults(field.name, value, kind)
+        return [fault for one in value for fault in _single_faults(field.name, one, typing.get_args(kind)[0], where)]
+    return _single_faults(field.name, value, kind, where)
 
 
-def _single_faults(key: str, value: Any, kind: Any) -> list[str]:
+def _single_faults(key: str, value: Any, kind: Any, where: str) -> list[str]:
     allowed = (int, float) if kind is float else kind  # a whole number is a number
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        return [f"`{key}` must be {words[kind]}; got {value!r}."]
-    return _range_faults(key, value)
+        return [f"`{key}` must be {words[kind]}; got {value!r}{where}. {_MEND}"]
+    return _range_faults(key, value, where)
 
 
-def _range_faults(key: str, value: Any) -> list[str]:
+def _range_faults(key: str, value: Any, where: str) -> list[str]:
     if key == "model":
         if value in MODEL_PREFIXES:
-            return [f"`model` must have a name after {value!r}; got none. For example: {EXAMPLES[value]}."]
+            return [f"`model` must have a name after {value!r}; got none{where}. For example: {EXAMPLES[value]}."]
         if value not in MODELS and not value.startswith(MODEL_PREFIXES):
-            return [f"`model` must be a known name; got {value!r}. {did_you_mean(value, MODELS + MODEL_PREFIXES)}"]
+            near = did_you_mean(value, MODELS + MODEL_PREFIXES)
+            return [f"`model` must be a known name; got {value!r}{where}. {near}"]
     if key in _CHOICES and value not in _CHOICES[key]:
-        return [f"`{key}` must be a known name; got {value!r}. {did_you_mean(value, _CHOICES[key])}"]
+        return [f"`{key}` must be a known name; got {value!r}{where}. {did_you_mean(value, _CHOICES[key])}"]
     if key in _RANGES:
         low, high, strict = _RANGES[key]
         number: Any = value
         inside = math.isfinite(number) and (number > low if strict else number >= low) and number <= high
         if not inside:
             bound = f"{'above' if strict else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
-            return [f"`{key}` must be {bound}; got {value}."]
+            return [f"`{key}` must be {bound}; got {value}{where}. {_MEND}"]
     return []
 
 

@@ -35,6 +35,7 @@ def load_settings(
         0.3
     """
     values = _read_toml(Path(path)) if path is not None else {}
+    places = dict.fromkeys(values, f" in {path}")
     faults: list[str] = []
     for override in overrides or []:
         key, separator, text = override.partition("=")
@@ -42,16 +43,19 @@ def load_settings(
             faults.append(f"`--set` must be key=value; got {override!r}. Write --set alpha=0.3.")
             continue
         values[key.strip()] = parse_value(text.strip())
-    values.update({key: value for key, value in explicit.items() if value is not None})
+        places.pop(key.strip(), None)
+    set_here = {key: value for key, value in explicit.items() if value is not None}
+    values.update(set_here)
     fields = {field.name: field for field in dataclasses.fields(TrainingSettings)}
     clean: dict[str, Any] = {}
     for key, value in values.items():
+        where = "" if key in set_here else places.get(key, "")
         if key not in fields:
-            faults.append(f"`{key}` must be a known setting; got {key}={value!r}. {did_you_mean(key, fields)}")
+            faults.append(f"`{key}` must be a known setting; got {key}={value!r}{where}. {did_you_mean(key, fields)}")
             continue
         value = _converted(value, kind_of(fields[key]))
         if not (value == fields[key].default and type(value) is fields[key].type):  # may lie outside: "the model's own"
-            faults.extend(value_faults(fields[key], value))
+            faults.extend(value_faults(fields[key], value, where))
         clean[key] = value
     if "model" not in values:
         faults.append(f"`model` must be given; got none. Choices: {', '.join(MODELS + MODEL_PREFIXES)}.")

@@ -35,12 +35,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.touch()
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise InputError(f"The file {path} cannot be written: {error.strerror}. Name another.") from None
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(temporary, mode)  # some writers put a file of their own, for its owner alone, in its place
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
