@@ -1,6 +1,7 @@
 """Every kind of model and precision: trained for a step or more, predicted again from the run folder."""
 
 import csv
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from diffident.data.dataset import Dataset
 from diffident.errors import InputError, UnavailableError
 from diffident.models import load_preprocessor
 from diffident.models.foreign import image_input
+from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
 from diffident.training import predict, train
@@ -135,6 +137,22 @@ def test_transformers_text_model(tmp_path):
     model = f"transformers:{tmp_path / 'bert'}"
     stored = run_through(texts(), tmp_path / "run", model=model, epochs=30, learning_rate=0.01)
     assert (stored.logits.argmax(1) == stored.labels).all()
+    check_that_fine_tuning_begins_with_little_doubt(model, tmp_path)
+
+
+def check_that_fine_tuning_begins_with_little_doubt(model, folder):
+    """With validation data the first doubt is that of 0.1; without, all are."""
+    data, rows = texts(), np.arange(len(SENTENCES), dtype=np.float64)
+    table = DifficultyTable(data.ids, np.asarray(data.labels), rows, rows / rows.max(), data.labels, -rows)
+    losses = {}
+    for doubt, validation in ((None, None), (None, data.select(rows[:2].astype(int))), (0.1, None), (0.4, None)):
+        settings = load_settings(model=model, loss="difficulty-aware", epochs=1, device="cpu", doubt=doubt)
+        name = f"{doubt}-{validation is not None}"
+        run = train(
+            data.select(rows[2:].astype(int)), settings, out=folder / name, difficulty=table, validation=validation
+        )
+        losses[name] = json.loads((run.path / "metrics.jsonl").read_text())["train_loss"]
+    assert losses["None-False"] == losses["None-True"] == losses["0.1-False"] != losses["0.4-False"]
 
 
 @pytest.mark.parametrize("channels", [3, 1])

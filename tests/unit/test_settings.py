@@ -79,7 +79,18 @@ def test_direct_settings_are_checked():
         TrainingSettings("mlp", alpha=-1.0)
 
 
-@pytest.mark.parametrize(("model", "others", "temperature"), [("mlp", 0.2, 0.3), ("ngrams", 1.0, 0.7)])
+@pytest.mark.parametrize(
+    ("model", "others", "temperature"),
+    [
+        ("mlp", 0.2, 0.3),
+        ("ngrams", 1.0, 0.7),
+        ("resnet18-32px", 1.0, 0.7),
+        ("python:mine:net", 1.0, 0.7),
+        ("timm:resnet18", 0.2, 0.3),
+        ("torchvision:resnet18", 0.2, 0.3),
+        ("transformers:bert", 0.2, 0.3),
+    ],
+)
 def test_entropy_and_temperature_follow_what_the_network_sees(model, others, temperature):
     ours = load_settings(model=model, loss="difficulty-aware")
     assert (ours.others, ours.temperature) == (others, temperature)
@@ -91,6 +102,8 @@ def test_entropy_and_temperature_follow_what_the_network_sees(model, others, tem
     assert (given.others, given.temperature) == (0.5, 0.4)
     paper = load_settings(model=model, loss="difficulty-aware", preset="paper")
     assert (paper.others, paper.temperature) == (1.0, 0.7)
+    from_scratch = load_settings(model=model, loss="difficulty-aware", pretrained=False)
+    assert (from_scratch.others, from_scratch.temperature) == ((0.2, 0.3) if model == "mlp" else (1.0, 0.7))
 
 
 def test_a_loss_brings_its_own_defaults():

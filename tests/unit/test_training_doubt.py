@@ -32,6 +32,8 @@ def test_doubt_rises_where_the_network_is_too_sure_and_falls_where_it_is_not():
     assert next_doubt(AWARE, lines(9, 0.2, 1.0)) == 0.2
     assert next_doubt(AWARE, lines(9, 0.2, 1e9)) == 0.9
     assert next_doubt(AWARE, lines(9, 0.2, 1e-9)) == 0.02
+    assert next_doubt(load_settings(model="timm:resnet18", loss="difficulty-aware"), []) == 0.1
+    assert next_doubt(load_settings(model="timm:resnet18", loss="difficulty-aware", pretrained=False), []) == 0.4
     few = load_settings(model="mlp", loss="difficulty-aware", epochs=3)
     assert next_doubt(few, lines(1, 0.2, math.exp(0.5))) == pytest.approx(0.2 + 0.6 * 0.5)
 

@@ -119,7 +119,8 @@ def test_defaults_that_depend_on_the_schedule_the_loss_and_the_preset():
             assert TrainingSettings(model, loss).temperature == {"logit-norm": 0.04}.get(loss, of_weights)
         assert (TrainingSettings("mlp", loss).normalizer, TrainingSettings("mlp", loss).distrust) == ("rank", True)
     assert (
-        SETTINGS["temperature"][1] == "`0.3`; with difficulty and another model than `mlp` 0.7; with `logit-norm` 0.04"
+        SETTINGS["temperature"][1]
+        == "`0.3`; with difficulty 0.7, unless the model is `mlp` or pre-trained; with `logit-norm` 0.04"
     )
     assert list(PRESETS) == ["paper"]
     values = ", ".join(f"`{key}` {shown(value)}" for key, value in PRESETS["paper"].items())
@@ -180,7 +181,7 @@ def test_the_defaults_and_ranges_of_losses_are_the_code_s(name, option):
 
 
 def test_the_others_of_mlp():
-    said = re.search(r"takes `others` ([\d.]+) where alpha is not given, and weights of `temperature` ([\d.]+)", FLAT)
+    said = re.search(r"take `others` ([\d.]+) where alpha is not given, and weights of `temperature` ([\d.]+)", FLAT)
     assert said is not None
     settings = TrainingSettings("mlp", "difficulty-aware")
     assert (settings.others, settings.temperature) == (float(said[1]), float(said[2]))
@@ -252,6 +253,7 @@ def test_the_papers_of_difficulty_methods_are_those_of_their_docstrings(name):
         (images._LARGEST_OWN_SIDE, "or {} where that has a longer side"),
         (neighbours._EXACT_ROWS, "auto is exact up to {:,} samples"),
         (doubt._FIRST, "it starts at {0:g}, stays there for three tenths"),
+        (doubt._FIRST_FINE_TUNED, "unless `pretrained` is false, start at {:g}."),
         (DOUBT, "Without validation data it is {:g} throughout, "),
         (DOUBT_ON_FEATURES, "throughout, {:g} of `mlp`, and nothing is learnt."),
         (inspect.signature(train).parameters["checkpoint_seconds"].default, "at most every {:g} seconds"),

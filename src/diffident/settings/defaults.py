@@ -33,11 +33,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "python:": {"epochs": 30, "learning_rate": 1e-3, "weight_decay": 0.01},
 }
 # A network on an encoder's features cannot learn what the encoder does not know, and is unsure of few samples for good
-# reasons; one that learns from the samples themselves gains from a bonus for more of them, on the whole entropy
-# (docs/method.md).
+# reasons; one that is fine-tuned has such features to begin with. One that learns from the samples alone gains from a
+# bonus for more of them, on the whole entropy (docs/method.md).
 _ON_FEATURES = "mlp"
 _TEMPERATURE_ON_FEATURES = 0.3
 _OTHERS_ON_FEATURES = 0.2
+_FINE_TUNED = ("timm:", "torchvision:", "transformers:")
 # A network that must find its features in images gains from every sample whose class is probably known. Others rank
 # worse with the wrong ones among those classes than without the samples (docs/method.md).
 _FROM_IMAGES = ("cnn-small", "densenet-bc", "resnet18-32px", "resnet34-32px", "resnet50-32px", "wrn-28-10")
@@ -72,7 +73,7 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
     if kind.learnt is not None and kind.learnt not in chosen:
         own.pop(kind.learnt, None)
     # Without weights a temperature means nothing: it stays what it was, so that earlier runs can be resumed.
-    on_features = given.get("model") == _ON_FEATURES
+    on_features = given["model"] == _ON_FEATURES or is_fine_tuned(given)
     temperature = _TEMPERATURE_ON_FEATURES if on_features or not kind.needs_weights else TEMPERATURE
     if on_features and own.get("others") is not None and chosen.get("alpha") is None:
         own["others"] = chosen.get("others", _OTHERS_ON_FEATURES)
@@ -80,6 +81,11 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
     distrust = of_weights["distrust"] if given.get("distrust") is None else given["distrust"]
     relabel = bool(distrust) and kind.needs_weights and _finds_features_in_images(given)
     return {**of_weights, "relabel": relabel, **own}
+
+
+def is_fine_tuned(given: dict[str, Any]) -> bool:
+    """Whether the settings are of a model that starts from pre-trained weights."""
+    return bool(given["pretrained"]) and given["model"].startswith(_FINE_TUNED)
 
 
 def _finds_features_in_images(given: dict[str, Any]) -> bool:

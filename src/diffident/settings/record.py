@@ -6,7 +6,7 @@ from typing import Any
 
 from diffident.losses import LOSSES
 from diffident.settings.checks import loss_faults, raise_faults, value_faults
-from diffident.settings.defaults import defaults_of_loss, defaults_of_model, options_of_loss
+from diffident.settings.defaults import defaults_of_loss, defaults_of_model, is_fine_tuned, options_of_loss
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class TrainingSettings:
         doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 0.99, where alpha is not given. None
             learns it from validation data, see `docs/method.md`; where there are none, it is 0.1, or 0.4 of `mlp`.
         others: How much the entropy among the classes beside the label counts in the bonus of `difficulty-aware`, from
-            0 to 1; 0.2 for `mlp` without an alpha, else 1.
-        temperature: Of the weights made of difficulty, 0.3 for `mlp`, else 0.7; of `logit-norm`, of the logits.
+            0 to 1; 0.2 for `mlp` and pre-trained models without an alpha, else 1.
+        temperature: Of the weights made of difficulty, 0.3 for `mlp` and pre-trained models, else 0.7; of `logit-norm`,
+            of the logits.
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
         distrust: Whether the difficulty table's word counts which labels are not to be believed; None is the preset's,
             or true.
@@ -162,6 +163,11 @@ class TrainingSettings:
         if kind.learnt is None or getattr(self, kind.learnt) is not None:
             return None
         return None if kind.resolved(**self.loss_options)[kind.learnt] is None else kind.learnt
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the model starts from pre-trained weights."""
+        return is_fine_tuned(vars(self))
 
     @property
     def loss_options(self) -> dict[str, float]:

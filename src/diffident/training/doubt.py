@@ -13,9 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.calibrators import temperature
+from diffident.losses.difficulty_aware import DOUBT
 from diffident.settings import TrainingSettings
 
 _FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 0.9
+# Of a network that is fine-tuned: in its few epochs a strong bonus at first slows it, and stays noticeable at the end.
+_FIRST_FINE_TUNED = 0.1
 # Share of the epochs in which doubt stays as it is at first.
 _UNTOUCHED = 0.3
 # What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings.
@@ -30,12 +33,20 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]]) -> float
         lines: Metrics of the epochs before, with `doubt` and `validation_temperature`.
     """
     if not lines:
-        return _FIRST
+        return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
     if len(lines) < _UNTOUCHED * settings.epochs:
         return doubt
     step = min(_MOST, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
     return min(max(doubt + step, _LOWEST), _HIGHEST)
+
+
+def doubt_without_validation(settings: TrainingSettings) -> dict[str, float]:
+    """The loss's option where nothing can be learnt, if its own default does not fit.
+
+    That follows `others`, and would give a network that is fine-tuned the doubt of one on features.
+    """
+    return {settings.learns: DOUBT} if settings.learns and settings.fine_tunes else {}
 
 
 def temperature_of(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> float:

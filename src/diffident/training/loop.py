@@ -17,7 +17,7 @@ from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
 from diffident.training.averaging import BestWeights, WeightAverage
 from diffident.training.checkpoints import Checkpoints, Stateful
-from diffident.training.doubt import next_doubt, temperature_of
+from diffident.training.doubt import doubt_without_validation, next_doubt, temperature_of
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
 from diffident.training.logs import Log, open_logs
@@ -158,7 +158,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
     learns = settings.learns if training.held_out is not None else None
     learnt = {learns: next_doubt(settings, lines)} if learns else {}
-    _train_epoch(training, epoch, meter, learnt)
+    _train_epoch(training, epoch, meter, learnt or doubt_without_validation(settings))
     line = {"epoch": epoch + 1, **meter.totals(), **learnt}
     with training.averaged():
         if training.held_out is not None:
@@ -179,15 +179,15 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
         training.report(meter.progress(epoch_done=True, finished=finished))
 
 
-def _train_epoch(training: Training, epoch: int, meter: EpochMeter, learnt: dict[str, float]) -> None:
+def _train_epoch(training: Training, epoch: int, meter: EpochMeter, left_open: dict[str, float]) -> None:
     """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch.
 
-    `learnt` are options of the loss that the settings leave open.
+    `left_open` are options of the loss that the settings leave open.
     """
     settings, fabric = training.settings, training.fabric
     torch.manual_seed(epoch_seed(settings.seed, epoch, fabric.global_rank))
     generator = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch) + 1)
-    options: dict[str, Any] = {**settings.loss_options, **learnt}
+    options: dict[str, Any] = {**settings.loss_options, **left_open}
     criterion = make_loss(settings.loss, **options)
     training.module.train()
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
