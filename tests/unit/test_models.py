@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.progress import Recorded, rises_to
 
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
@@ -113,3 +114,19 @@ def test_images_are_held_where_they_take_half_of_the_memory(memory, loading, hel
 def test_memory_is_told():
     memory = memory_bytes()
     assert memory is None or memory > 2**20
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        ("cnn-small", dataset("image", [IMAGES[0]] * 150)),
+        ("mlp", dataset("vector", [np.zeros(3, dtype=np.float32)] * 150)),
+        ("ngrams", dataset("text", ["pay the rent"] * 150)),
+    ],
+)
+def test_progress_counts_the_samples_that_are_prepared(model, data):
+    fitted, inputs = fit_preprocessor(data, load_settings(model=model))
+    seen = Recorded()
+    assert torch.equal(fitted.transform(data, seen), inputs)
+    assert rises_to(seen.calls, 150)
+    assert len(seen.calls) == 3

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.progress import Recorded, rises_to
 from torch import nn
 
 from diffident.data.dataset import Dataset
@@ -347,3 +348,14 @@ def test_logs_of_other_libraries_go_on_with_their_run(library, begins, logs, end
     assert logged == [(loss, epoch) for epoch, loss in enumerate(curve(run)[:, 0].tolist(), start=1)]
     first, again = (options for name, _, options in stand._calls if name == begins)
     assert first["id"] == again["id"] if library == "wandb" else again == {"run_id": "run-7"}
+
+
+@pytest.mark.parametrize(("loading", "total"), [("memory", 2), ("workers", 1)])
+def test_progress_of_predict_counts_samples_prepared_and_predicted(loading, total, tmp_path):
+    data = images()
+    settings = load_settings(model="cnn-small", width=4, epochs=1, device="cpu", loading=loading, num_workers=0)
+    train(data, settings, out=tmp_path / "run")
+    seen = Recorded()
+    logits = predict(tmp_path / "run", data, progress=seen).logits
+    assert rises_to(seen.calls, total * len(data))
+    assert torch.equal(logits, predict(tmp_path / "run", data).logits)

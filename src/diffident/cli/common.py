@@ -118,12 +118,25 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (done, total) that draws a bar with rate and time left on standard error."""
+    """Yield a callback (done, total) that draws a bar with rate and time left on standard error.
+
+    Where `done` falls, another pass over the samples begins: the bar starts anew and says which pass it is.
+    """
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        bar.add_task(label, total=None)
+        task, passes = bar.tasks[0], 1
+
+        def show(done: int, total: int) -> None:
+            nonlocal passes
+            if done < task.completed:
+                passes += 1
+                task.description = f"{label}, pass {passes}"
+                task.finished_time = None  # a reset would forget the rate, which short passes have no time to tell
+            bar.update(task.id, completed=done, total=total)
+
+        yield show
 
 
 class TrainingBar:

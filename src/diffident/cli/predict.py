@@ -2,7 +2,7 @@
 
 import argparse
 
-from diffident.cli.common import add_data_options, check_out, data_options, log, print_json
+from diffident.cli.common import add_data_options, check_out, data_options, log, print_json, progress_bar
 
 EXAMPLE = "diffident predict runs/difficulty-aware-1 new.parquet --out predictions.parquet"
 
@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     from diffident.training import predict  # takes seconds: a mistyped name need not wait
 
-    predictions = predict(arguments.run_folder, dataset, device=arguments.device)
+    with progress_bar("predict") as progress:
+        predictions = predict(arguments.run_folder, dataset, device=arguments.device, progress=progress)
     write_predictions(predictions, arguments.out)
     if arguments.json:
         shape = list(predictions.logits.shape)

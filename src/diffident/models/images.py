@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 from diffident.data.dataset import Dataset
 
 _LARGEST_OWN_SIDE = 64
+# Rows between two calls of `progress`: a second of large photographs, and no cost for small vectors.
+_REPORTED_ROWS = 64
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _log = logging.getLogger(__name__)
 
@@ -31,18 +34,33 @@ def own_shape(dataset: Dataset, image_size: int) -> tuple[int, int, int]:
     return (channels, side, side) if side else (channels, image.height, image.width)
 
 
-def images_tensor(dataset: Dataset, shape: tuple[int, ...], interpolation: str) -> Shaped[Tensor, "n c h w"]:
+def counted_rows(dataset: Dataset, progress: Callable[[int, int], None] | None) -> Iterator[int]:
+    """The rows of a data set; `progress` is called with (done, total) as they are used."""
+    for row in range(len(dataset)):
+        yield row
+        done = row + 1
+        if progress is not None and (done % _REPORTED_ROWS == 0 or done == len(dataset)):
+            progress(done, len(dataset))
+
+
+def images_tensor(
+    dataset: Dataset,
+    shape: tuple[int, ...],
+    interpolation: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> Shaped[Tensor, "n c h w"]:
     """The images of a data set as uint8, grey or RGB; an image of another size is resized and cropped at its centre.
 
     Args:
         dataset: Images.
         shape: (channels, height, width) of the result.
         interpolation: `bilinear`, `bicubic`, ...: how images of another size are resized.
+        progress: Called with (done, total).
     """
     channels, height, width = shape
     pixels = np.empty((len(dataset), height, width, channels), dtype=np.uint8)
     method = Image.Resampling[interpolation.upper()]
-    for row in range(len(dataset)):
+    for row in counted_rows(dataset, progress):
         image = dataset[row].convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             image = ImageOps.fit(image, (width, height), method)

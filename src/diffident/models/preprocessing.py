@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
 from diffident.models.foreign import image_input, transformers_tokenizer
-from diffident.models.images import held_in_memory, images_tensor, own_shape
+from diffident.models.images import counted_rows, held_in_memory, images_tensor, own_shape
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
 
@@ -39,6 +40,8 @@ _TAKES = {
 _SHAPE_LENGTHS = {"image": 3, "vector": 1, "grams": 1, "tokens": 1}
 # Images whose moments stand for all: the mean of so many is right to a thousandth.
 _MOMENT_IMAGES = 10_000
+# Texts that a tokenizer gets together: enough for all of its threads.
+_TOKENIZED_AT_ONCE = 1024
 _WORD = re.compile(r"(?u)\b\w+\b")
 
 
@@ -79,20 +82,26 @@ class Preprocessor:
                 f"Give other data."
             )
 
-    def transform(self, dataset: Dataset) -> Shaped[Tensor, "n ..."]:
+    def transform(
+        self, dataset: Dataset, progress: Callable[[int, int], None] | None = None
+    ) -> Shaped[Tensor, "n ..."]:
         """The samples as one tensor: uint8 images, float32 vectors or int32 indices padded with 0 (tokens: -1).
+
+        Args:
+            dataset: The samples.
+            progress: Called with (done, total).
 
         Raises:
             InputError: the data is of another modality or shape than in training.
         """
         self.check(dataset)
         if self.kind == "image":
-            return images_tensor(dataset, self.shape, self.interpolation)
+            return images_tensor(dataset, self.shape, self.interpolation, progress)
         if self.kind == "vector":
-            return _vectors(dataset, self.shape[0])
+            return _vectors(dataset, self.shape[0], progress)
         if self.kind == "tokens":
-            return _tokens(dataset, self.tokenizer, self.shape[0])
-        return _grams(dataset, self.vocabulary, self.shape[0])
+            return _tokens(dataset, self.tokenizer, self.shape[0], progress)
+        return _grams(dataset, self.vocabulary, self.shape[0], progress)
 
     def save(self, folder: str | Path) -> None:
         """Write `preprocessor.json`, and `vocabulary.json` or `tokenizer/` where there is one."""
@@ -197,9 +206,9 @@ def load_preprocessor(folder: str | Path) -> Preprocessor:
     return Preprocessor(kind, shape, vocabulary, mean, std, interpolation=interpolation, tokenizer=tokenizer)
 
 
-def _vectors(dataset: Dataset, width: int) -> Float[Tensor, "n d"]:
+def _vectors(dataset: Dataset, width: int, progress: Callable[[int, int], None] | None) -> Float[Tensor, "n d"]:
     values = np.empty((len(dataset), width), dtype=np.float32)
-    for row in range(len(dataset)):
+    for row in counted_rows(dataset, progress):
         vector = np.asarray(dataset[row])
         if vector.shape != (width,):
             raise InputError(
@@ -242,10 +251,14 @@ def _fit_vocabulary(dataset: Dataset, min_count: int) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _grams(dataset: Dataset, vocabulary: tuple[str, ...], max_length: int) -> Shaped[Tensor, "n length"]:
+def _grams(
+    dataset: Dataset, vocabulary: tuple[str, ...], max_length: int, progress: Callable[[int, int], None] | None
+) -> Shaped[Tensor, "n length"]:
     index = {gram: number for number, gram in enumerate(vocabulary, start=1)}
-    rows = [[index[g] for g in _grams_of(dataset[row]) if g in index][:max_length] for row in range(len(dataset))]
-    return _padded(rows, 0)
+    found = (
+        [index[gram] for gram in _grams_of(dataset[row]) if gram in index] for row in counted_rows(dataset, progress)
+    )
+    return _padded([numbers[:max_length] for numbers in found], 0)
 
 
 def _padded(rows: list[list[int]], padding: int) -> Shaped[Tensor, "n length"]:
@@ -255,7 +268,14 @@ def _padded(rows: list[list[int]], padding: int) -> Shaped[Tensor, "n length"]:
     return torch.from_numpy(table)
 
 
-def _tokens(dataset: Dataset, tokenizer: Any, max_length: int) -> Shaped[Tensor, "n length"]:
+def _tokens(
+    dataset: Dataset, tokenizer: Any, max_length: int, progress: Callable[[int, int], None] | None
+) -> Shaped[Tensor, "n length"]:
     length = min(max_length, tokenizer.model_max_length)
-    texts = [dataset[row] for row in range(len(dataset))]
-    return _padded(tokenizer(texts, truncation=True, max_length=length)["input_ids"] if texts else [], -1)
+    rows: list[list[int]] = []
+    while len(rows) < len(dataset):
+        texts = [dataset[row] for row in range(len(rows), min(len(rows) + _TOKENIZED_AT_ONCE, len(dataset)))]
+        rows += tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+        if progress is not None:
+            progress(len(rows), len(dataset))
+    return _padded(rows, -1)

@@ -1,5 +1,7 @@
 """Logits of a trained module."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -45,6 +47,7 @@ def source_of(
     *,
     inputs: torch.Tensor | None = None,
     targets: Targets | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """The prepared samples: in memory, or read by workers where that is wanted or they do not fit.
 
@@ -55,6 +58,7 @@ def source_of(
         device: Where batches are wanted.
         inputs: The prepared samples, where they are in memory already.
         targets: Weights, and the labels to learn in the place of the data's own; or None.
+        progress: Called with (done, total) while samples are prepared here.
     """
     preprocessor.check(dataset)
     given = np.zeros(len(dataset)) if dataset.labels is None else dataset.labels
@@ -64,20 +68,46 @@ def source_of(
     labels = torch.from_numpy(np.array(given, dtype=np.int64))
     if inputs is None and not fits_in_memory(preprocessor, len(dataset), settings):
         return Streamed(dataset, preprocessor, labels, weights, device, settings.num_workers)
-    return InMemory(Samples(preprocessor.transform(dataset) if inputs is None else inputs, labels, weights), device)
+    if inputs is None:
+        inputs = preprocessor.transform(dataset, progress)
+    return InMemory(Samples(inputs, labels, weights), device)
 
 
 @torch.no_grad()
-def logits_of(module: nn.Module, source: Source) -> Float[torch.Tensor, "n c"]:
-    """Logits of all samples in their order, float32 on the CPU; the module is left in evaluation mode."""
+def logits_of(
+    module: nn.Module, source: Source, progress: Callable[[int, int], None] | None = None
+) -> Float[torch.Tensor, "n c"]:
+    """Logits of all samples in their order, float32 on the CPU; the module is left in evaluation mode.
+
+    Args:
+        module: The classifier.
+        source: The samples.
+        progress: Called with (done, total).
+    """
     module.eval()
-    parts = list(torch.arange(len(source)).split(_BATCH_SIZE))
-    return torch.cat([module(batch.inputs).float().cpu() for batch in source.batches(parts)])
+    report, done, logits = progress or (lambda done, total: None), 0, []
+    for batch in source.batches(list(torch.arange(len(source)).split(_BATCH_SIZE))):
+        logits.append(module(batch.inputs).float().cpu())
+        done += len(batch)
+        report(done, len(source))
+    return torch.cat(logits)
 
 
 def predictions_of(
-    module: nn.Module, source: Source, dataset: Dataset, label_names: tuple[str, ...] | None
+    module: nn.Module,
+    source: Source,
+    dataset: Dataset,
+    label_names: tuple[str, ...] | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Predictions of a module that Fabric has set up, so that they are made in the run's precision."""
+    """Predictions of a module that Fabric has set up, so that they are made in the run's precision.
+
+    Args:
+        module: The classifier.
+        source: The prepared samples.
+        dataset: The same samples, for ids and labels.
+        label_names: Name of each class, or None.
+        progress: Called with (done, total).
+    """
     labels = None if dataset.labels is None else torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
-    return Predictions(dataset.ids, logits_of(module, source), labels, label_names)
+    return Predictions(dataset.ids, logits_of(module, source, progress), labels, label_names)

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from diffident.training.loop import fit, set_up
 from diffident.training.processes import launch
 from diffident.training.progress import NonFiniteLossError, Report
 from diffident.training.run_state import claim, describe, save_transformers_config, write_environment
+from diffident.training.sources import InMemory
 
 
 @dataclass(frozen=True)
@@ -170,13 +172,20 @@ def _save_weights(model: nn.Module, file: Path) -> None:
         save_file(state, temporary)
 
 
-def predict(run_dir: str | Path, dataset: Dataset, *, device: str | None = None) -> Predictions:
+def predict(
+    run_dir: str | Path,
+    dataset: Dataset,
+    *,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
     """A trained model's logits, in the data's order, from nothing but the run folder.
 
     Args:
         run_dir: Folder of a finished run.
         dataset: What to predict; labels are optional.
         device: Instead of the run's: auto, cpu, cuda or mps.
+        progress: Called with (done, total); samples that are all prepared before the first is predicted count twice.
 
     Raises:
         InputError: not a finished run, no such device, or data with other classes, modality or shape.
@@ -188,8 +197,15 @@ def predict(run_dir: str | Path, dataset: Dataset, *, device: str | None = None)
     model, preprocessor = load_model(run)
     preprocessor.check(dataset)  # of the wrong data this says more than their labels do
     check_labels(dataset, run.data["num_classes"], run.label_names, "the run")
-    source = source_of(dataset, preprocessor, settings, fabric.device)
-    return predictions_of(fabric.setup_module(model), source, dataset, run.label_names)
+    report, count = progress or (lambda done, total: None), len(dataset)
+    source = source_of(
+        dataset, preprocessor, settings, fabric.device, progress=lambda done, total: report(done, 2 * count)
+    )
+    before = count if isinstance(source, InMemory) else 0
+    module = fabric.setup_module(model)
+    return predictions_of(
+        module, source, dataset, run.label_names, lambda done, total: report(before + done, before + count)
+    )
 
 
 def load_model(run: RunFolder) -> tuple[nn.Module, Preprocessor]:
