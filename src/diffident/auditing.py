@@ -1,6 +1,7 @@
 """The hardest samples of a data set, the suspects among its labels, and the folder that `diffident audit` makes."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from diffident.difficulties import posterior
 from diffident.difficulties.posterior import Posterior
-from diffident.difficulties.protocol import Blocks, Scores
+from diffident.difficulties.protocol import Blocks, Scores, counted_passes
 from diffident.errors import InputError
 from diffident.files import first_line, read_parquet
 from diffident.label_noise import estimate_wrong_share, probability_wrong
@@ -65,7 +66,13 @@ class KeptPosterior:
         return posterior.describe(state)
 
 
-def audit(table: DifficultyTable, blocks: Blocks | None = None, state: Posterior | None = None) -> Suspects:
+def audit(
+    table: DifficultyTable,
+    blocks: Blocks | None = None,
+    state: Posterior | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Suspects:
     """Order the samples from hardest to easiest and name those that another class is nearer to.
 
     Args:
@@ -73,6 +80,7 @@ def audit(table: DifficultyTable, blocks: Blocks | None = None, state: Posterior
         blocks: The features it was scored on, as for `score_features`: then how likely each label is wrong, and how
             many are, is estimated too (`label_noise`), with the shrinkage that was given for the table.
         state: What `posterior` fitted to the table's samples, where it was scored by that: then this is not done again.
+        progress: Called with (done, total) in every pass over the features, anew from 0.
 
     Returns:
         Rows hardest first (ties keep the table's order), and for each row whether its margin is above 0: the label's
@@ -90,6 +98,8 @@ def audit(table: DifficultyTable, blocks: Blocks | None = None, state: Posterior
         if blocks is None:
             return suspects
         num_classes = int(table.labels.max()) + 1 if table.label_names is None else len(table.label_names)
+        if progress is not None:
+            blocks = counted_passes(blocks, len(table), progress)
         given = {"shrinkage": table.metadata["shrinkage"]} if table.metadata.get("shrinkage_choice") == "given" else {}
         state = posterior.fit(blocks, table.labels, num_classes, **given)
     return replace(

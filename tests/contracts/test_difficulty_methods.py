@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from tests.progress import Recorded, rises_to
 
-from diffident.difficulties import METHODS, find_method, open_method
+from diffident.difficulties import METHODS, find_method, open_method, score_features
 from diffident.difficulties.training_dynamics import TrainingDynamics, measure_epoch
 from diffident.errors import InputError, ShapeError
 
@@ -311,3 +312,22 @@ def test_what_a_method_needs_is_asked_for(name):
 def test_wrong_values_are_refused(name, options, message):
     with pytest.raises(InputError, match=message):
         run(name, *blobs(), **options)
+
+
+@on_features
+def test_progress_counts_the_rows_of_every_pass_and_changes_nothing(name):
+    values, labels = blobs()
+    read, seen = [], Recorded()
+
+    def blocks():
+        read.append(name)
+        return iter(values.split(50))
+
+    shared = {"method": name, **needs(name, values, labels, 3)}
+    ids = np.arange(120).astype(str).astype(object)
+    one, other = (score_features(blocks, ids, labels, progress=progress, **shared) for progress in (None, seen))
+    np.testing.assert_array_equal(one.difficulty, other.difficulty)
+    np.testing.assert_array_equal(one.margin, other.margin)
+    assert all(rises_to(calls, 120) for calls in seen.passes())
+    passes = len(read) // 2
+    assert len(seen.passes()) > passes if find_method(name).iterates else len(seen.passes()) == passes

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import torch
+from tests.progress import Recorded, rises_to
 
 from diffident.auditing import audit, audit_table, suspect_rows, write_audit_table
 from diffident.difficulties import posterior, score_features
@@ -79,3 +80,14 @@ def test_no_suspects_gives_an_empty_table(tmp_path):
     table = audit_table(suspects, np.array([], dtype=np.int64))
     write_audit_table(table, tmp_path, "suspects")
     assert pq.read_table(tmp_path / "suspects.parquet").num_rows == 0
+
+
+def test_progress_counts_the_rows_of_every_pass():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    values = torch.randn(90, 6, generator=generator) + 6 * torch.eye(3, 6)[labels]
+    table = score_features(lambda: values.split(40), np.arange(90).astype(str).astype(object), labels.numpy())
+    seen = Recorded()
+    audit(table, lambda: values.split(40), progress=seen)
+    assert len(seen.passes()) >= 2
+    assert all(rises_to(calls, 90) for calls in seen.passes())

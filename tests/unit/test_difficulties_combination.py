@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from tests.progress import Recorded, rises_to
 from tests.unit.test_gaussian import make_data
 
 from diffident.difficulties import score_combined, score_features
@@ -182,3 +183,11 @@ def test_wrong_calls_are_refused():
         score_combined([make_source()])
     with pytest.raises(InputError, match="`labels` must be given for the first source"):
         score_combined([make_source(labels=None), make_source()])
+
+
+@pytest.mark.parametrize(("combine", "passes"), [("mean-rank", 4), ("stack", 6)])
+def test_progress_counts_the_passes_over_every_source(combine, passes):
+    seen = Recorded()
+    score_combined([make_source(0), make_source(1)], combine=combine, progress=seen)
+    assert len(seen.passes()) == passes
+    assert all(rises_to(calls, len(make_source(0).ids)) for calls in seen.passes())

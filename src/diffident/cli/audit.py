@@ -49,10 +49,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"`--out` must be a folder; got {out}, which is a file. Name a new one.")
     source, dataset = _open(arguments, out)
     kept = KeptPosterior() if arguments.method == "posterior" else None
-    table = score_source(source, arguments.data, method=arguments.method, verbs=kept, **options)
+    with progress_bar("score") as progress:
+        table = score_source(source, arguments.data, method=arguments.method, verbs=kept, progress=progress, **options)
     make_folder(out)
     write(table, str(out / "difficulty.parquet"))
-    suspects = audit(table, source.blocks, None if kept is None else kept.state)
+    with progress_bar("audit") as progress:
+        suspects = audit(table, source.blocks, None if kept is None else kept.state, progress=progress)
     files = write_audit(suspects, dataset, out, arguments.top)
     write_audit_summary(suspects, _origin(arguments, source, dataset), out)
     files += write_formats(arguments.export, suspects, dataset, out)

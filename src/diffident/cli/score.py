@@ -1,10 +1,11 @@
 """`diffident score`: features to difficulty."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffident.cli.common import add_engine_options, check_out, log, opened_engine, print_json
+from diffident.cli.common import add_engine_options, check_out, log, opened_engine, print_json, progress_bar
 from diffident.difficulties import METHODS, find_method
 from diffident.errors import InputError
 
@@ -123,7 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.combine is not None and len(arguments.features) == 1:
         raise InputError("`--combine` must be used with several FEATURES; got one. Name them all, or leave it out.")
     check_out(arguments.out, *arguments.features, arguments.label_features, suffix=".parquet")
-    table = _score(arguments, options)
+    with progress_bar("score") as progress:
+        table = _score(arguments, options, progress)
     write(table, arguments.out)
     num_suspects = int((table.margin > 0).sum())
     if arguments.json:
@@ -134,7 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
     log(f"The difficulty of every sample is in {arguments.out}.")
 
 
-def _score(arguments: argparse.Namespace, options: dict[str, Any]):
+def _score(arguments: argparse.Namespace, options: dict[str, Any], progress: Callable[[int, int], None]):
     from diffident.storage.features import open_features
 
     if arguments.engine != "local" and (arguments.method != "rmd" or len(arguments.features) > 1):
@@ -146,7 +148,8 @@ def _score(arguments: argparse.Namespace, options: dict[str, Any]):
     if len(sources) == 1:
         with opened_engine(arguments) as engine:
             verbs = None if engine is None else engine.rmd(sources[0])
-            return score_source(sources[0], arguments.features[0], method=arguments.method, verbs=verbs, **options)
+            shared = {"method": arguments.method, "verbs": verbs, "progress": progress}
+            return score_source(sources[0], arguments.features[0], **shared, **options)
     from diffident.difficulties import score_combined
 
     if arguments.method == "zero-shot":
@@ -157,12 +160,21 @@ def _score(arguments: argparse.Namespace, options: dict[str, Any]):
         combine=arguments.combine or "mean-rank",
         method=arguments.method,
         num_classes=None if names is None else len(names),
+        progress=progress,
         **options,
     )
 
 
-def score_source(source, where: str, *, method: str, verbs: Any = None, **options: Any):
-    """The `DifficultyTable` of a feature source; `verbs` are an engine's."""
+def score_source(
+    source,
+    where: str,
+    *,
+    method: str,
+    verbs: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+):
+    """The `DifficultyTable` of a feature source; `verbs` and `progress` are those of `score_features`."""
     from diffident.difficulties import score_features
 
     if method == "training-dynamics":
@@ -185,6 +197,7 @@ def score_source(source, where: str, *, method: str, verbs: Any = None, **option
         encoder=source.encoder,
         label_names=source.label_names,
         verbs=verbs,
+        progress=progress,
         **options,
     )
 

@@ -27,12 +27,14 @@ class MethodKind:
         options: Names of its settings.
         summary: One line for lists of methods.
         needs: Name of what `fit` must be given beside features and labels, if anything.
+        iterates: Whether `fit` passes over the samples in memory many times, and therefore takes `progress` too.
     """
 
     module: str
     options: tuple[str, ...]
     summary: str
     needs: str | None = None
+    iterates: bool = False
 
 
 METHODS: dict[str, MethodKind] = {
@@ -54,10 +56,16 @@ METHODS: dict[str, MethodKind] = {
         "kmeans", ("clusters", "dimensions"), "squared distance to the label's centroids minus that to another class's"
     ),
     "gmm": MethodKind(
-        "gmm", ("components", "dimensions"), "log-likelihood of a background mixture minus that of the label's mixture"
+        "gmm",
+        ("components", "dimensions"),
+        "log-likelihood of a background mixture minus that of the label's mixture",
+        iterates=True,
     ),
     "self-confidence": MethodKind(
-        "self_confidence", ("folds", "ridge", "seed"), "negative log-probability of a cross-validated linear probe"
+        "self_confidence",
+        ("folds", "ridge", "seed"),
+        "negative log-probability of a cross-validated linear probe",
+        iterates=True,
     ),
     "zero-shot": MethodKind(
         "zero_shot",

@@ -1,6 +1,6 @@
 """Features of several encoders or layers together: the mean of their ranks, or one stack of features."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,6 +54,7 @@ def score_combined(
     combine: str = "mean-rank",
     method: str = "rmd",
     num_classes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> DifficultyTable:
     """Difficulty by several features of the same samples, joined by id, in the order of the first.
@@ -71,6 +72,7 @@ def score_combined(
         combine: One of `COMBINATIONS`.
         method: A name in `METHODS`.
         num_classes: As for `score_features`.
+        progress: As for `score_features`, for one source after the other.
         options: Of the method.
 
     Returns:
@@ -87,7 +89,8 @@ def score_combined(
     if first.labels is None:
         raise InputError("`labels` must be given for the first source; got none. Extract with labels.")
     rows = [_positions(first, source, number) for number, source in enumerate(sources, start=1)]
-    shared = {"method": method, "num_classes": num_classes, "label_names": first.label_names, **options}
+    shared = {"method": method, "num_classes": num_classes, "label_names": first.label_names, "progress": progress}
+    shared |= options
     tables = [
         score_features(_in_order(source, places), first.ids, first.labels, encoder=source.encoder, **shared)
         for source, places in zip(sources, rows, strict=True)

@@ -13,7 +13,7 @@ Reference:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ from diffident.difficulties.protocol import (
     check_range,
     checked_blocks,
     choose_nearest,
+    counted,
     join_scores,
     make_options,
 )
@@ -121,15 +122,22 @@ class Gmm:
     rounds: tuple[int, int]
 
 
-def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) -> Gmm:
-    """Components, then the mixtures; options: `GmmOptions`."""
+def fit(
+    blocks: Blocks,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Gmm:
+    """Components, then the mixtures; options: `GmmOptions`. `progress` gets (done, total) in every round."""
     chosen = make_options(GmmOptions, "gmm", options)
     check_range(torch.from_numpy(labels), num_classes, 0)
     components = fit_components(blocks, labels, chosen.dimensions)
     values = components.project_all(blocks, labels)
     classes = torch.from_numpy(labels).to(values.device)
-    mixtures, rounds = fit_mixtures(values, classes, num_classes, chosen.components)
-    background, background_rounds = fit_mixtures(values, torch.zeros_like(classes), 1, chosen.components)
+    mixtures, rounds = fit_mixtures(values, classes, num_classes, chosen.components, progress)
+    background, background_rounds = fit_mixtures(values, torch.zeros_like(classes), 1, chosen.components, progress)
     counts = torch.bincount(classes, minlength=num_classes)
     return Gmm(components, mixtures, background, counts, (rounds, background_rounds))
 
@@ -164,13 +172,25 @@ def describe(state: Gmm) -> dict[str, Any]:
 
 
 def fit_mixtures(
-    values: Float[Tensor, "n p"], labels: Int[Tensor, " n"], num_classes: int, per_class: int
+    values: Float[Tensor, "n p"],
+    labels: Int[Tensor, " n"],
+    num_classes: int,
+    per_class: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Mixtures, int]:
     """Expectation-maximisation from class-wise K-means until the mean log-likelihood settles; and its rounds.
 
     Gaussians that come to lie nearer to another class's mean than to their own are left out at the end, as in
     `class_clusters`.
+
+    Args:
+        values: What the mixtures are of.
+        labels: Class of each value.
+        num_classes: Number of classes.
+        per_class: Largest number of Gaussians a class.
+        progress: Called with (done, total) in every round.
     """
+    report = progress or (lambda done, total: None)
     counts = torch.bincount(labels, minlength=num_classes)
     clusters = class_clusters(values, labels, num_classes, per_class)
     gram = values.T @ values
@@ -178,7 +198,7 @@ def fit_mixtures(
     mixtures, before, rounds = _maximise(totals, sums, gram, clusters.owners, counts), -math.inf, 0
     one_each = len(totals) == len(counts.nonzero())  # then the first mixtures are exact
     while rounds < _MAX_ROUNDS and not one_each:
-        totals, sums, likelihood = _expect(mixtures, values, labels)
+        totals, sums, likelihood = _expect(mixtures, values, labels, report)
         mixtures, rounds = _maximise(totals, sums, gram, clusters.owners, counts), rounds + 1
         if likelihood - before <= _TOLERANCE * max(1.0, abs(likelihood)):
             break
@@ -218,13 +238,16 @@ def _maximise(totals: Tensor, sums: Tensor, gram: Tensor, owners: Tensor, counts
     return Mixtures(means, owners, log_weights, whitening, log_determinant, len(counts))
 
 
-def _expect(mixtures: Mixtures, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
+def _expect(
+    mixtures: Mixtures, values: Tensor, labels: Tensor, report: Callable[[int, int], None]
+) -> tuple[Tensor, Tensor, float]:
     """Responsibilities' totals and weighted sums over a class's own Gaussians; the mean log-likelihood."""
     totals, sums, likelihood = torch.zeros_like(mixtures.log_weights), torch.zeros_like(mixtures.means), 0.0
     whitening = mixtures.whitening
     means, whitened = mixtures.means @ whitening, values @ whitening
     start = 0
-    for part, own, squared in _own_squares(means, mixtures.owners, whitened, labels, mixtures.num_classes):
+    parts = _own_squares(means, mixtures.owners, whitened, labels, mixtures.num_classes)
+    for part, own, squared in counted(parts, len(values), report):
         joint = mixtures.log_constants[own] - 0.5 * squared
         whole = joint.logsumexp(dim=1, keepdim=True)
         responsibilities = (joint - whole).exp()

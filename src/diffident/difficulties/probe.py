@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from torch import Tensor
 
-from diffident.difficulties.protocol import Blocks, labelled_blocks
+from diffident.difficulties.protocol import Blocks, counted, labelled_blocks
 from diffident.gaussian.blocks import centred, working_type
 
 # From strong to weak, of the mean cross-entropy: the way stops where held-out cross-entropy rises.
@@ -85,9 +85,13 @@ def fit_probe(
     covariance: Float[Tensor, "d d"],
     num_classes: int,
     ridge: float | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Probe:
-    """Fit all folds; `ridge` None takes the one of `RIDGES` with the least held-out cross-entropy."""
-    problem = _pose(blocks, labels, folds, num_folds, mean, covariance, num_classes)
+    """Fit all folds; `ridge` None takes the one of `RIDGES` with the least held-out cross-entropy.
+
+    `progress` is called with (done, total) in every pass over features that are kept in memory.
+    """
+    problem = _pose(blocks, labels, folds, num_folds, mean, covariance, num_classes, progress)
     weights = torch.zeros(len(problem.spectrum), *problem.prior.shape, dtype=torch.float64, device=mean.device)
     offsets, best, iterations = torch.zeros_like(problem.prior), None, 0
     for candidate in RIDGES if ridge is None else (ridge,):
@@ -110,6 +114,7 @@ def _pose(
     mean: Tensor,
     covariance: Tensor,
     num_classes: int,
+    progress: Callable[[int, int], None] | None,
 ) -> _Problem:
     variances = covariance.diagonal()
     varying = variances > 1e-12 * variances.max()
@@ -125,7 +130,7 @@ def _pose(
     frequencies = prior.exp().mean(dim=0)
     curvature = float((1 - frequencies.square().sum()) / num_classes)
     return _Problem(
-        _prepared(blocks, labels, places, mean, max(1, _BLOCK_NUMBERS // prior.numel())),
+        _prepared(blocks, labels, places, mean, max(1, _BLOCK_NUMBERS // prior.numel()), progress),
         len(labels),
         sizes.clamp(min=1),
         prior,
@@ -137,7 +142,12 @@ def _pose(
 
 
 def _prepared(
-    blocks: Blocks, labels: np.ndarray, folds: Tensor, mean: Tensor, rows: int
+    blocks: Blocks,
+    labels: np.ndarray,
+    folds: Tensor,
+    mean: Tensor,
+    rows: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]:
     """Centred features, labels and folds in parts of so many rows; kept in memory where they fit."""
 
@@ -151,7 +161,7 @@ def _prepared(
     if len(labels) * len(mean) > _KEPT_NUMBERS:
         return read
     kept = list(read())
-    return lambda: kept
+    return lambda: kept if progress is None else counted(kept, len(labels), progress)
 
 
 def _minimise(problem: _Problem, ridge: float, weights: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, int]:

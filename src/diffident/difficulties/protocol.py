@@ -2,7 +2,8 @@
 
 A method is a module with
 
-- `fit(blocks, labels, num_classes, **options)`: a frozen state; may pass over the features several times;
+- `fit(blocks, labels, num_classes, **options)`: a frozen state; may pass over the features several times; where
+  `MethodKind.iterates`, it takes `progress` for its passes over what it keeps in memory;
 - `score(state, blocks, labels, *, fitted=True)`: `Scores`. `fitted` says that these are the very rows that `fit` saw,
   in its order, so that methods which can leave a row out of what judges it do so;
 - `describe(state)`: plain JSON values for the metadata of `difficulty.parquet`.
@@ -24,6 +25,7 @@ from diffident.options import options_of
 
 Blocks = Callable[[], Iterable[Tensor]]
 Options = TypeVar("Options")
+Part = TypeVar("Part", bound=Tensor | tuple[Tensor, ...])
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,21 @@ class Scores:
 def make_options(kind: type[Options], method: str, values: dict[str, Any]) -> Options:
     """The options record of a difficulty method; raises like `diffident.options.options_of`."""
     return options_of(kind, f"difficulty method {method!r}", values)
+
+
+def counted(parts: Iterable[Part], num_rows: int, progress: Callable[[int, int], None]) -> Iterator[Part]:
+    """The parts of one pass over the samples; `progress` is called with (rows done, rows) as they are used."""
+    done = 0
+    progress(done, num_rows)
+    for part in parts:
+        yield part
+        done += len(part if isinstance(part, Tensor) else part[0])
+        progress(done, num_rows)
+
+
+def counted_passes(blocks: Blocks, num_rows: int, progress: Callable[[int, int], None]) -> Blocks:
+    """The same blocks, every pass over them `counted`."""
+    return lambda: counted(blocks(), num_rows, progress)
 
 
 def labelled_blocks(blocks: Blocks, labels: Int[np.ndarray, " n"]) -> Iterator[tuple[int, Tensor, Tensor]]:

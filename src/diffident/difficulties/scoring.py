@@ -1,13 +1,14 @@
 """Difficulty of every sample of a data set, by any method."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffident.difficulties import open_method
-from diffident.difficulties.protocol import Blocks
+from diffident.difficulties import find_method, open_method
+from diffident.difficulties.protocol import Blocks, counted_passes
 from diffident.difficulties.weights import scaled_rank
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian import Gaussians, relative_squared_distance
@@ -38,6 +39,7 @@ def score_features(
     encoder: str = "unknown",
     label_names: tuple[str, ...] | None = None,
     verbs: Any = None,
+    progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> DifficultyTable:
     """Difficulty of every sample of a data set: fit a method to it, then score it.
@@ -51,6 +53,7 @@ def score_features(
         encoder: The encoder's name, for the metadata.
         label_names: Name of each class, or None.
         verbs: What has the method's `fit`, `score` and `describe` in its stead, for example to do them elsewhere.
+        progress: Called with (done, total) in every pass over the samples, anew from 0.
         options: Of the method, by name; the others keep their defaults.
 
     Raises:
@@ -72,6 +75,10 @@ def score_features(
         )
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if label_names is None else len(label_names)
+    if progress is not None:
+        blocks = counted_passes(blocks, len(ids), progress)
+        if find_method(method).iterates:
+            options["progress"] = progress
     state = chosen.fit(blocks, labels, num_classes, **options)
     scores = chosen.score(state, blocks, labels, fitted=True)
     metadata = {

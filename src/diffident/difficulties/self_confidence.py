@@ -17,6 +17,7 @@ Reference:
     Northcutt et al. 2021, arXiv 1911.00068; Kuan and Mueller 2022, Model-agnostic label quality scoring (p_y there).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +80,18 @@ class CrossValidatedProbe:
     counts: Int[np.ndarray, " k"]
 
 
-def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) -> CrossValidatedProbe:
-    """Folds, geometry, then all classifiers at once; options: `SelfConfidenceOptions`."""
+def fit(
+    blocks: Blocks,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> CrossValidatedProbe:
+    """Folds, geometry, then all classifiers at once; options: `SelfConfidenceOptions`.
+
+    `progress` gets (done, total) in every pass over features that are kept in memory.
+    """
     chosen = make_options(SelfConfidenceOptions, "self-confidence", options)
     folds = content_folds(blocks, labels, num_classes, chosen.folds, chosen.seed)
     everything = rmd.gaussians_of(blocks, np.zeros_like(labels), 1, 0.0)
@@ -93,6 +104,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
         covariance=everything.within,
         num_classes=num_classes,
         ridge=None if isinstance(chosen.ridge, str) else float(chosen.ridge),
+        progress=progress,
     )
     return CrossValidatedProbe(probe, folds, chosen, np.bincount(labels, minlength=num_classes))
 
