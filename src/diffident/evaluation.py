@@ -1,14 +1,14 @@
 """From logits and labels to every metric with its interval."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks
+from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, reporting, resampling_blocks
 from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
 from diffident.metrics.calibration import equal_mass_cuts
@@ -40,6 +40,9 @@ _MAX_CLASSWISE = 20_000_000
 """Entries of one array of resampled classwise sums: bounds the memory, 160 MB an array."""
 _MAX_BLOCK_COUNTS = 2_000_000
 
+_Drew = Callable[[int], None]
+"""Is told how many samples were drawn, when they have been worked on."""
+
 
 def evaluate(
     logits: Tensor | np.ndarray | None = None,
@@ -52,6 +55,7 @@ def evaluate(
     label_names: Sequence[str] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Every metric of one set of predictions, with 95 % bootstrap intervals.
 
@@ -70,6 +74,7 @@ def evaluate(
         label_names: Name of each class, for `by_class`.
         num_resamples: Bootstrap resamples; 0 gives NaN for low and high. The sets of `ood` are resampled on their own.
         seed: Seed of the resamples.
+        progress: Called with (done, total), in resamples of all samples: those of a group count as parts of one.
 
     Returns:
         Metrics by lower-case name (docs/metrics.md says what each is), and for every set those of `OOD_METRICS`; NaN
@@ -90,22 +95,26 @@ def evaluate(
     labels = check_labels(labels, len(scores), scores.num_classes)
     values = None if difficulty is None else _check_difficulty(difficulty, len(scores))
     outside = {name: _check_ood(values, name, scores) for name, values in (ood or {}).items()}
+    sets = 2 + (values is not None) + by_class  # as often are all samples resampled
+    num_drawn = num_resamples * (sets * len(scores) + sum(len(scores) + len(one) for one in outside.values()))
+    drew = reporting(progress, num_drawn, unit=len(scores))
     terms, sums = sample_terms(scores, labels)
-    metrics = _sample_metrics(terms, num_resamples, seed) | _classwise_metrics(scores, terms, sums, num_resamples, seed)
+    metrics = _sample_metrics(terms, num_resamples, seed, drew)
+    metrics |= _classwise_metrics(scores, terms, sums, num_resamples, seed, drew)
     return Evaluation(
         metrics={name: metrics[name] for name in suites.metric_order(binary=scores.num_classes == 2)},
         num_samples=len(scores),
         num_classes=scores.num_classes,
         ood={
-            name: ood_metrics(terms.confidence, confidence_of(one), num_resamples=num_resamples, seed=seed)
+            name: _ood_metrics(terms.confidence, confidence_of(one), num_resamples, seed, drew)
             for name, one in outside.items()
         },
-        by_difficulty=() if values is None else _by_difficulty(terms, values, num_resamples, seed),
-        by_class=_by_class(terms, label_names, num_resamples, seed) if by_class else (),
+        by_difficulty=() if values is None else _by_difficulty(terms, values, num_resamples, seed, drew),
+        by_class=_by_class(terms, label_names, num_resamples, seed, drew) if by_class else (),
     )
 
 
-def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int) -> dict[str, Estimate]:
+def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Drew) -> dict[str, Estimate]:
     """Every metric but the classwise ones, with intervals."""
     if num_resamples == 0:
         return bootstrap(
@@ -128,20 +137,21 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int) -> dict[s
         draws: dict[str, Draws] = {**suites.drawn_metrics(drawn, plain), **deviations(drawn)}
         if positive is not None:
             draws |= {f"{name}_positive": found for name, found in positive(drawn.positive).items()}
+        drew(counts.numel())
         return draws
 
     return bootstrap(values, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
 
 
 def _classwise_metrics(
-    scores: ClassScores, terms: SampleTerms, sums: ClasswiseSums, num_resamples: int, seed: int
+    scores: ClassScores, terms: SampleTerms, sums: ClasswiseSums, num_resamples: int, seed: int, drew: _Drew
 ) -> dict[str, Estimate]:
     """The metrics of `CLASSWISE_METRICS` with intervals; the probabilities are made anew, block by block."""
     values = classwise_values(sums, float(_brier(terms).mean()))
     chunks, generator, left = [], _seeded(seed), num_resamples
     while left:
         rows = min(left, max(1, _MAX_CLASSWISE // sums.gaps.numel()))
-        chunks.append(_classwise_draws(scores, terms, sums, rows, generator))
+        chunks.append(_classwise_draws(scores, terms, sums, rows, generator, drew))
         left -= rows
     if not chunks:
         return bootstrap(values, lambda counts: {}, [len(terms)], num_resamples=0, generator=generator)
@@ -149,7 +159,12 @@ def _classwise_metrics(
 
 
 def _classwise_draws(
-    scores: ClassScores, terms: SampleTerms, sums: ClasswiseSums, num_resamples: int, generator: torch.Generator
+    scores: ClassScores,
+    terms: SampleTerms,
+    sums: ClasswiseSums,
+    num_resamples: int,
+    generator: torch.Generator,
+    drew: _Drew,
 ) -> dict[str, Draws]:
     size = max(scores.num_classes, num_resamples)
     blocks = list(row_blocks(len(scores), size, _MAX_BLOCK_COUNTS))
@@ -159,18 +174,19 @@ def _classwise_draws(
         block = classwise_sums(scores.block(rows).probs, terms.labels[rows], counts=counts)
         resampled = block if resampled is None else resampled + block
         brier += counts @ _brier(terms)[rows]
+        drew(counts.numel())
     assert resampled is not None  # there is at least one row
     return classwise_deviations(resampled, sums, brier / len(scores))
 
 
 def _by_difficulty(
-    terms: SampleTerms, difficulty: Float[Tensor, " n"], num_resamples: int, seed: int
+    terms: SampleTerms, difficulty: Float[Tensor, " n"], num_resamples: int, seed: int, drew: _Drew
 ) -> tuple[DifficultyGroup, ...]:
     """Tenths by difficulty, easiest first; tied samples are in one group, so there may be fewer than ten."""
     groups = []
     for rows in difficulty_groups(difficulty):
         low, high = (float(end) for end in difficulty[rows].aminmax())
-        metrics = _sample_metrics(terms.take(rows), num_resamples, seed)
+        metrics = _sample_metrics(terms.take(rows), num_resamples, seed, drew)
         groups.append(DifficultyGroup(low, high, len(rows), metrics))
     return tuple(groups)
 
@@ -185,13 +201,13 @@ def difficulty_groups(difficulty: Float[Tensor, " n"], num_groups: int = NUM_GRO
 
 
 def _by_class(
-    terms: SampleTerms, label_names: Sequence[str] | None, num_resamples: int, seed: int
+    terms: SampleTerms, label_names: Sequence[str] | None, num_resamples: int, seed: int, drew: _Drew
 ) -> tuple[ClassGroup, ...]:
     groups = []
     for index in terms.labels.unique().tolist():
         chosen: Bool[Tensor, " n"] = terms.labels == index
         name = None if label_names is None else str(label_names[index])
-        metrics = _sample_metrics(terms.take(chosen), num_resamples, seed)
+        metrics = _sample_metrics(terms.take(chosen), num_resamples, seed, drew)
         groups.append(ClassGroup(index, name, int(chosen.sum()), metrics))
     return tuple(groups)
 
@@ -207,6 +223,12 @@ def ood_metrics(
         num_resamples: Bootstrap resamples of each set on its own; 0 gives NaN for low and high.
         seed: Seed of the resamples.
     """
+    return _ood_metrics(inside, outside, num_resamples, seed, lambda drawn: None)
+
+
+def _ood_metrics(
+    inside: Float[Tensor, " n"], outside: Float[Tensor, " m"], num_resamples: int, seed: int, drew: _Drew
+) -> dict[str, Estimate]:
     positive = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))]).bool()
     ranking = rank_samples(-torch.cat([inside, outside]), positive)
 
@@ -218,9 +240,14 @@ def ood_metrics(
         areas = [metric(cumulative) for metric in found] + [aupr_from_counts(inside_found)]
         return dict(zip(OOD_METRICS, areas, strict=True))
 
+    def resample(counts: Float[Tensor, "r n"]) -> dict[str, Tensor]:
+        draws = metrics(counts)
+        drew(counts.numel())
+        return draws
+
     values = {name: float(value) for name, value in metrics(None).items()}
     sizes = [len(inside), len(outside)]
-    return bootstrap(values, metrics, sizes, num_resamples=num_resamples, generator=_seeded(seed))
+    return bootstrap(values, resample, sizes, num_resamples=num_resamples, generator=_seeded(seed))
 
 
 def _brier(terms: SampleTerms) -> Float[Tensor, " n"]:

@@ -1,7 +1,7 @@
 """Which differences between two methods are real: the same samples and seeds, resampled and swapped together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from diffident.bootstrap import MAX_ELEMENTS, percentile_interval, resampling_counts
+from diffident.bootstrap import MAX_ELEMENTS, percentile_interval, reporting, resampling_counts
 from diffident.errors import IdMismatchError, InputError, ShapeError, did_you_mean
 from diffident.metrics import suite as suites
 from diffident.metrics.inputs import check_labels, check_logits
@@ -23,6 +23,11 @@ LEVEL = 0.05
 Draws = dict[str, Float[Tensor, " r"]]
 Run = tuple[str, int]
 """Method and seed."""
+
+_Did = Callable[[int], None]
+"""Is told how much work was done."""
+# Two methods are measured on the samples of both: four times the work of a resample of one run.
+_WORK_OF_PERMUTATION = 4
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def compare_predictions(
     metrics: Sequence[str] = DEFAULT_METRICS,
     num_resamples: int = 1000,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PairedComparison:
     """Paired differences with intervals and p-values, from the predictions of every method and seed.
 
@@ -100,6 +106,7 @@ def compare_predictions(
         metrics: Keys of an evaluation but those about all classes at once.
         num_resamples: Resamples, and permutations; at least 1.
         seed: Seed of both.
+        progress: Called with (done, total), in resamples of one run; a permutation of one seed is as much as four.
 
     Raises:
         InputError: no runs, a pair given twice, no labels, other classes, an unknown baseline or metric.
@@ -113,23 +120,31 @@ def compare_predictions(
     _check_metrics(metrics, binary=first.positive is not None)
     if num_resamples < 1:
         raise InputError(f"`num_resamples` must be at least 1; got {num_resamples}. Intervals and tests need some.")
-    measured = _measure(terms, metrics, num_resamples, seed)
     seeds = {name: sorted(number for other, number in terms if other == name) for name in names}
+    tested = {} if baseline is None else _common_seeds(seeds, baseline)
+    work = len(terms) + _WORK_OF_PERMUTATION * sum(map(len, tested.values()))
+    did = reporting(progress, work * num_resamples)
+    measured = _measure(terms, metrics, num_resamples, seed, did)
     noise = np.random.default_rng(seed)
     means = {name: measured.estimates([(name, number) for number in seeds[name]], None, noise) for name in names}
     differences: list[PairedDifference] = []
-    for name in names if baseline is not None else ():
-        common = [number for number in seeds[name] if number in seeds[str(baseline)]]
-        if name != baseline and common:
-            ours, theirs = [(name, number) for number in common], [(str(baseline), number) for number in common]
-            p_values = _permutation_p_values(
-                [(terms[run], terms[other]) for run, other in zip(ours, theirs, strict=True)],
-                metrics,
-                num_resamples,
-                seed,
-            )
-            differences += _differences(measured, ours, theirs, p_values, noise)
+    for name, common in tested.items():
+        ours, theirs = [(name, number) for number in common], [(str(baseline), number) for number in common]
+        p_values = _permutation_p_values(
+            [(terms[run], terms[other]) for run, other in zip(ours, theirs, strict=True)],
+            metrics,
+            num_resamples,
+            seed,
+            did,
+        )
+        differences += _differences(measured, ours, theirs, p_values, noise)
     return PairedComparison(baseline, len(first), tuple(metrics), means, tuple(differences))
+
+
+def _common_seeds(seeds: dict[str, list[int]], baseline: str) -> dict[str, list[int]]:
+    """The seeds that each other method shares with the baseline; methods without such are left out."""
+    shared = {name: [number for number in of_name if number in seeds[baseline]] for name, of_name in seeds.items()}
+    return {name: common for name, common in shared.items() if common and name != baseline}
 
 
 @dataclass(frozen=True)
@@ -247,13 +262,16 @@ def _check_metrics(metrics: Sequence[str], *, binary: bool) -> None:
         raise InputError("`metrics` must name at least one; got none. Leave it out for the usual ones.")
 
 
-def _measure(terms: dict[Run, SampleTerms], metrics: Sequence[str], num_resamples: int, seed: int) -> _Measured:
+def _measure(
+    terms: dict[Run, SampleTerms], metrics: Sequence[str], num_resamples: int, seed: int, did: _Did
+) -> _Measured:
     prepared = {run: suites.prepare(one) for run, one in terms.items()}
     chunks: dict[Run, list[Draws]] = {run: [] for run in terms}
     size = len(next(iter(terms.values())))
     for counts in resampling_counts([size], num_resamples, torch.Generator().manual_seed(seed)):
         for run, suite in prepared.items():
             chunks[run].append(suites.drawn_metrics(suites.Drawn(suite, counts), metrics))
+            did(len(counts))
     draws = {run: {name: torch.cat([one[name] for one in drawn]) for name in metrics} for run, drawn in chunks.items()}
     values = {
         run: {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), metrics).items()}
@@ -294,7 +312,11 @@ def _seed_p_value(differences: list[float]) -> float:
 
 
 def _permutation_p_values(
-    pairs: list[tuple[SampleTerms, SampleTerms]], metrics: Sequence[str], num_permutations: int, seed: int
+    pairs: list[tuple[SampleTerms, SampleTerms]],
+    metrics: Sequence[str],
+    num_permutations: int,
+    seed: int,
+    did: _Did,
 ) -> dict[str, float]:
     """Share of swaps, the one at hand included, that differ by at least as much.
 
@@ -305,6 +327,7 @@ def _permutation_p_values(
         metrics: The metrics.
         num_permutations: Number of random swaps.
         seed: Their seed.
+        did: Is told how much work was done.
     """
     pooled = [suites.prepare(concatenate_terms(list(pair))) for pair in pairs]
     size = len(pairs[0][0])
@@ -316,6 +339,7 @@ def _permutation_p_values(
             # What rounding makes of equal differences counts as equal; an undefined one counts as large.
             smaller = drawn[name].abs() < found[name].abs() * (1 - 1e-9) - 1e-15
             as_large[name] += int((~smaller).sum())
+        did(_WORK_OF_PERMUTATION * len(pairs) * len(swapped))
     return {name: (1 + as_large[name]) / (1 + num_permutations) for name in metrics}
 
 

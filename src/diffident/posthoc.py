@@ -1,6 +1,6 @@
 """What can be done after training: calibrators, prediction sets and abstaining on a split of its own, and detectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,7 @@ def evaluate_calibrators(
     difficulty: tuple[Array, Array] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Calibrator], dict[str, Metrics]]:
     """Fit calibrators on one split, and evaluate another after each of them.
 
@@ -85,6 +86,7 @@ def evaluate_calibrators(
         difficulty: Predicted difficulty of the calibration and of the test samples, for `difficulty-temperature`.
         num_resamples: Bootstrap resamples.
         seed: Seed of the resamples.
+        progress: Called with (calibrators done, calibrators).
 
     Returns:
         The calibrators, with the likelihood of the calibration split before and after; and the metrics, both by name.
@@ -97,12 +99,15 @@ def evaluate_calibrators(
     assert calibration.labels is not None  # seen to by `check_apart`
     fitted: dict[str, Calibrator] = {}
     metrics: dict[str, Metrics] = {}
-    for name in names:
+    report = progress or (lambda done, total: None)
+    for number, name in enumerate(names):
+        report(number, len(names))
         needs = find_calibrator(name).needs is not None
         known, unknown = difficulty if needs and difficulty is not None else (None, None)
         fitted[name] = fit_calibrator(name, calibration.logits, calibration.labels, difficulty=known)
         log_probs = calibrate(fitted[name], test.logits, difficulty=unknown)
         metrics[name] = evaluate(log_probs, test.labels, num_resamples=num_resamples, seed=seed).metrics
+    report(len(names), len(names))
     return fitted, metrics
 
 
@@ -181,6 +186,7 @@ def evaluate_detectors(
     train: ModelOutputs | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """Tell test samples from out-of-distribution ones with every detector.
 
@@ -191,6 +197,7 @@ def evaluate_detectors(
         train: Of the training samples, for detectors that are fitted.
         num_resamples: Bootstrap resamples.
         seed: Seed of the resamples.
+        progress: Called with (detectors done, detectors).
 
     Returns:
         Metrics by set, then by detector.
@@ -199,7 +206,9 @@ def evaluate_detectors(
         InputError: a wrong name, or something that a detector needs is not given.
     """
     found: dict[str, dict[str, Metrics]] = {name: {} for name in outside}
-    for name in names:
+    report = progress or (lambda done, total: None)
+    for number, name in enumerate(names):
+        report(number, len(names))
         find_detector(name)
         known = vars(train or ModelOutputs())
         detector = fit_detector(name, **known)
@@ -207,6 +216,7 @@ def evaluate_detectors(
         for where, outputs in outside.items():
             others = ood_score(detector, logits=outputs.logits, features=outputs.features)
             found[where][name] = ood_metrics(-scores, -others, num_resamples=num_resamples, seed=seed)
+    report(len(names), len(names))
     return found
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from tests import oracles_metrics as oracle
+from tests.progress import Recorded, rises_to
 
 from diffident.errors import InputError, ShapeError
 from diffident.evaluation import evaluate
@@ -241,3 +242,15 @@ def test_ties_and_bin_edges_survive_the_softmax():
     logits = torch.tensor(probs, dtype=torch.float64).clamp(min=1e-38).log()
     got = evaluate(logits, torch.tensor([0, 1, 0, 0, 1]), num_resamples=0).metrics["aurc"].value
     assert got == pytest.approx(0.48)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_progress_counts_resamples_of_all_samples(num_classes):
+    logits, labels, outside = sample(c=num_classes)
+    seen, more = Recorded(), Recorded()
+    one = evaluate(logits, labels, num_resamples=20, progress=seen)
+    assert rises_to(seen.calls, 40)  # the metrics of each sample, and those of each class
+    assert one == evaluate(logits, labels, num_resamples=20)
+    groups = {"difficulty": torch.arange(80.0), "by_class": True}
+    evaluate(logits, labels, ood={"noise": outside}, num_resamples=20, progress=more, **groups)
+    assert rises_to(more.calls, 40 + 20 * 110 // 80 + 20 + 20)

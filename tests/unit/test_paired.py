@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.progress import Recorded, rises_to
 
 from diffident.errors import IdMismatchError, InputError
 from diffident.paired import PairedDifference, compare_predictions, holm, mean_ranks
@@ -122,3 +123,14 @@ def test_wrong_input():
         compare_predictions([("a", 0, plain), ("b", 0, predictions(n=5, ids=["s0", "s1", "s2", "s3", "x"]))])
     with pytest.raises(IdMismatchError, match=r"`labels` must be the same in all runs; got .* for 's0'"):
         compare_predictions([("a", 0, plain), ("b", 0, predictions(n=5, labels=(plain.labels + 1) % 4))])
+
+
+def test_progress_counts_resamples_and_permutations():
+    runs = [(name, seed, predictions(noise=1.0, seed=seed)) for name in "ab" for seed in range(3)]
+    runs.append(("c", 7, predictions()))  # no seed in common with the baseline: nothing is permuted
+    seen, means = Recorded(), Recorded()
+    one = compare_predictions(runs, "a", num_resamples=50, progress=seen)
+    assert rises_to(seen.calls, 50 * (7 + 4 * 3))
+    assert one == compare_predictions(runs, "a", num_resamples=50)
+    compare_predictions(runs, None, num_resamples=50, progress=means)
+    assert rises_to(means.calls, 50 * 7)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.progress import Recorded, rises_to
 
 from diffident.errors import IdMismatchError, InputError
 from diffident.posthoc import (
@@ -153,3 +154,15 @@ def test_predicted_difficulty_needs_no_labels_of_the_samples():
     )
     assert near.shape == far.shape == (50,)
     assert float(near.median()) < float(far.median())
+
+
+def test_progress_counts_calibrators_and_detectors():
+    calibration, test, noise = predictions(), predictions(seed=1, name="t"), predictions(seed=2, name="n")
+    calibrators, detectors = Recorded(), Recorded()
+    names = ["temperature", "vector"]
+    evaluate_calibrators(names, calibration, test, num_resamples=0, progress=calibrators)
+    assert rises_to(calibrators.calls, 2)
+    outside = {"noise": ModelOutputs(logits=noise.logits)}
+    names = ["energy", "entropy", "max-logit"]
+    evaluate_detectors(names, ModelOutputs(logits=test.logits), outside, num_resamples=0, progress=detectors)
+    assert rises_to(detectors.calls, 3)

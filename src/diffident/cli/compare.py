@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from diffident.cli.common import print_json
+from diffident.cli.common import print_json, progress_bar
 from diffident.cli.comparison_output import (
     comparison_to_dict,
     paired_to_dict,
@@ -87,7 +87,10 @@ def _compare_sources(sources: list[tuple[str | None, Path]], arguments: argparse
     paired = None
     if len(predicted) == len(runs):  # the first to see the samples: of other ones it names the ids
         metrics = arguments.metrics or DEFAULT_METRICS
-        paired = compare_predictions(predicted, baseline, metrics=metrics, num_resamples=arguments.resamples)
+        with progress_bar("compare") as progress:
+            paired = compare_predictions(
+                predicted, baseline, metrics=metrics, num_resamples=arguments.resamples, progress=progress
+            )
     return compare([(name, seed, evaluation) for name, seed, evaluation, _ in runs], baseline), paired
 
 

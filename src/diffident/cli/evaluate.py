@@ -88,15 +88,18 @@ def run(arguments: argparse.Namespace) -> None:
             f"`PREDICTIONS` must have labels; got none at {path}. Give unlabelled data as --ood NAME=FILE."
         )
     ood = {name: read_predictions(file, probs=arguments.probs) for name, file in map(_named, arguments.ood)}
-    evaluation = evaluate(
-        predictions.logits,
-        predictions.labels,
-        ood={name: outside.logits for name, outside in ood.items()},
-        difficulty=None if arguments.difficulty is None else _difficulty(arguments.difficulty, predictions.ids, path),
-        by_class=arguments.by_class,
-        label_names=predictions.label_names,
-        num_resamples=arguments.resamples,
-    )
+    difficulty = None if arguments.difficulty is None else _difficulty(arguments.difficulty, predictions.ids, path)
+    with progress_bar("evaluate") as progress:
+        evaluation = evaluate(
+            predictions.logits,
+            predictions.labels,
+            ood={name: outside.logits for name, outside in ood.items()},
+            difficulty=difficulty,
+            by_class=arguments.by_class,
+            label_names=predictions.label_names,
+            num_resamples=arguments.resamples,
+            progress=progress,
+        )
     evaluation = add_posthoc(arguments, evaluation, predictions, path, ood)
     if out:
         write_evaluation(evaluation, out)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffident.calibrators import CALIBRATORS
-from diffident.cli.common import interval_cell, log, print_table
+from diffident.cli.common import interval_cell, log, print_table, progress_bar
 from diffident.detectors import DETECTORS, PEER_PREFIX
 from diffident.errors import DiffidentError, InputError, did_you_mean
 
@@ -197,7 +197,10 @@ def _calibrated(
             "--features train=... calibration=... test=..."
         )
     options = {"num_resamples": arguments.resamples}
-    fitted, metrics = evaluate_calibrators(names, calibration, test, difficulty=difficulty, **options)
+    with progress_bar("calibrators") as progress:
+        fitted, metrics = evaluate_calibrators(
+            names, calibration, test, difficulty=difficulty, progress=progress, **options
+        )
     for name, calibrator in fitted.items():
         log(
             f"{name}: NLL of the {calibrator.num_samples:,} calibration samples {calibrator.nll_before:.4f} before, "
@@ -264,7 +267,10 @@ def _detected(
     if "all" in names:
         names = [name for name in DETECTORS if _possible(name, train, [inside, *outside.values()])]
         log(f"Detectors for which everything is there: {', '.join(names)}.")
-    found = evaluate_detectors(names, inside, outside, train=train, num_resamples=arguments.resamples)
+    with progress_bar("detectors") as progress:
+        found = evaluate_detectors(
+            names, inside, outside, train=train, num_resamples=arguments.resamples, progress=progress
+        )
     return replace(evaluation, ood_detectors=found)
 
 
