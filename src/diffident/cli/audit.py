@@ -58,8 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     files = write_audit(suspects, dataset, out, arguments.top)
     write_audit_summary(suspects, _origin(arguments, source, dataset), out)
     files += write_formats(arguments.export, suspects, dataset, out)
-    with progress_bar("page") as progress:
-        write_default_page([str(out)], out / _PAGE, progress=progress)
+    write_default_page([str(out)], out / _PAGE)
     files.append(_PAGE)
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}

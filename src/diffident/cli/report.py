@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from diffident.cli.common import add_data_options, check_out, data_options, log, print_json, progress_bar
 from diffident.errors import InputError
@@ -63,8 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"`--out` must be a file; got the folder {out}. For example: --out {out / 'report.html'}.")
     named = (*arguments.inputs, *arguments.ood, *arguments.corrupted)
     check_out(arguments.out, *named, arguments.data, arguments.features, suffix=".html")
-    with progress_bar("thumbnails") as progress:
-        report, _ = gather(arguments, progress)
+    report, _ = gather(arguments)
     size = write_page(report, out)
     files = []
     if arguments.figures:
@@ -81,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     log(f"The report is in {out} ({size / 1e6:.1f} MB): open it in a browser.")
 
 
-def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = False):
+def gather(arguments: argparse.Namespace, *, live: bool = False):
     """The `Report` that the arguments ask for, without its samples where they are served live; and the audit."""
     from diffident.cli.compare import names_of_runs
     from diffident.cli.verdict import verdict_of
@@ -106,34 +104,37 @@ def gather(arguments: argparse.Namespace, progress: Any = None, *, live: bool = 
         )
         notes += more
     names = names_of_runs(list(sources.runs))
-    evaluations = inputs.read_evaluations(sources, names, outside, arguments.resamples)
+    with progress_bar("evaluate") as progress:
+        evaluations = inputs.read_evaluations(sources, names, outside, arguments.resamples, progress)
     predictions = inputs.read_predicted(sources, names)
-    sentences, tables = verdict_of(evaluations, predictions, arguments.baseline, arguments.resamples)
+    with progress_bar("compare") as progress:
+        sentences, tables = verdict_of(evaluations, predictions, arguments.baseline, arguments.resamples, progress)
     logs, learnt = inputs.read_logs(sources.runs, names), inputs.learnt_facts(sources.runs, names)
     charts = evaluation_charts(evaluations)
     charts += corruption_charts(inputs.read_corrupted(corrupted))
-    report = building.build_report(
-        title=arguments.title or _title(sources),
-        audit=audit,
-        methods=inputs.read_methods(sources, names, outside),
-        logs=logs,
-        sentences=sentences,
-        tables=tables,
-        charts=charts,
-        facts=[("runs", str(len(sources.runs))), *learnt] if sources.runs else [],
-        limits=None if live else limits,
-        progress=progress,
-    )
+    with progress_bar("thumbnails") as progress:
+        report = building.build_report(
+            title=arguments.title or _title(sources),
+            audit=audit,
+            methods=inputs.read_methods(sources, names, outside),
+            logs=logs,
+            sentences=sentences,
+            tables=tables,
+            charts=charts,
+            facts=[("runs", str(len(sources.runs))), *learnt] if sources.runs else [],
+            limits=None if live else limits,
+            progress=progress,
+        )
     return replace(report, notes=(*notes, *report.notes)), audit
 
 
-def write_default_page(inputs: list[str], out: Path, *, title: str | None = None, progress: Any = None):
+def write_default_page(inputs: list[str], out: Path, *, title: str | None = None):
     """What `diffident report` makes of the inputs by its defaults, for commands that end with a page; the `Report`."""
     from diffident.cli import build_parser
     from diffident.report.page import write_page
 
     given = ["report", *inputs, "--out", str(out), *([] if title is None else ["--title", title])]
-    report, _ = gather(build_parser("report").parse_args(given), progress)
+    report, _ = gather(build_parser("report").parse_args(given))
     write_page(report, out)
     return report
 

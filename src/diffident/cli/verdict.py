@@ -1,7 +1,7 @@
 """The verdict of a report: what difficulty-aware training changed against each baseline, in words and as a table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from diffident.cli.comparison_output import higher_is_better, verdict
 from diffident.comparison import compare
@@ -22,6 +22,7 @@ def verdict_of(
     predictions: Sequence[tuple[str, int, Predictions]],
     baseline: str | None,
     num_resamples: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[str], list[Table]]:
     """Sentences, most important first, and tables, the verdict's first.
 
@@ -32,6 +33,7 @@ def verdict_of(
         baseline: The only method to compare with; None compares difficulty-aware methods with each of the others, or
             where there are none every method with cross-entropy or else the first.
         num_resamples: Resamples and permutations.
+        progress: Called with (done, total) for one comparison after the other.
     """
     names = list(dict.fromkeys(name for name, _, _ in evaluations))
     if baseline is not None and baseline not in names:
@@ -50,7 +52,7 @@ def verdict_of(
     if len(predictions) < len(evaluations):
         sentences, tables = _from_evaluations(evaluations, pairs)
     else:
-        sentences, tables = _from_predictions(predictions, pairs, num_resamples)
+        sentences, tables = _from_predictions(predictions, pairs, num_resamples, progress)
     return sentences, [*tables, *single]
 
 
@@ -76,13 +78,14 @@ def _from_evaluations(evaluations, pairs) -> tuple[list[str], list[Table]]:
     return sentences, [comparison_table(compare(evaluations, baselines.pop() if len(baselines) == 1 else None))]
 
 
-def _from_predictions(predictions, pairs, num_resamples: int) -> tuple[list[str], list[Table]]:
+def _from_predictions(predictions, pairs, num_resamples: int, progress) -> tuple[list[str], list[Table]]:
     """What the samples and the seeds say together."""
+    options = {"num_resamples": num_resamples, "progress": progress}
     found = []
     for name, baseline in pairs:
         both = [one for one in predictions if one[0] in (name, baseline)]
-        found.append((name, compare_predictions(both, baseline, num_resamples=num_resamples)))
-    means = compare_predictions(predictions, None, num_resamples=num_resamples)
+        found.append((name, compare_predictions(both, baseline, **options)))
+    means = compare_predictions(predictions, None, **options)
     sentences = [summary(name, paired) for name, paired in found]
     return sentences, [difference_table([paired for _, paired in found]), means_table(means)]
 

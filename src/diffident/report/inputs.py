@@ -1,6 +1,7 @@
 """What a report is made from, read from paths: runs, evaluations, predictions and audits."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,11 @@ def _unknown(text: str, path: Path) -> InputError:
 
 
 def read_evaluations(
-    inputs: Inputs, names: list[str], outside: dict[str, Predictions], num_resamples: int
+    inputs: Inputs,
+    names: list[str],
+    outside: dict[str, Predictions],
+    num_resamples: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[str, int, Evaluation]]:
     """Name, seed and evaluation of every input; those of predictions are computed here.
 
@@ -101,6 +106,7 @@ def read_evaluations(
         names: Of the runs, in their order.
         outside: Out-of-distribution predictions by name, for inputs that are predictions.
         num_resamples: Of the bootstrap.
+        progress: Called with (done, total) for one file of predictions after the other.
     """
     found = []
     for run, name in zip(inputs.runs, names, strict=True):
@@ -111,7 +117,9 @@ def read_evaluations(
     for name, path in inputs.predictions:
         predictions = _labelled(path)
         assert predictions.labels is not None
-        evaluation = evaluate(predictions.logits, predictions.labels, ood=ood, num_resamples=num_resamples)
+        evaluation = evaluate(
+            predictions.logits, predictions.labels, ood=ood, num_resamples=num_resamples, progress=progress
+        )
         found.append((name, 0, evaluation))
     return found
 
