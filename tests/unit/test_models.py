@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.progress import Recorded, rises_to
+from tests.unit.test_encoders_text import tokenizer
 
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError
@@ -130,3 +131,11 @@ def test_progress_counts_the_samples_that_are_prepared(model, data):
     assert torch.equal(fitted.transform(data, seen), inputs)
     assert rises_to(seen.calls, 150)
     assert len(seen.calls) == 3
+
+
+def test_texts_that_are_tokenized_in_parts_have_the_same_tokens():
+    texts, seen = ["the cat sat", "dog"] * 1000, Recorded()
+    whole = tokenizer()(texts, truncation=True, max_length=4)["input_ids"]
+    found = Preprocessor("tokens", (4,), tokenizer=tokenizer()).transform(dataset("text", texts), seen)
+    assert [row[row >= 0].tolist() for row in found] == whole
+    assert seen.calls == [(1024, 2000), (2000, 2000)]
