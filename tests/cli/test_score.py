@@ -144,6 +144,7 @@ def test_several_features_are_combined(combine, tmp_path, features, out, capsys)
         (["--method", "kmean"], "got 'kmean'. Did you mean `kmeans`"),
         (["--method", "knn", "--set", "neighbors=3"], "Did you mean `neighbours`"),
         (["--method", "knn", "--set", "neighbours=few"], "`neighbours` must be a whole number; got 'few'"),
+        (["--set", "encoder=1"], "`encoder` must be an option of the difficulty method 'rmd'; got encoder=1"),
         (["--set", "shrinkage"], "`--set` must be key=value; got 'shrinkage'"),
         (
             ["--method", "knn", "--shrinkage", "0.1"],

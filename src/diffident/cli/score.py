@@ -8,6 +8,7 @@ from typing import Any
 from diffident.cli.common import add_engine_options, check_out, log, opened_engine, print_json, progress_bar
 from diffident.difficulties import METHODS, find_method
 from diffident.errors import InputError
+from diffident.options import check_option
 
 EXAMPLE = "diffident score features/ --method posterior --out difficulty.parquet"
 _PLAIN = ("method", "encoder", "num_samples", "num_classes", "num_features")
@@ -78,13 +79,16 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 
 def method_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given for the chosen method."""
-    find_method(arguments.method)
+    kind = find_method(arguments.method)
     options: dict[str, Any] = {}
     for text in arguments.overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise InputError(f"`--set` must be key=value; got {text!r}. Write --set neighbours=10.")
-        options[key.strip()] = _parse(value.strip())
+        key = key.strip()
+        options[key] = _parse(value.strip())
+        known = kind.options if kind.needs is None else (*kind.options, kind.needs)
+        check_option(key, options[key], known, f"difficulty method {arguments.method!r}")
     if arguments.shrinkage is not None:
         options["shrinkage"] = parse_shrinkage(arguments.shrinkage)
     if arguments.label_features is not None:
