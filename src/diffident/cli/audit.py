@@ -57,9 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
         suspects = audit(table, source.blocks, None if kept is None else kept.state, progress=progress)
     files = write_audit(suspects, dataset, out, arguments.top)
     write_audit_summary(suspects, _origin(arguments, source, dataset), out)
-    files += write_formats(arguments.export, suspects, dataset, out)
     write_default_page([str(out)], out / _PAGE)
-    files.append(_PAGE)
+    files += [_PAGE, *write_formats(arguments.export, suspects, dataset, out)]
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
     if arguments.json:
