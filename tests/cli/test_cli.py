@@ -46,7 +46,7 @@ def test_audit_finds_the_misnamed_picture(photos, tmp_path, capsys):
     assert [(row["id"], row["nearest_label_name"]) for row in suspects] == [("light/wrong.png", "dark")]
     with Image.open(out / "suspects.png") as sheet:
         assert sheet.size[0] >= 640
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "audit.html").read_text(encoding="utf-8")
     assert "1 of 80 samples are suspects" in page
     assert 'id="pictures"' in page
 
@@ -57,7 +57,7 @@ def test_audit_of_features_alone_keeps_no_pictures_of_an_earlier_one(photos, tmp
     capsys.readouterr()
     assert main(["audit", str(features), "--out", str(out)]) == 0
     assert capsys.readouterr().err.endswith("name their data set with --data DATA.\n")
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "audit.html").read_text(encoding="utf-8")
     assert "1 of 80 samples are suspects" in page
     assert 'id="pictures"' not in page
     assert not list(out.glob("*.png"))

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from diffident.cli import main
+from diffident.cli.compare import name_of_run
 from diffident.cli.comparison_output import print_comparison, verdict
 from diffident.comparison import ComparisonRow, Spread, compare
 from diffident.records import Estimate, Evaluation
+from diffident.settings import load_settings
 
 METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
 
@@ -124,3 +126,10 @@ def test_wrong_sources(sources, message, tmp_path, monkeypatch, capsys):
     np.savez("other.npz", logits=np.zeros((2, 3)), labels=np.zeros(2, dtype=int))
     assert main(["compare", *sources]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_run_by_the_defaults_has_the_name_of_its_loss(pretrained):
+    settings = load_settings(model="timm:resnet18", loss="difficulty-aware", pretrained=pretrained)
+    assert name_of_run(settings) == "difficulty-aware"
+    assert name_of_run(settings.changed(temperature=0.5)) == "difficulty-aware temperature=0.5"

@@ -118,8 +118,13 @@ def test_what_is_wrong_is_told_in_one_line_without_the_notes(work, capsys):
     ):
         assert train(*AWARE, *unused, *wrong) == 2
         assert capsys.readouterr().err.count("\n") == 1
-    assert train(*AWARE, *unused, "--out", "new") == 0
-    assert "does not use `gamma`" in capsys.readouterr().err
+    for more in ((), ("--resume",), ("--resume", "--test", "test.npz")):  # a finished run trains no more
+        assert train(*AWARE, *unused, "--out", "new", *more) == 0
+        assert capsys.readouterr().err.count("does not use `gamma`") == 1
+    assert train(*AWARE, *unused, "--alpha", "auto", "--out", "auto") == 0
+    said = capsys.readouterr().err
+    assert said.count("does not use `gamma`") == 1
+    assert said.index("does not use `gamma`") < said.index("Tried alpha")
 
 
 def test_resuming_a_run_that_is_not_there_begins_it_and_says_so(work, capsys):

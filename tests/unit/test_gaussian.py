@@ -177,12 +177,15 @@ def test_nan_is_named_by_row():
         fit_gaussians(values, labels)
 
 
-def test_label_out_of_range_is_named_by_row():
-    values, labels = make_data()
+def test_labels_that_are_no_integers_and_features_of_no_width():
     with pytest.raises(InputError, match=r"`labels` must be integers; got torch\.float32\. Convert them to int64\."):
         check(torch.eye(3), torch.tensor([0.0, 1.0, 1.0]), 3, 2)
     with pytest.raises(ShapeError, match=r"with n and d at least 1; got \(3, 0\)"):
         fit_gaussians(torch.zeros(3, 0), torch.tensor([0, 1, 1]))
+
+
+def test_label_out_of_range_is_named_by_row():
+    values, labels = make_data()
     with pytest.raises(InputError, match=r"`labels` must be in \[0, 2\); got 2 at row 2\. Re-index .* num_classes=4\."):
         fit_gaussians(values, labels, num_classes=2)
 

@@ -55,6 +55,9 @@ def test_a_fault_of_a_file_is_found_by_its_name(tmp_path):
     assert f"got 'sdg' in {config}. Did you mean `sgd`" in text
     assert "`alpha` must be at least 0; got -1.0. Leave it out" in text
     assert "`seed` must be at least 0 and at most 2147483647; got -2. Leave it out" in text  # not the file's
+    config.write_text("model = 3\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^`model` must be text; got 3 in {config}\. For example: mlp\.$"):
+        load_settings(config)
     config.write_text('model = "mpl"\n', encoding="utf-8")
     with pytest.raises(InputError, match=rf"^`model` must be a known name; got 'mpl' in {config}\. Did you mean `mlp`"):
         load_settings(config)

@@ -13,7 +13,7 @@ from diffident.cli.score import add_method_options, describe, method_options, sc
 from diffident.errors import InputError
 
 EXAMPLE = "diffident audit photos/ --encoder timm:vit_small_patch16_224 --out audit/"
-_PAGE = "report.html"
+_PAGE = "audit.html"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         suspects = audit(table, source.blocks, None if kept is None else kept.state, progress=progress)
     files = write_audit(suspects, dataset, out, arguments.top)
     write_audit_summary(suspects, _origin(arguments, source, dataset), out)
-    write_default_page([str(out)], out / _PAGE)
+    page = write_default_page([str(out)], out / _PAGE)
     files += [_PAGE, *write_formats(arguments.export, suspects, dataset, out)]
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
     log(f"In {out}: {', '.join(files)}.")
     log(f"The page is {out / _PAGE}: open it in a browser.")
+    for note in page.notes if dataset is not None else ():
+        log(note)
     if dataset is None:
         log("Features alone show no samples: name their data set with --data DATA.")
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -142,20 +142,14 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 class TrainingBar:
     """Draws the progress of a training run on standard error, in whichever process it is first called.
 
-    It holds no more than its bar and notes, so that it can be sent to the process that trains.
-
-    Args:
-        notes: Lines to log when training begins, by when no input is wrong any more: a fault is told in one line.
+    It holds no more than its bar, so that it can be sent to the process that trains.
     """
 
-    def __init__(self, notes: Sequence[str] = ()):
-        self._notes = list(notes)
+    def __init__(self):
         self._bar: Progress | None = None
 
     def __call__(self, progress: Any) -> None:
         """Show where a run is; `progress` is a `diffident.training.Progress`."""
-        while self._notes:
-            log(self._notes.pop(0))
         if self._bar is None:
             console = Console(stderr=True)
             columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]

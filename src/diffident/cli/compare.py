@@ -152,7 +152,7 @@ def name_of_run(settings) -> str:
     from diffident.losses import LOSSES
     from diffident.settings import load_settings
 
-    defaults = load_settings(None, [], model=settings.model, loss=settings.loss)
+    defaults = load_settings(model=settings.model, loss=settings.loss, pretrained=settings.pretrained)
     names = dict.fromkeys((*LOSSES[settings.loss].options, "temperature", "normalizer"))
     changed = [
         f"{name}={getattr(settings, name)}"

@@ -119,7 +119,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     from diffident.training import train, train_with_chosen_alpha  # takes seconds: a mistyped name need not wait
 
-    bar = TrainingBar([*notes, *_distrusted(difficulty, settings, dataset)])
+    notes += _distrusted(difficulty, settings, dataset)
+    bar = TrainingBar()
     run_one = partial(train_with_chosen_alpha, report=_log_trial) if is_auto else train
     try:
         run_one(
@@ -131,6 +132,7 @@ def run(arguments: argparse.Namespace) -> None:
             test=test,
             resume=arguments.resume,
             progress=bar,
+            begun=partial(_log_all, notes),
         )
     finally:
         bar.stop()
@@ -139,6 +141,12 @@ def run(arguments: argparse.Namespace) -> None:
         log(f"The {name} that was learnt from the validation data is {value:.2f}.")
     evaluation = None if test is None or test.labels is None else evaluate_run(Path(arguments.out))
     _report(arguments, learnt, evaluation)
+
+
+def _log_all(notes: list[str]) -> None:
+    """Log the notes, each once: not before nothing is wrong, so that a fault is one line."""
+    while notes:
+        log(notes.pop(0))
 
 
 def _unused(arguments: argparse.Namespace, loss: str) -> list[str]:

@@ -23,8 +23,8 @@ class DifficultyAwareLoss(Loss):
 
     With p = softmax(logits), h(p_y) is the entropy of right against wrong and H_others that among the classes beside
     the label; with others = 1 the bonus is the whole entropy H(p), as in the paper. For a network whose inputs are
-    features of an encoder 0.2 is better: all of H_others makes it forget which wrong classes are the likelier ones,
-    none lets one of them pass the label (docs/method.md).
+    features of an encoder, or which is fine-tuned, 0.2 is better, for the latter with a doubt of 0.1: all of H_others
+    makes it forget which wrong classes are the likelier ones, none lets one of them pass the label (docs/method.md).
 
     By default a_i is the strength at which this loss of one sample is least where p leaves the share
     doubt * s * m / (1 + m) to the other classes, m = (c - 1) ** others. So a doubt means much the same for 10 classes

@@ -131,8 +131,9 @@ def value_faults(field: dataclasses.Field, value: Any, where: str = "") -> list[
 def _single_faults(key: str, value: Any, kind: Any, where: str) -> list[str]:
     allowed = (int, float) if kind is float else kind  # a whole number is a number
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        mend = "For example: mlp." if key == "model" else _MEND
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        return [f"`{key}` must be {words[kind]}; got {value!r}{where}. {_MEND}"]
+        return [f"`{key}` must be {words[kind]}; got {value!r}{where}. {mend}"]
     return _range_faults(key, value, where)
 
 

@@ -39,8 +39,8 @@ _ON_FEATURES = "mlp"
 _TEMPERATURE_ON_FEATURES = 0.3
 _OTHERS_ON_FEATURES = 0.2
 _FINE_TUNED = ("timm:", "torchvision:", "transformers:")
-# A network that must find its features in images gains from every sample whose class is probably known. Others rank
-# worse with the wrong ones among those classes than without the samples (docs/method.md).
+# A network that must find its features in images gains from every sample whose class is probably known. Most others
+# rank worse with the wrong ones among those classes than without the samples (docs/method.md).
 _FROM_IMAGES = ("cnn-small", "densenet-bc", "resnet18-32px", "resnet34-32px", "resnet50-32px", "wrn-28-10")
 _FROM_IMAGES_UNLESS_PRETRAINED = ("timm:", "torchvision:")
 EXAMPLES = {

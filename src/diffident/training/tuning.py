@@ -78,6 +78,7 @@ def train_with_chosen_alpha(
     test: Dataset | None = None,
     resume: bool = False,
     progress: Report | None = None,
+    begun: Callable[[], None] | None = None,
     report: Callable[[Trial], None] | None = None,
 ) -> RunFolder:
     """Choose alpha and temperature, then train on all data; `alpha.json` in the run says how they were chosen.
@@ -90,7 +91,7 @@ def train_with_chosen_alpha(
     if settings.doubt is not None:
         raise InputError(f"`doubt` must not be set where alpha is `auto`; got {settings.doubt}. Leave one of them out.")
     kept, trials = out / ALPHA_FILE, out.with_name(f"{out.name}.trials")
-    shared = {"difficulty": difficulty, "validation": validation}
+    shared = {"difficulty": difficulty, "validation": validation, "begun": begun}
     choice = (
         read_choice(kept) if kept.exists() else choose_alpha(dataset, settings, folder=trials, report=report, **shared)
     )
@@ -110,6 +111,7 @@ def choose_alpha(
     validation: Dataset | None = None,
     alphas: Sequence[float] = ALPHAS,
     temperatures: Sequence[float] = TEMPERATURES,
+    begun: Callable[[], None] | None = None,
     report: Callable[[Trial], None] | None = None,
 ) -> AlphaChoice:
     """Train with each alpha, then at the best with each temperature, and take the best on held-out data.
@@ -122,6 +124,7 @@ def choose_alpha(
         validation: What to judge on; by default every fifth sample of each class, which the trials do not train on.
         alphas: Strengths to try.
         temperatures: Temperatures to try.
+        begun: As for `train`, of every trial.
         report: Called with each trial.
 
     Raises:
@@ -147,7 +150,8 @@ def choose_alpha(
             return
         chosen = settings.changed(alpha=alpha, temperature=temperature)
         out = folder / f"alpha-{alpha:g}-temperature-{temperature:g}"
-        run = train(dataset, chosen, out=out, difficulty=difficulty, validation=validation, resume=out.exists())
+        shared = {"difficulty": difficulty, "validation": validation, "begun": begun}
+        run = train(dataset, chosen, out=out, resume=out.exists(), **shared)
         trials.append(_judged(chosen, run.predictions("validation")))
         if report is not None:
             report(trials[-1])

@@ -69,6 +69,7 @@ def train(
     test: Dataset | None = None,
     resume: bool = False,
     progress: Report | None = None,
+    begun: Callable[[], None] | None = None,
     checkpoint_seconds: float = 5.0,
 ) -> RunFolder:
     """Train a classifier; equal settings, data and thread count give equal bytes on the CPU.
@@ -86,6 +87,7 @@ def train(
         test: Predicted at the end.
         resume: Go on after the last checkpoint; a finished run only gets the predictions that it lacks.
         progress: Called with a `Progress` now and then during an epoch, and after each.
+        begun: Called when data, settings and folder have been found to be right, before anything is trained.
         checkpoint_seconds: Least time between two checkpoints; a crash costs so much, and the epoch it falls into.
 
     Raises:
@@ -103,6 +105,8 @@ def train(
     fabric = make_fabric(settings)
     described = describe(dataset, digest, validation if settings.learns or settings.patience else None)
     run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
+    if begun is not None:
+        begun()
     if run.finished:
         _predict_missing(run, {"validation": validation, "test": test}, settings.device)
         return run
