@@ -14,6 +14,7 @@ from diffident.errors import InputError
 
 EXAMPLE = "diffident audit photos/ --encoder timm:vit_small_patch16_224 --out audit/"
 _PAGE = "audit.html"
+_NO_SAMPLES = "Features alone show no samples: name their data set with --data DATA."
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -79,10 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
     log(f"In {out}: {', '.join(files)}.")
     log(f"The page is {out / _PAGE}: open it in a browser.")
-    for note in page.notes if dataset is not None else ():
+    for note in page.notes if dataset is not None else [_NO_SAMPLES]:
         log(note)
-    if dataset is None:
-        log("Features alone show no samples: name their data set with --data DATA.")
 
 
 def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:

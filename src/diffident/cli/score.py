@@ -80,6 +80,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 def method_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given for the chosen method."""
     kind = find_method(arguments.method)
+    known = kind.options if kind.needs is None else (*kind.options, kind.needs)
     options: dict[str, Any] = {}
     for text in arguments.overrides:
         key, separator, value = text.partition("=")
@@ -87,7 +88,6 @@ def method_options(arguments: argparse.Namespace) -> dict[str, Any]:
             raise InputError(f"`--set` must be key=value; got {text!r}. Write --set neighbours=10.")
         key = key.strip()
         options[key] = _parse(value.strip())
-        known = kind.options if kind.needs is None else (*kind.options, kind.needs)
         check_option(key, options[key], known, f"difficulty method {arguments.method!r}")
     if arguments.shrinkage is not None:
         options["shrinkage"] = parse_shrinkage(arguments.shrinkage)

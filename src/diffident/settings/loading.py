@@ -34,22 +34,20 @@ def load_settings(
         >>> load_settings(None, ["alpha=0.3"], model="ngrams").alpha
         0.3
     """
-    values = _read_toml(Path(path)) if path is not None else {}
-    places = dict.fromkeys(values, f" in {path}")
+    given: dict[str, Any] = {}
     faults: list[str] = []
     for override in overrides or []:
         key, separator, text = override.partition("=")
         if not separator or not key:
             faults.append(f"`--set` must be key=value; got {override!r}. Write --set alpha=0.3.")
             continue
-        values[key.strip()] = parse_value(text.strip())
-        places.pop(key.strip(), None)
-    set_here = {key: value for key, value in explicit.items() if value is not None}
-    values.update(set_here)
+        given[key.strip()] = parse_value(text.strip())
+    given.update({key: value for key, value in explicit.items() if value is not None})
+    values = {**(_read_toml(Path(path)) if path is not None else {}), **given}
     fields = {field.name: field for field in dataclasses.fields(TrainingSettings)}
     clean: dict[str, Any] = {}
     for key, value in values.items():
-        where = "" if key in set_here else places.get(key, "")
+        where = "" if key in given else f" in {path}"
         if key not in fields:
             faults.append(f"`{key}` must be a known setting; got {key}={value!r}{where}. {did_you_mean(key, fields)}")
             continue
