@@ -17,6 +17,7 @@ from diffident.detectors import find_detector, fit_detector, ood_score
 from diffident.errors import IdMismatchError, InputError
 from diffident.evaluation import NUM_RESAMPLES, evaluate, ood_metrics
 from diffident.metrics.accuracy import mean_of
+from diffident.progress import counted
 from diffident.records import Estimate, Predictions
 
 Metrics = dict[str, Estimate]
@@ -99,15 +100,12 @@ def evaluate_calibrators(
     assert calibration.labels is not None  # seen to by `check_apart`
     fitted: dict[str, Calibrator] = {}
     metrics: dict[str, Metrics] = {}
-    report = progress or (lambda done, total: None)
-    for number, name in enumerate(names):
-        report(number, len(names))
+    for name in counted(names, len(names), progress):
         needs = find_calibrator(name).needs is not None
         known, unknown = difficulty if needs and difficulty is not None else (None, None)
         fitted[name] = fit_calibrator(name, calibration.logits, calibration.labels, difficulty=known)
         log_probs = calibrate(fitted[name], test.logits, difficulty=unknown)
         metrics[name] = evaluate(log_probs, test.labels, num_resamples=num_resamples, seed=seed).metrics
-    report(len(names), len(names))
     return fitted, metrics
 
 
@@ -206,9 +204,7 @@ def evaluate_detectors(
         InputError: a wrong name, or something that a detector needs is not given.
     """
     found: dict[str, dict[str, Metrics]] = {name: {} for name in outside}
-    report = progress or (lambda done, total: None)
-    for number, name in enumerate(names):
-        report(number, len(names))
+    for name in counted(names, len(names), progress):
         find_detector(name)
         known = vars(train or ModelOutputs())
         detector = fit_detector(name, **known)
@@ -216,7 +212,6 @@ def evaluate_detectors(
         for where, outputs in outside.items():
             others = ood_score(detector, logits=outputs.logits, features=outputs.features)
             found[where][name] = ood_metrics(-scores, -others, num_resamples=num_resamples, seed=seed)
-    report(len(names), len(names))
     return found
 
 

@@ -37,12 +37,12 @@ from diffident.difficulties.protocol import (
     check_range,
     checked_blocks,
     choose_nearest,
-    counted,
     join_scores,
     make_options,
 )
 from diffident.gaussian import choose_shrinkage
 from diffident.options import check_whole
+from diffident.progress import counted
 
 _MAX_ROUNDS = 50
 _TOLERANCE = 1e-6
@@ -190,7 +190,6 @@ def fit_mixtures(
         per_class: Largest number of Gaussians a class.
         progress: Called with (done, total) in every round.
     """
-    report = progress or (lambda done, total: None)
     counts = torch.bincount(labels, minlength=num_classes)
     clusters = class_clusters(values, labels, num_classes, per_class)
     gram = values.T @ values
@@ -198,7 +197,7 @@ def fit_mixtures(
     mixtures, before, rounds = _maximise(totals, sums, gram, clusters.owners, counts), -math.inf, 0
     one_each = len(totals) == len(counts.nonzero())  # then the first mixtures are exact
     while rounds < _MAX_ROUNDS and not one_each:
-        totals, sums, likelihood = _expect(mixtures, values, labels, report)
+        totals, sums, likelihood = _expect(mixtures, values, labels, progress)
         mixtures, rounds = _maximise(totals, sums, gram, clusters.owners, counts), rounds + 1
         if likelihood - before <= _TOLERANCE * max(1.0, abs(likelihood)):
             break
@@ -239,7 +238,7 @@ def _maximise(totals: Tensor, sums: Tensor, gram: Tensor, owners: Tensor, counts
 
 
 def _expect(
-    mixtures: Mixtures, values: Tensor, labels: Tensor, report: Callable[[int, int], None]
+    mixtures: Mixtures, values: Tensor, labels: Tensor, progress: Callable[[int, int], None] | None
 ) -> tuple[Tensor, Tensor, float]:
     """Responsibilities' totals and weighted sums over a class's own Gaussians; the mean log-likelihood."""
     totals, sums, likelihood = torch.zeros_like(mixtures.log_weights), torch.zeros_like(mixtures.means), 0.0
@@ -247,7 +246,7 @@ def _expect(
     means, whitened = mixtures.means @ whitening, values @ whitening
     start = 0
     parts = _own_squares(means, mixtures.owners, whitened, labels, mixtures.num_classes)
-    for part, own, squared in counted(parts, len(values), report):
+    for part, own, squared in counted(parts, len(values), progress, lambda found: len(found[0])):
         joint = mixtures.log_constants[own] - 0.5 * squared
         whole = joint.logsumexp(dim=1, keepdim=True)
         responsibilities = (joint - whole).exp()

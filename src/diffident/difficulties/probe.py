@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from torch import Tensor
 
-from diffident.difficulties.protocol import Blocks, counted, labelled_blocks
+from diffident.difficulties.protocol import Blocks, labelled_blocks
 from diffident.gaussian.blocks import centred, working_type
+from diffident.progress import counted
 
 # From strong to weak, of the mean cross-entropy: the way stops where held-out cross-entropy rises.
 RIDGES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
@@ -161,7 +162,7 @@ def _prepared(
     if len(labels) * len(mean) > _KEPT_NUMBERS:
         return read
     kept = list(read())
-    return lambda: kept if progress is None else counted(kept, len(labels), progress)
+    return lambda: counted(kept, len(labels), progress, lambda part: len(part[0]))
 
 
 def _minimise(problem: _Problem, ridge: float, weights: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -22,10 +22,10 @@ from torch import Tensor
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian.blocks import check, not_finite
 from diffident.options import options_of
+from diffident.progress import counted
 
 Blocks = Callable[[], Iterable[Tensor]]
 Options = TypeVar("Options")
-Part = TypeVar("Part", bound=Tensor | tuple[Tensor, ...])
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,9 @@ def make_options(kind: type[Options], method: str, values: dict[str, Any]) -> Op
     return options_of(kind, f"difficulty method {method!r}", values)
 
 
-def counted(parts: Iterable[Part], num_rows: int, progress: Callable[[int, int], None]) -> Iterator[Part]:
-    """The parts of one pass over the samples; `progress` is called with (rows done, rows) as they are used."""
-    done = 0
-    progress(done, num_rows)
-    for part in parts:
-        yield part
-        done += len(part if isinstance(part, Tensor) else part[0])
-        progress(done, num_rows)
-
-
 def counted_passes(blocks: Blocks, num_rows: int, progress: Callable[[int, int], None]) -> Blocks:
-    """The same blocks, every pass over them `counted`."""
-    return lambda: counted(blocks(), num_rows, progress)
+    """The same blocks, the rows of every pass over them `counted`."""
+    return lambda: counted(blocks(), num_rows, progress, len)
 
 
 def labelled_blocks(blocks: Blocks, labels: Int[np.ndarray, " n"]) -> Iterator[tuple[int, Tensor, Tensor]]:

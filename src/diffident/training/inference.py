@@ -14,6 +14,7 @@ from diffident.devices import resolve_device
 from diffident.difficulties.targets import Targets
 from diffident.errors import InputError
 from diffident.models import Preprocessor, fits_in_memory
+from diffident.progress import counted
 from diffident.records import Predictions
 from diffident.settings import TrainingSettings
 from diffident.training.sources import InMemory, Samples, Source, Streamed
@@ -85,12 +86,9 @@ def logits_of(
         progress: Called with (done, total).
     """
     module.eval()
-    report, done, logits = progress or (lambda done, total: None), 0, []
-    for batch in source.batches(list(torch.arange(len(source)).split(_BATCH_SIZE))):
-        logits.append(module(batch.inputs).float().cpu())
-        done += len(batch)
-        report(done, len(source))
-    return torch.cat(logits)
+    batches = source.batches(list(torch.arange(len(source)).split(_BATCH_SIZE)))
+    counted_batches = counted(batches, len(source), progress, len)
+    return torch.cat([module(batch.inputs).float().cpu() for batch in counted_batches])
 
 
 def predictions_of(
