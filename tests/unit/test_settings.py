@@ -87,8 +87,8 @@ def test_direct_settings_are_checked():
     [
         ("mlp", 0.2, 0.3),
         ("ngrams", 1.0, 0.7),
-        ("resnet18-32px", 1.0, 0.7),
-        ("python:mine:net", 1.0, 0.7),
+        ("resnet18-32px", None, 0.7),
+        ("python:mine:net", None, 0.7),
         ("timm:resnet18", 0.2, 0.3),
         ("torchvision:resnet18", 0.2, 0.3),
         ("transformers:bert", 0.2, 0.3),
@@ -106,7 +106,9 @@ def test_entropy_and_temperature_follow_what_the_network_sees(model, others, tem
     paper = load_settings(model=model, loss="difficulty-aware", preset="paper")
     assert (paper.others, paper.temperature) == (1.0, 0.7)
     from_scratch = load_settings(model=model, loss="difficulty-aware", pretrained=False)
-    assert (from_scratch.others, from_scratch.temperature) == ((0.2, 0.3) if model == "mlp" else (1.0, 0.7))
+    expected = {"mlp": (0.2, 0.3), "ngrams": (1.0, 0.7)}.get(model, (None, 0.7))
+    assert (from_scratch.others, from_scratch.temperature) == expected
+    assert from_scratch.leaves_others_open == (expected[0] is None)
 
 
 def test_a_loss_brings_its_own_defaults():

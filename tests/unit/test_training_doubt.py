@@ -10,12 +10,13 @@ import torch
 
 from diffident.data.dataset import Dataset
 from diffident.data.samples import ReadVector
+from diffident.difficulties.weights import difficulty_weights
 from diffident.errors import InputError, ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
 from diffident.training import train, train_with_chosen_alpha
-from diffident.training.doubt import next_doubt, temperature_of
+from diffident.training.doubt import bonus_of_epoch, next_doubt, temperature_of
 
 AWARE = load_settings(model="mlp", loss="difficulty-aware", epochs=30)
 
@@ -30,12 +31,88 @@ def test_doubt_rises_where_the_network_is_too_sure_and_falls_where_it_is_not():
     assert next_doubt(AWARE, lines(9, 0.2, math.e)) == pytest.approx(0.2 + 12 / 30)
     assert next_doubt(AWARE, lines(9, 0.2, math.exp(-0.25))) == pytest.approx(0.1)
     assert next_doubt(AWARE, lines(9, 0.2, 1.0)) == 0.2
-    assert next_doubt(AWARE, lines(9, 0.2, 1e9)) == 0.9
+    assert next_doubt(AWARE, lines(9, 0.2, 1e9)) == 4
     assert next_doubt(AWARE, lines(9, 0.2, 1e-9)) == 0.02
     assert next_doubt(load_settings(model="timm:resnet18", loss="difficulty-aware"), []) == 0.1
     assert next_doubt(load_settings(model="timm:resnet18", loss="difficulty-aware", pretrained=False), []) == 0.4
     few = load_settings(model="mlp", loss="difficulty-aware", epochs=3)
     assert next_doubt(few, lines(1, 0.2, math.exp(0.5))) == pytest.approx(0.2 + 0.6 * 0.5)
+
+
+def test_doubt_above_nine_tenths_makes_more_samples_as_unsure():
+    weights = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0])
+    for doubt, of_loss, seen in [
+        (0.02, 0.02, [0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0]),
+        (0.9, 0.9, [0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0]),
+        (1.8, 0.9, [0.0, 0.4, 1.0, 1.0, 1.0, 1.3, 2.0]),
+    ]:
+        bonus = bonus_of_epoch(AWARE, doubt)
+        assert bonus.options == {"doubt": of_loss}
+        torch.testing.assert_close(bonus.weights_seen(weights), torch.tensor(seen))
+    assert bonus_of_epoch(AWARE, 1.8).weights_seen(None) is None
+
+
+def test_less_of_the_others_counts_where_labels_are_learnt_by_heart():
+    for model in ("resnet18-32px", "python:mine:net"):
+        settings = load_settings(model=model, loss="difficulty-aware")
+        for doubt, others in [(0.02, 1.0), (0.4, 1.0), (0.5, 0.6), (0.55, 0.4), (0.6, 0.2), (4.0, 0.2), (None, 1.0)]:
+            assert bonus_of_epoch(settings, doubt).options["others"] == pytest.approx(others), doubt
+
+
+@pytest.mark.parametrize(
+    ("given", "temperature", "doubt", "expected"),
+    [
+        ({}, 0.7, 0.4, 0.7),
+        ({}, 0.7, 0.02, 0.7),
+        ({}, 0.7, 0.5, 0.42),
+        ({}, 0.7, 0.6, 0.3),
+        ({}, 0.7, 0.9, 0.3),
+        ({"temperature": 0.2}, 0.2, 0.9, 0.2),
+        ({"others": 1.0}, 0.7, 0.9, 0.7),
+        ({"model": "ngrams"}, 0.7, 0.9, 0.7),
+        ({"model": "mlp"}, 0.3, 0.9, 0.3),
+    ],
+)
+def test_weights_get_sharper_where_labels_are_learnt_by_heart(given, temperature, doubt, expected):
+    settings = load_settings(**{"model": "resnet18-32px", "loss": "difficulty-aware", **given})
+    assert settings.temperature == temperature
+    weights = torch.cat([difficulty_weights(torch.arange(9.0), temperature=temperature), torch.tensor([1.4, 2.0])])
+    sharper = torch.cat([difficulty_weights(torch.arange(9.0), temperature=expected), torch.tensor([1.4, 2.0])])
+    torch.testing.assert_close(bonus_of_epoch(settings, doubt).weights_seen(weights), sharper)
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({"model": "resnet18-32px", "doubt": 0.7}, {"others": 1.0}),
+        ({"model": "resnet18-32px", "others": 0.7}, {"doubt": 0.7}),
+        ({"model": "resnet18-32px", "alpha": 0.2}, {}),
+        ({"model": "resnet18-32px", "loss": "focal"}, {}),
+        ({"model": "ngrams"}, {"doubt": 0.7}),
+        ({"model": "mlp"}, {"doubt": 0.7}),
+        ({"model": "timm:resnet18"}, {"doubt": 0.7}),
+    ],
+)
+def test_training_decides_what_settings_leave_open(given, options):
+    settings = load_settings(**{"loss": "difficulty-aware", **given})
+    assert bonus_of_epoch(settings, 0.7).options == options
+
+
+@pytest.mark.parametrize(
+    ("given", "doubt"),
+    [
+        ({"model": "resnet18-32px"}, 0.1),
+        ({"model": "resnet18-32px", "others": 0.2}, 0.1),
+        ({"model": "timm:resnet18"}, 0.1),
+        ({"model": "mlp"}, 0.4),
+        ({"model": "mlp", "others": 1.0}, 0.4),
+        ({"model": "mlp", "doubt": 0.3}, None),
+        ({"model": "mlp", "alpha": 0.3}, None),
+    ],
+)
+def test_doubt_without_validation_data_follows_the_model(given, doubt):
+    settings = load_settings(**{"loss": "difficulty-aware", **given})
+    assert bonus_of_epoch(settings, None).options.get("doubt") == doubt
 
 
 def test_the_temperature_is_above_1_where_logits_are_too_sure():

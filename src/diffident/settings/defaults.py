@@ -34,8 +34,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # A network on an encoder's features cannot learn what the encoder does not know, and is unsure of few samples for good
 # reasons; one that is fine-tuned has such features to begin with. One that learns from the samples alone gains from a
-# bonus for more of them, on the whole entropy (docs/method.md).
+# bonus for more of them, on the whole entropy, until it learns its labels by heart; words always (docs/method.md).
 _ON_FEATURES = "mlp"
+_ON_WORDS = "ngrams"
 _TEMPERATURE_ON_FEATURES = 0.3
 _OTHERS_ON_FEATURES = 0.2
 _FINE_TUNED = ("timm:", "torchvision:", "transformers:")
@@ -73,14 +74,19 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
     if kind.learnt is not None and kind.learnt not in chosen:
         own.pop(kind.learnt, None)
     # Without weights a temperature means nothing: it stays what it was, so that earlier runs can be resumed.
-    on_features = given["model"] == _ON_FEATURES or is_fine_tuned(given)
+    on_features = is_on_features(given) or is_fine_tuned(given)
     temperature = _TEMPERATURE_ON_FEATURES if on_features or not kind.needs_weights else TEMPERATURE
-    if on_features and own.get("others") is not None and chosen.get("alpha") is None:
-        own["others"] = chosen.get("others", _OTHERS_ON_FEATURES)
+    if "others" in own and "others" not in chosen and chosen.get("alpha") is None and given["model"] != _ON_WORDS:
+        own["others"] = _OTHERS_ON_FEATURES if on_features else None
     of_weights = {"temperature": temperature, "normalizer": "rank", "distrust": True, **of_preset}
     distrust = of_weights["distrust"] if given.get("distrust") is None else given["distrust"]
     relabel = bool(distrust) and kind.needs_weights and _finds_features_in_images(given)
     return {**of_weights, "relabel": relabel, **own}
+
+
+def is_on_features(given: dict[str, Any]) -> bool:
+    """Whether the settings are of a model that sees an encoder's features."""
+    return given["model"] == _ON_FEATURES
 
 
 def is_fine_tuned(given: dict[str, Any]) -> bool:

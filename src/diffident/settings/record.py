@@ -6,7 +6,13 @@ from typing import Any
 
 from diffident.losses import LOSSES
 from diffident.settings.checks import loss_faults, raise_faults, value_faults
-from diffident.settings.defaults import defaults_of_loss, defaults_of_model, is_fine_tuned, options_of_loss
+from diffident.settings.defaults import (
+    defaults_of_loss,
+    defaults_of_model,
+    is_fine_tuned,
+    is_on_features,
+    options_of_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,9 @@ class TrainingSettings:
         doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 0.99, where alpha is not given. None
             learns it from validation data, see `docs/method.md`; where there are none, it is 0.1, or 0.4 of `mlp`.
         others: How much the entropy among the classes beside the label counts in the bonus of `difficulty-aware`, from
-            0 to 1; 0.2 for `mlp` and pre-trained models without an alpha, else 1.
+            0 to 1. Without an alpha it is 0.2 for `mlp` and pre-trained models, and 1 for `ngrams`, as it is with one;
+            None, of the other models, is 1, and where doubt is learnt it falls to 0.2, and the weights' temperature to
+            0.3, as doubt rises from 0.4 to 0.6.
         temperature: Of the weights made of difficulty, 0.3 for `mlp` and pre-trained models, else 0.7; of `logit-norm`,
             of the logits.
         normalizer: Of the difficulty, before it becomes weights; auto is the preset's, or rank.
@@ -163,6 +171,16 @@ class TrainingSettings:
         if kind.learnt is None or getattr(self, kind.learnt) is not None:
             return None
         return None if kind.resolved(**self.loss_options)[kind.learnt] is None else kind.learnt
+
+    @property
+    def leaves_others_open(self) -> bool:
+        """Whether training says how much the entropy among the other classes counts, epoch by epoch."""
+        return "others" in LOSSES[self.loss].options and self.others is None
+
+    @property
+    def sees_features(self) -> bool:
+        """Whether the model sees an encoder's features."""
+        return is_on_features(vars(self))
 
     @property
     def fine_tunes(self) -> bool:

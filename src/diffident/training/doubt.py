@@ -1,32 +1,84 @@
-"""Doubt that is learnt while training: as much as the validation data bear out.
+"""What training finds out about the bonus of `difficulty-aware` where the settings leave it open.
 
 How unsure hard samples should be depends on how far a network overfits, which training data do not show. So after each
 epoch the temperature is fitted that makes the validation labels most likely: above 1 the network is too sure, and doubt
 rises by a share of the logarithm; below 1 it falls. Early epochs are left alone, where a network is unsure because it
 has learnt little. What is kept is in the epochs' lines of metrics, so that a resumed run goes on as it would have.
+
+A doubt above 0.9 leaves the hardest sample at 0.9, and makes the samples below it as unsure: at 1.8 all whose weight is
+at least a half.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.calibrators import temperature
-from diffident.losses.difficulty_aware import DOUBT
+from diffident.losses.difficulty_aware import DOUBT, DOUBT_ON_FEATURES
 from diffident.settings import TrainingSettings
 
-_FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 0.9
+_FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 4.0
 # Of a network that is fine-tuned: in its few epochs a strong bonus at first slows it, and stays noticeable at the end.
 _FIRST_FINE_TUNED = 0.1
+# Of the hardest sample.
+_MOST = 0.9
 # Share of the epochs in which doubt stays as it is at first.
 _UNTOUCHED = 0.3
 # What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings.
-_GAIN, _MOST = 12.0, 0.6
+_GAIN, _LARGEST_STEP = 12.0, 0.6
+# A network that still finds its features gains from the whole entropy, for most samples. One that needs more doubt than
+# at first learns its labels by heart: there it would forget which wrong classes are the likelier ones, and easy samples
+# need none.
+_OTHERS, _OTHERS_BY_HEART, _DOUBT_BY_HEART = 1.0, 0.2, 0.6
+_TEMPERATURE_BY_HEART = 0.3
+
+
+@dataclass(frozen=True)
+class Bonus:
+    """What the settings leave open, in one epoch.
+
+    Attributes:
+        options: Of the loss.
+        stretch: What the weights of samples below the hardest are multiplied with, up to 1.
+        power: That these weights are raised to before; it divides their temperature.
+    """
+
+    options: dict[str, float]
+    stretch: float = 1.0
+    power: float = 1.0
+
+    def weights_seen(self, weights: Float[Tensor, " n"] | None) -> Float[Tensor, " n"] | None:
+        """The weights that the loss sees; those above 1, of samples that count less, stay."""
+        if weights is None or (self.stretch == 1 and self.power == 1):
+            return weights
+        return torch.where(weights <= 1, (self.stretch * weights**self.power).clamp(max=1), weights)
+
+
+def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
+    """The bonus of an epoch.
+
+    Args:
+        settings: Of the run.
+        doubt: From `next_doubt`; None where nothing is learnt.
+    """
+    if not settings.learns:
+        return Bonus({"others": _OTHERS} if settings.leaves_others_open else {})
+    if doubt is None:
+        doubt = DOUBT_ON_FEATURES if settings.sees_features else DOUBT
+    options, power = {"doubt": min(doubt, _MOST)}, 1.0
+    if settings.leaves_others_open:
+        by_heart = min(max((doubt - _FIRST) / (_DOUBT_BY_HEART - _FIRST), 0), 1)
+        options["others"] = _OTHERS + by_heart * (_OTHERS_BY_HEART - _OTHERS)
+        power += by_heart * max(settings.temperature / _TEMPERATURE_BY_HEART - 1, 0)
+    return Bonus(options, doubt / options["doubt"], power)
 
 
 def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]]) -> float:
-    """Doubt of the hardest sample in the epoch to come.
+    """Doubt in the epoch to come: of the hardest sample, or above 0.9.
 
     Args:
         settings: Of the run.
@@ -37,16 +89,8 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]]) -> float
     doubt = lines[-1]["doubt"]
     if len(lines) < _UNTOUCHED * settings.epochs:
         return doubt
-    step = min(_MOST, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
+    step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
     return min(max(doubt + step, _LOWEST), _HIGHEST)
-
-
-def doubt_without_validation(settings: TrainingSettings) -> dict[str, float]:
-    """The loss's option where nothing can be learnt, if its own default does not fit.
-
-    That follows `others`, and would give a network that is fine-tuned the doubt of one on features.
-    """
-    return {settings.learns: DOUBT} if settings.learns and settings.fine_tunes else {}
 
 
 def temperature_of(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> float:

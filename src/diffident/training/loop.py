@@ -17,7 +17,7 @@ from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
 from diffident.training.averaging import BestWeights, WeightAverage
 from diffident.training.checkpoints import Checkpoints, Stateful
-from diffident.training.doubt import doubt_without_validation, next_doubt, temperature_of
+from diffident.training.doubt import Bonus, bonus_of_epoch, next_doubt, temperature_of
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
 from diffident.training.logs import Log, open_logs
@@ -156,13 +156,12 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     settings, epoch, started = training.settings, len(lines), time.perf_counter()
     steps = steps_per_epoch(len(training.source), settings.batch_size, 2 * settings.devices)
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
-    learns = settings.learns if training.held_out is not None else None
-    learnt = {learns: next_doubt(settings, lines)} if learns else {}
-    _train_epoch(training, epoch, meter, learnt or doubt_without_validation(settings))
-    line = {"epoch": epoch + 1, **meter.totals(), **learnt}
+    doubt = next_doubt(settings, lines) if settings.learns and training.held_out is not None else None
+    _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt))
+    line = {"epoch": epoch + 1, **meter.totals(), **({} if doubt is None else {"doubt": doubt})}
     with training.averaged():
         if training.held_out is not None:
-            found = _validate(training.module, training.held_out, temperature=bool(learnt))
+            found = _validate(training.module, training.held_out, temperature=doubt is not None)
             line.update(training.fabric.broadcast(found))
         if training.best is not None:
             training.best.update(line["validation_loss"], training.model)
@@ -179,15 +178,12 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
         training.report(meter.progress(epoch_done=True, finished=finished))
 
 
-def _train_epoch(training: Training, epoch: int, meter: EpochMeter, left_open: dict[str, float]) -> None:
-    """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch.
-
-    `left_open` are options of the loss that the settings leave open.
-    """
+def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus) -> None:
+    """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
     settings, fabric = training.settings, training.fabric
     torch.manual_seed(epoch_seed(settings.seed, epoch, fabric.global_rank))
     generator = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch) + 1)
-    options: dict[str, Any] = {**settings.loss_options, **left_open}
+    options: dict[str, Any] = {**settings.loss_options, **bonus.options}
     criterion = make_loss(settings.loss, **options)
     training.module.train()
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
@@ -203,6 +199,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, left_open: d
         sums = []
         for number, positions in enumerate(split):
             batch = next(samples)
+            batch = replace(batch, weights=bonus.weights_seen(batch.weights))
             if changes is not None and augments(settings, batch.inputs):
                 batch = replace(batch, inputs=changes.rows(positions).apply(batch.inputs))
             with fabric.no_backward_sync(training.module, enabled=number + 1 < len(split)):
