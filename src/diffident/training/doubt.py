@@ -69,12 +69,13 @@ def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
         return Bonus({"others": _OTHERS} if settings.leaves_others_open else {})
     if doubt is None:
         doubt = DOUBT_ON_FEATURES if settings.sees_features else DOUBT
-    options, power = {"doubt": min(doubt, _MOST)}, 1.0
+    of_hardest, power = min(doubt, _MOST), 1.0
+    options = {"doubt": of_hardest}
     if settings.leaves_others_open:
         by_heart = min(max((doubt - _FIRST) / (_DOUBT_BY_HEART - _FIRST), 0), 1)
         options["others"] = _OTHERS + by_heart * (_OTHERS_BY_HEART - _OTHERS)
         power += by_heart * max(settings.temperature / _TEMPERATURE_BY_HEART - 1, 0)
-    return Bonus(options, doubt / options["doubt"], power)
+    return Bonus(options, doubt / of_hardest, power)
 
 
 def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]]) -> float:
