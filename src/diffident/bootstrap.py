@@ -15,25 +15,6 @@ MAX_ELEMENTS = 250_000
 """Entries of one chunk of counts: bounds the memory, 2 MB an array, which a processor's cache holds."""
 
 
-def reporting(progress: Callable[[int, int], None] | None, total: int, unit: int = 1) -> Callable[[int], None]:
-    """What is called with each amount of work that was done, and tells `progress` of (done, total).
-
-    Args:
-        progress: Called with whole units, or None.
-        total: All the work.
-        unit: How much work is one unit.
-    """
-    done = 0
-
-    def did(work: int) -> None:
-        nonlocal done
-        done += work
-        if progress is not None:
-            progress(done // unit, total // unit)
-
-    return did
-
-
 def resampling_counts(
     sizes: Sequence[int], num_resamples: int, generator: torch.Generator, max_elements: int = MAX_ELEMENTS
 ) -> Iterator[Float[Tensor, "r n"]]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, reporting, resampling_blocks
+from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks
 from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
 from diffident.metrics.calibration import equal_mass_cuts
@@ -31,6 +31,7 @@ from diffident.metrics.inputs import (
 )
 from diffident.metrics.ranking import CumulativeCounts, rank_samples
 from diffident.metrics.terms import SampleTerms, confidence_of, sample_terms
+from diffident.progress import reporting
 from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
 
 OOD_METRICS = ("auroc", "fpr95", "aupr", "aupr_in")

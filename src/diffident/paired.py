@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from diffident.bootstrap import MAX_ELEMENTS, percentile_interval, reporting, resampling_counts
+from diffident.bootstrap import MAX_ELEMENTS, percentile_interval, resampling_counts
 from diffident.errors import IdMismatchError, InputError, ShapeError, did_you_mean
 from diffident.metrics import suite as suites
 from diffident.metrics.inputs import check_labels, check_logits
 from diffident.metrics.terms import SampleTerms, concatenate_terms, sample_terms
+from diffident.progress import reporting
 from diffident.records import Estimate, Predictions, positions_of
 
 DEFAULT_METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")

@@ -6,6 +6,25 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
+def reporting(progress: Callable[[int, int], None] | None, total: int, unit: int = 1) -> Callable[[int], None]:
+    """What is called with each amount of work that was done, and tells `progress` of (done, total).
+
+    Args:
+        progress: Called with whole units, or None.
+        total: All the work.
+        unit: How much work is one unit.
+    """
+    done = 0
+
+    def did(work: int) -> None:
+        nonlocal done
+        done += work
+        if progress is not None:
+            progress(done // unit, total // unit)
+
+    return did
+
+
 def _one(item: Any) -> int:
     return 1
 
@@ -24,9 +43,8 @@ def counted(
         progress: Called with (done, total), or None.
         size: How much work an item is.
     """
-    report, done = progress or (lambda done, total: None), 0
-    report(done, total)
+    did = reporting(progress, total)
+    did(0)
     for item in items:
         yield item
-        done += size(item)
-        report(done, total)
+        did(size(item))
