@@ -68,13 +68,14 @@ def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
     if not settings.learns:
         return Bonus({"others": _OTHERS} if settings.leaves_others_open else {})
     if doubt is None:
-        return bonus_of_epoch(settings, DOUBT_ON_FEATURES if settings.sees_features else DOUBT)
+        doubt = DOUBT_ON_FEATURES if settings.sees_features else DOUBT
     of_hardest, power = min(doubt, _MOST), 1.0
     options = {"doubt": of_hardest}
     if settings.leaves_others_open:
+        assert settings.temperature is not None  # settings fill in the loss's default
         by_heart = min(max((doubt - _FIRST) / (_DOUBT_BY_HEART - _FIRST), 0), 1)
         options["others"] = _OTHERS + by_heart * (_OTHERS_BY_HEART - _OTHERS)
-        power += by_heart * max((settings.temperature or 0) / _TEMPERATURE_BY_HEART - 1, 0)
+        power += by_heart * max(settings.temperature / _TEMPERATURE_BY_HEART - 1, 0)
     return Bonus(options, doubt / of_hardest, power)
 
 
