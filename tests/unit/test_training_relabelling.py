@@ -1,5 +1,6 @@
 """Samples whose labels are not believed: they learn the likely class, or nothing."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -100,6 +101,16 @@ def test_the_likely_class_is_learnt_as_if_it_had_been_the_label(tmp_path):
     assert relabelled != weights_after(tmp_path / "left-out", difficulty=level, relabel=False)
     assert relabelled != weights_after(tmp_path / "kept", difficulty=level, distrust=False)
     assert relabelled != weights_after(tmp_path / "hard", relabel=True)
+
+
+def test_training_accuracy_is_that_of_the_samples_that_are_not_left_out(tmp_path):
+    accuracies = []
+    for out, changes in [("left-out", {}), ("kept", {"distrust": False})]:
+        weights_after(tmp_path / out, model="mlp", epochs=40, learning_rate=1e-2, dropout=0.0, **changes)
+        last = (tmp_path / out / "metrics.jsonl").read_text().splitlines()[-1]
+        accuracies.append(json.loads(last)["train_accuracy"])
+    assert accuracies[0] > 0.95
+    assert accuracies[1] < 0.95
 
 
 @pytest.mark.parametrize("loss", ["difficulty-aware", "difficulty-smoothing", "difficulty-temperature"])

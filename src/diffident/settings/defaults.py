@@ -89,6 +89,11 @@ def is_on_features(given: dict[str, Any]) -> bool:
     return given["model"] == _ON_FEATURES
 
 
+def learns_in_few_epochs(given: dict[str, Any]) -> bool:
+    """Whether the settings are of a model whose inputs are features or words, which it need not find first."""
+    return given["model"] in (_ON_FEATURES, _ON_WORDS)
+
+
 def is_fine_tuned(given: dict[str, Any]) -> bool:
     """Whether the settings are of a model that starts from pre-trained weights."""
     return bool(given["pretrained"]) and given["model"].startswith(_FINE_TUNED)

@@ -212,7 +212,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
 def _part(
     training: Training, criterion: nn.Module, mixing: Mixing | None, batch: Samples, rows: Tensor, batch_size: int
 ) -> Tensor:
-    """Gradients of a part of a batch; its summed loss and its number of hits."""
+    """Gradients of a part of a batch; its summed loss, and of samples that are not left out the hits and the number."""
     inputs, weights, history = batch.inputs, batch.weights, training.history
     if history is not None:
         weights = history.shares()[rows.to(batch.labels.device)]
@@ -225,8 +225,9 @@ def _part(
         training.recorder.batch_done(rows.to(logits.device), logits.detach())
     # Parts add up to the mean over the whole batch; of processes, DDP takes the mean.
     training.fabric.backward(loss * (training.fabric.world_size * len(rows) / batch_size))
-    hits = (logits.detach().argmax(1) == labels).sum()
-    return torch.stack([loss.detach().float() * len(rows), hits.float()])
+    hits = logits.detach().argmax(1) == labels
+    learnt = torch.ones_like(hits) if batch.weights is None else batch.weights < 2
+    return torch.stack([loss.detach().float() * len(rows), (hits & learnt).sum().float(), learnt.sum().float()])
 
 
 def _update(training: Training) -> None:

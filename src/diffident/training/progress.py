@@ -50,7 +50,7 @@ Report = Callable[[Progress], None]
 
 
 class EpochMeter:
-    """Sums loss and hits of an epoch's steps; waits for the device, and for other processes, only now and then.
+    """Sums losses and hits of an epoch's steps; waits for the device, and for other processes, only now and then.
 
     Args:
         fabric: Of the run.
@@ -63,23 +63,24 @@ class EpochMeter:
     def __init__(self, fabric: Fabric, settings: TrainingSettings, epoch: int, steps: int, report: Report | None):
         self._fabric, self._settings, self._epoch, self._steps, self._report = fabric, settings, epoch, steps, report
         self._waiting: list[Tensor] = []
-        self._loss, self._hits, self._count, self._step = 0.0, 0.0, 0, 0
+        self._sums = torch.zeros(3, dtype=torch.float64)
+        self._count, self._step = 0, 0
         self._rate = 0.0
         self._started = self._looked = time.perf_counter()
         self._seconds = 0.0
 
-    def step_done(self, loss_and_hits: Tensor, count: int, rate: float) -> None:
+    def step_done(self, sums: Tensor, count: int, rate: float) -> None:
         """Take in a step.
 
         Args:
-            loss_and_hits: Sum of the losses and number of right predictions of this process's samples (2,).
+            sums: Of this process's samples (3,): the losses; right predictions, and number, of those not left out.
             count: Samples of all processes.
             rate: The learning rate.
 
         Raises:
             NonFiniteLossError: a loss is NaN or infinite.
         """
-        self._waiting.append(loss_and_hits)
+        self._waiting.append(sums)
         self._count += count
         self._rate = rate
         # All processes must look at the same step, so that only one alone may go by the clock.
@@ -92,8 +93,12 @@ class EpochMeter:
     def totals(self) -> dict[str, float]:
         """Mean loss and accuracy of the epoch, and its last learning rate."""
         self._look()
-        loss, accuracy = self._loss / self._count, self._hits / self._count
-        return {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": self._rate}
+        loss, hits, learnt = self._sums.tolist()
+        return {
+            "train_loss": loss / self._count,
+            "train_accuracy": hits / max(1, learnt),
+            "learning_rate": self._rate,
+        }
 
     def progress(self, *, epoch_done: bool = False, finished: bool = False) -> Progress:
         """Where the run is, by the steps that were looked at."""
@@ -102,7 +107,7 @@ class EpochMeter:
             epochs=self._settings.epochs,
             step=self._step,
             steps=self._steps,
-            loss=self._loss / max(1, self._count),
+            loss=float(self._sums[0]) / max(1, self._count),
             learning_rate=self._rate,
             samples_per_second=self._count / max(1e-9, self._seconds),
             epoch_done=epoch_done,
@@ -115,7 +120,7 @@ class EpochMeter:
             wrong = (~sums[:, 0].isfinite()).nonzero()
             if len(wrong):
                 self._raise(self._step + int(wrong[0]), float(sums[int(wrong[0]), 0]))
-            self._loss, self._hits = self._loss + float(sums[:, 0].sum()), self._hits + float(sums[:, 1].sum())
+            self._sums += sums.sum(0)
             self._step += len(self._waiting)
             self._waiting = []
         self._looked = time.perf_counter()
