@@ -27,35 +27,40 @@ def lines(count, doubt, temperature=1.0, *, gap=0.0):
     return [{**line, "train_accuracy": 0.5 + gap, "validation_accuracy": 0.5}] * count
 
 
+def doubt_after(settings, before, steps=100):
+    return next_doubt(settings, before, steps)
+
+
 def test_doubt_rises_where_the_network_is_too_sure_and_falls_where_it_is_not():
-    assert next_doubt(IMAGES, []) == 0.4
-    assert next_doubt(AWARE, lines(8, 0.2, 3.0)) == 0.2  # too early to tell
-    assert next_doubt(AWARE, lines(9, 0.2, math.e)) == pytest.approx(0.2 + 12 / 30)
-    assert next_doubt(AWARE, lines(9, 0.2, math.exp(-0.25))) == pytest.approx(0.1)
-    assert next_doubt(AWARE, lines(9, 0.2, 1.0)) == 0.2
-    assert next_doubt(AWARE, lines(9, 0.2, 1e9)) == 4
-    assert next_doubt(AWARE, lines(9, 0.2, 1e-9)) == 0.02
-    assert next_doubt(load_settings(model="timm:resnet18", loss="difficulty-aware"), []) == 0.1
-    assert next_doubt(load_settings(model="timm:resnet18", loss="difficulty-aware", pretrained=False), []) == 0.4
-    assert next_doubt(load_settings(model="python:my:net", loss="difficulty-aware"), []) == 0.4
+    assert doubt_after(IMAGES, []) == 0.4
+    assert doubt_after(AWARE, lines(8, 0.2, 3.0)) == 0.2  # too early to tell
+    assert doubt_after(AWARE, lines(9, 0.2, math.e)) == pytest.approx(0.2 + 12 / 30)
+    assert doubt_after(AWARE, lines(9, 0.2, math.exp(-0.25))) == pytest.approx(0.1)
+    assert doubt_after(AWARE, lines(9, 0.2, 1.0)) == 0.2
+    assert doubt_after(AWARE, lines(9, 0.2, 1e9)) == 4
+    assert doubt_after(AWARE, lines(9, 0.2, 1e-9)) == 0.02
+    assert doubt_after(load_settings(model="timm:resnet18", loss="difficulty-aware"), []) == 0.1
+    assert doubt_after(load_settings(model="timm:resnet18", loss="difficulty-aware", pretrained=False), []) == 0.4
+    assert doubt_after(load_settings(model="python:my:net", loss="difficulty-aware"), []) == 0.4
     few = load_settings(model="mlp", loss="difficulty-aware", epochs=3)
-    assert next_doubt(few, lines(1, 0.2, math.exp(0.5))) == pytest.approx(0.2 + 0.6 * 0.5)
+    assert doubt_after(few, lines(1, 0.2, math.exp(0.5))) == pytest.approx(0.2 + 0.6 * 0.5)
 
 
 @pytest.mark.parametrize("model", ["mlp", "ngrams"])
 def test_features_and_words_begin_with_the_full_bonus(model):
     settings = load_settings(model=model, loss="difficulty-aware", epochs=30)
-    assert next_doubt(settings, []) == 4
-    assert next_doubt(settings, lines(12, 4.0, 0.1, gap=0.04)) == 4
-    assert next_doubt(settings, lines(13, 4.0, 0.1)) == 0.4  # 45 % of the epochs, rounded down
-    assert next_doubt(settings, lines(2, 4.0, 0.1, gap=0.06)) == 0.4  # it learns by heart
-    assert next_doubt(settings, [*lines(2, 4.0), *lines(3, 0.4)]) == 0.4
-    assert next_doubt(settings, [*lines(2, 4.0), *lines(9, 0.4, math.e)]) == pytest.approx(0.8)
-    assert next_doubt(settings, [*lines(2, 4.0), *lines(9, 0.4), *lines(1, 4.0)]) == 4  # has risen, by itself
-    short = load_settings(model=model, loss="difficulty-aware", epochs=10)
-    assert [next_doubt(short, lines(count, 4.0)) for count in range(3)] == [4, 4, 0.4]  # none of the last eight
-    assert next_doubt(load_settings(model=model, loss="difficulty-aware", epochs=8), []) == 0.4
-    assert next_doubt(load_settings(model=model, loss="difficulty-aware", patience=5), []) == 0.4
+    assert doubt_after(settings, []) == 4
+    assert doubt_after(settings, lines(12, 4.0, 0.1, gap=0.04)) == 4
+    assert doubt_after(settings, lines(13, 4.0, 0.1)) == 0.4  # 45 % of the epochs, rounded down
+    assert doubt_after(settings, lines(2, 4.0, 0.1, gap=0.06)) == 0.4  # it learns by heart
+    assert doubt_after(settings, [*lines(2, 4.0), *lines(3, 0.4)]) == 0.4
+    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.4, math.e)]) == pytest.approx(0.8)
+    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.4), *lines(1, 4.0)]) == 4  # has risen, by itself
+    for steps, full in [(200, 13), (60, 13), (50, 12), (32, 1), (31, 0)]:  # 900 steps must follow
+        assert [doubt_after(settings, lines(count, 4.0), steps) for count in range(14)] == [4] * full + [0.4] * (
+            14 - full
+        )
+    assert doubt_after(load_settings(model=model, loss="difficulty-aware", patience=5), []) == 0.4
 
 
 def test_doubt_above_nine_tenths_makes_more_samples_as_unsure():
@@ -173,12 +178,9 @@ def test_training_makes_the_validation_temperature_1(tmp_path, table):
     )
     run = train(data, settings, out=tmp_path / "run", difficulty=difficulty, validation=dataset(500, 2))
     found = metrics_of(run)
-    doubts = [line["doubt"] for line in found]
-    full = doubts.count(4.0)
-    assert 1 <= full < 18
-    assert doubts[:12] == [4.0] * full + [0.4] * (12 - full)
+    assert [line["doubt"] for line in found[:12]] == [0.4] * 12
     for before, after in itertools.pairwise(found[12:]):
-        assert after["doubt"] == next_doubt(run.settings, [before] * before["epoch"])
+        assert after["doubt"] == doubt_after(run.settings, [before] * before["epoch"])
     plain = train(
         data,
         load_settings(model="mlp", epochs=40, dropout=0.0, learning_rate=3e-3),

@@ -25,9 +25,9 @@ from diffident.settings import TrainingSettings
 
 _FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 4.0
 # A network whose inputs are features or words learns in few epochs what they tell, and ranks better if it may not be
-# sure before: it has the highest doubt in this share of the epochs, but for the last ones, in which it must get sure,
+# sure before: it has the highest doubt in this share of the epochs, but for the last steps, in which it must get sure,
 # and until it is more often right of its training labels than of others by that much.
-_FULL_SHARE, _NEVER_FULL, _FULL_UNTIL_GAP = 0.45, 8, 0.05
+_FULL_SHARE, _STEPS_TO_GET_SURE, _FULL_UNTIL_GAP = 0.45, 900, 0.05
 # Of a network that is fine-tuned: in its few epochs a strong bonus at first slows it, and stays noticeable at the end.
 _FIRST_FINE_TUNED = 0.1
 # Of the hardest sample.
@@ -85,16 +85,17 @@ def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
     return Bonus(options, doubt / of_hardest, power)
 
 
-def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]]) -> float:
+def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: int) -> float:
     """Doubt in the epoch to come: of the hardest sample, or above 0.9.
 
     Args:
         settings: Of the run.
         lines: Metrics of the epochs before, with `doubt`, `validation_temperature` and the accuracies.
+        steps: Of an epoch.
     """
     full = len(list(takewhile(lambda line: line["doubt"] == _HIGHEST, lines)))
     if full == len(lines):
-        if settings.begins_unsure and _still_full(settings.epochs, lines):
+        if settings.begins_unsure and _still_full(lines, settings.epochs, steps):
             return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
@@ -104,9 +105,10 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]]) -> float
     return min(max(doubt + step, _LOWEST), _HIGHEST)
 
 
-def _still_full(epochs: int, lines: list[dict[str, Any]]) -> bool:
+def _still_full(lines: list[dict[str, Any]], epochs: int, steps: int) -> bool:
     gap = lines[-1]["train_accuracy"] - lines[-1]["validation_accuracy"] if lines else 0.0
-    return len(lines) < min(int(_FULL_SHARE * epochs), epochs - _NEVER_FULL) and gap <= _FULL_UNTIL_GAP
+    steps_after = (epochs - len(lines) - 1) * steps
+    return len(lines) < int(_FULL_SHARE * epochs) and steps_after >= _STEPS_TO_GET_SURE and gap <= _FULL_UNTIL_GAP
 
 
 def temperature_of(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> float:

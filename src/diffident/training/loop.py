@@ -156,7 +156,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     settings, epoch, started = training.settings, len(lines), time.perf_counter()
     steps = steps_per_epoch(len(training.source), settings.batch_size, 2 * settings.devices)
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
-    doubt = next_doubt(settings, lines) if settings.learns and training.held_out is not None else None
+    doubt = next_doubt(settings, lines, steps) if settings.learns and training.held_out is not None else None
     _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt))
     line = {"epoch": epoch + 1, **meter.totals(), **({} if doubt is None else {"doubt": doubt})}
     with training.averaged():
