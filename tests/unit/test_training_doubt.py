@@ -54,7 +54,8 @@ def test_features_and_words_begin_with_the_full_bonus(model):
     assert doubt_after(settings, lines(13, 4.0, 0.1)) == 0.4  # 45 % of the epochs, rounded down
     assert doubt_after(settings, lines(2, 4.0, 0.1, gap=0.06)) == 0.4  # it learns by heart
     assert doubt_after(settings, [*lines(2, 4.0), *lines(3, 0.4)]) == 0.4
-    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.4, math.e)]) == pytest.approx(0.8)
+    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.2, math.e)]) == pytest.approx(0.2 + 3 * 12 / 30)
+    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.2, math.exp(-0.25))]) == pytest.approx(0.1)
     assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.4), *lines(1, 4.0)]) == 4  # has risen, by itself
     for steps, full in [(200, 13), (60, 13), (50, 12), (32, 1), (31, 0)]:  # 900 steps must follow
         assert [doubt_after(settings, lines(count, 4.0), steps) for count in range(14)] == [4] * full + [0.4] * (

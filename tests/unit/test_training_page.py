@@ -275,6 +275,7 @@ def test_other_numbers_are_the_code_s(value, text):
 
 def test_fractions_in_words_are_the_code_s():
     assert (doubt._UNTOUCHED, augmentation._CROP_FRACTION) == (0.3, 8)
+    assert (doubt._FASTER_RISE, "rises three times as fast as it falls" in PAGE.replace("\n", " ")) == (3, True)
     assert "padded by an eighth" in PAGE
 
 

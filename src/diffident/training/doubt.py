@@ -34,8 +34,9 @@ _FIRST_FINE_TUNED = 0.1
 _MOST = 0.9
 # Share of the epochs in which doubt stays as it is at first.
 _UNTOUCHED = 0.3
-# What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings.
-_GAIN, _LARGEST_STEP = 12.0, 0.6
+# What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings. After
+# epochs of the full bonus it first falls, as the network gets sure, and must rise faster in those that are left.
+_GAIN, _LARGEST_STEP, _FASTER_RISE = 12.0, 0.6, 3.0
 # A network that still finds its features gains from the whole entropy, for most samples. One that needs more doubt than
 # at first learns its labels by heart: there it would forget which wrong classes are the likelier ones, and easy samples
 # need none.
@@ -102,6 +103,8 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
     if len(lines) < _UNTOUCHED * settings.epochs:
         return doubt
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
+    if full and step > 0:
+        step *= _FASTER_RISE
     return min(max(doubt + step, _LOWEST), _HIGHEST)
 
 
