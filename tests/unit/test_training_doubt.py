@@ -54,9 +54,11 @@ def test_features_and_words_begin_with_the_full_bonus(model):
     assert doubt_after(settings, lines(13, 4.0, 0.1)) == 0.4  # 45 % of the epochs, rounded down
     assert doubt_after(settings, lines(2, 4.0, 0.1, gap=0.06)) == 0.4  # it learns by heart
     assert doubt_after(settings, [*lines(2, 4.0), *lines(3, 0.4)]) == 0.4
-    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.2, math.e)]) == pytest.approx(0.2 + 3 * 12 / 30)
-    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.2, math.exp(-0.25))]) == pytest.approx(0.1)
-    assert doubt_after(settings, [*lines(2, 4.0), *lines(9, 0.4), *lines(1, 4.0)]) == 4  # has risen, by itself
+    assert doubt_after(settings, [*lines(9, 4.0), *lines(2, 0.2, math.e)]) == pytest.approx(0.2 + 3 * 12 / 30)
+    assert doubt_after(settings, [*lines(9, 4.0), *lines(2, 0.2, math.exp(-0.25))]) == pytest.approx(0.1)
+    assert doubt_after(settings, [*lines(8, 4.0), *lines(2, 0.2, math.e)]) == pytest.approx(0.2 + 12 / 30)
+    risen = [*lines(2, 4.0), *lines(7, 0.4), *lines(1, 4.0, math.exp(-0.25))]  # by itself
+    assert doubt_after(settings, risen) == pytest.approx(3.9)
     for steps, full in [(200, 13), (60, 13), (50, 12), (32, 1), (31, 0)]:  # 900 steps must follow
         assert [doubt_after(settings, lines(count, 4.0), steps) for count in range(14)] == [4] * full + [0.4] * (
             14 - full
@@ -229,13 +231,17 @@ def test_alpha_is_not_chosen_beside_a_doubt(tmp_path, table):
         train_with_chosen_alpha(data, settings, out=tmp_path / "run", difficulty=difficulty)
 
 
-def test_a_resumed_run_ends_in_the_same_bytes(tmp_path, table, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "last", "begin"),
+    [({"epochs": 12}, 7, [0.4, 0.4, 0.4, 0.4]), ({"epochs": 26, "batch_size": 8}, 1, [4.0, 4.0, 0.4, 0.4])],
+)
+def test_a_resumed_run_ends_in_the_same_bytes(given, last, begin, tmp_path, table):
     data, difficulty = table
-    settings = load_settings(model="mlp", loss="difficulty-aware", epochs=12)
+    settings = load_settings(model="mlp", loss="difficulty-aware", **given)
     shared = {"difficulty": difficulty, "validation": dataset(200, 2), "checkpoint_seconds": 0.0}
 
     def stop(progress):
-        if progress.epoch_done and progress.epoch == 7:
+        if progress.epoch_done and progress.epoch == last:
             raise KeyboardInterrupt
 
     whole = train(data, settings, out=tmp_path / "whole", **shared)
@@ -243,4 +249,6 @@ def test_a_resumed_run_ends_in_the_same_bytes(tmp_path, table, monkeypatch):
         train(data, settings, out=tmp_path / "run", progress=stop, **shared)
     resumed = train(data, settings, out=tmp_path / "run", resume=True, **shared)
     assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
-    assert [line["doubt"] for line in metrics_of(resumed)] == [line["doubt"] for line in metrics_of(whole)]
+    doubts = [line["doubt"] for line in metrics_of(whole)]
+    assert [line["doubt"] for line in metrics_of(resumed)] == doubts
+    assert doubts[:4] == begin

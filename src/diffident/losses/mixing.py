@@ -95,8 +95,11 @@ class Mixing:
         own, partner = (criterion(logits, *one) for one in both)
         return torch.lerp(partner, own, self.share)
 
-    def labels(self, own: Int[Tensor, " n"], partner: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """The labels that the first n rows of logits are right about: a mixture's is that of its larger share."""
+    def labels(self, own: Shaped[Tensor, " n"], partner: Shaped[Tensor, " n"]) -> Shaped[Tensor, " n"]:
+        """The labels that the first n rows of logits are right about: a mixture's is that of its larger share.
+
+        Of their weights the same.
+        """
         return own if self.eta is not None or self.share >= 0.5 else partner
 
     def _joined(self, own: Tensor, partner: Tensor) -> Tensor:

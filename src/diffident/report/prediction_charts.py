@@ -174,7 +174,7 @@ def training_charts(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
         "validation_loss": "Validation loss",
         "validation_accuracy": "Validation accuracy",
         "learning_rate": "Learning rate",
-        "doubt": "Doubt that is learnt",
+        "doubt": "Doubt",
     }
     charts: list[Chart] = []
     for key, title in titles.items():

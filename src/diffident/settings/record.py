@@ -30,7 +30,7 @@ class TrainingSettings:
             loss's own default is taken, or that it takes no such number.
         doubt: How unsure `difficulty-aware` lets the hardest sample be, from 0 to 0.99, where alpha is not given. None
             learns it from validation data, see `docs/method.md`; where there are none, it is 0.1, or 0.4 of `mlp`.
-            Learnt, it is 4 in the first epochs of `mlp` and `ngrams`: then nearly all samples are kept unsure.
+            Learnt, it is 4 in the first epochs of `mlp` and `ngrams`, without `patience` and with 900 steps to follow.
         others: How much the entropy among the classes beside the label counts in the bonus of `difficulty-aware`, from
             0 to 1. Without an alpha it is 0.2 for `mlp` and pre-trained models, and 1 for `ngrams`, as it is with one;
             None, of the other models, is 1, and where doubt is learnt it falls to 0.2, and the weights' temperature to
@@ -180,8 +180,8 @@ class TrainingSettings:
         return "others" in LOSSES[self.loss].options and self.others is None
 
     @property
-    def begins_unsure(self) -> bool:
-        """Whether training that learns doubt begins with the full bonus.
+    def may_begin_unsure(self) -> bool:
+        """Whether training that learns doubt begins with the highest, if it is long enough.
 
         Not where it may end early: in those epochs the validation loss says little.
         """

@@ -3,7 +3,7 @@
 How unsure hard samples should be depends on how far a network overfits, which training data do not show. So after each
 epoch the temperature is fitted that makes the validation labels most likely: above 1 the network is too sure, and doubt
 rises by a share of the logarithm; below 1 it falls. Early epochs are left alone, where a network is unsure because it
-has learnt little; models of features and of words begin with the full bonus. What is kept is in the epochs' lines of
+has learnt little; models of features and of words begin with the highest. What is kept is in the epochs' lines of
 metrics, so that a resumed run goes on as it would have.
 
 A doubt above 0.9 leaves the hardest sample at 0.9, and makes the samples below it as unsure: at 1.8 all whose weight is
@@ -12,7 +12,6 @@ at least a half.
 
 import math
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -24,19 +23,23 @@ from diffident.losses.difficulty_aware import DOUBT, DOUBT_ON_FEATURES
 from diffident.settings import TrainingSettings
 
 _FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 4.0
-# A network whose inputs are features or words learns in few epochs what they tell, and ranks better if it may not be
-# sure before: it has the highest doubt in this share of the epochs, but for the last steps, in which it must get sure,
-# and until it is more often right of its training labels than of others by that much.
-_FULL_SHARE, _STEPS_TO_GET_SURE, _FULL_UNTIL_GAP = 0.45, 900, 0.05
+# A network whose inputs are features or words need not find any, and ranks better if it may not get sure at once: it
+# begins with the highest doubt. That ends after this share of the epochs,
+_FULL_SHARE = 0.45
+# before this number of steps is left, in which it must get sure,
+_STEPS_TO_GET_SURE = 900
+# and when training accuracy is above validation accuracy by more than this, as it begins to learn by heart.
+_FULL_UNTIL_GAP = 0.05
 # Of a network that is fine-tuned: in its few epochs a strong bonus at first slows it, and stays noticeable at the end.
 _FIRST_FINE_TUNED = 0.1
 # Of the hardest sample.
 _MOST = 0.9
 # Share of the epochs in which doubt stays as it is at first.
 _UNTOUCHED = 0.3
-# What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings. After
-# epochs of the full bonus it first falls, as the network gets sure, and must rise faster in those that are left.
-_GAIN, _LARGEST_STEP, _FASTER_RISE = 12.0, 0.6, 3.0
+# What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings.
+_GAIN, _LARGEST_STEP = 12.0, 0.6
+# After long with the highest doubt it first falls, as the network gets sure, and must rise faster in the epochs left.
+_FASTER_RISE = 3.0
 # A network that still finds its features gains from the whole entropy, for most samples. One that needs more doubt than
 # at first learns its labels by heart: there it would forget which wrong classes are the likelier ones, and easy samples
 # need none.
@@ -94,16 +97,16 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
         lines: Metrics of the epochs before, with `doubt`, `validation_temperature` and the accuracies.
         steps: Of an epoch.
     """
-    full = len(list(takewhile(lambda line: line["doubt"] == _HIGHEST, lines)))
+    full = next((number for number, line in enumerate(lines) if line["doubt"] < _HIGHEST), len(lines))
     if full == len(lines):
-        if settings.begins_unsure and _still_full(lines, settings.epochs, steps):
+        if settings.may_begin_unsure and _still_full(lines, settings.epochs, steps):
             return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
     if len(lines) < _UNTOUCHED * settings.epochs:
         return doubt
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
-    if full and step > 0:
+    if full >= _UNTOUCHED * settings.epochs and step > 0:
         step *= _FASTER_RISE
     return min(max(doubt + step, _LOWEST), _HIGHEST)
 

@@ -226,8 +226,17 @@ def _part(
     # Parts add up to the mean over the whole batch; of processes, DDP takes the mean.
     training.fabric.backward(loss * (training.fabric.world_size * len(rows) / batch_size))
     hits = logits.detach().argmax(1) == labels
-    learnt = torch.ones_like(hits) if batch.weights is None else batch.weights < 2
+    learnt = _learnt(batch.weights, mixing, hits)
     return torch.stack([loss.detach().float() * len(rows), (hits & learnt).sum().float(), learnt.sum().float()])
+
+
+def _learnt(weights: Tensor | None, mixing: Mixing | None, hits: Tensor) -> Tensor:
+    """Which labels that predictions are compared with are of samples that are not left out."""
+    if weights is None:
+        return torch.ones_like(hits)
+    if mixing is not None:
+        weights = mixing.labels(weights, weights[mixing.partners.to(weights.device)])
+    return weights < 2
 
 
 def _update(training: Training) -> None:
