@@ -17,7 +17,8 @@ _OF_SWEEP = ("accuracy", "ece", "nll", "brier", "aurc", "auroc_errors")
 _HEAD = """# Results
 
 Made by `python recipes/tables.py` from `recipes/results/*.json`, which `python recipes/run.py` writes; nothing here is
-typed by hand. Every recipe's file says what it is, how to run it and on what.
+typed by hand. Every recipe's file says what it is, how to run it and on what, and whether its results are
+older than a change of the method.
 
 How to read the tables: mean ± standard deviation over seeds, on test data. Bold is the best mean among single models,
 and among ensembles. Strengths were chosen on validation data, with the same number of values for every method; but
