@@ -212,7 +212,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
 def _part(
     training: Training, criterion: nn.Module, mixing: Mixing | None, batch: Samples, rows: Tensor, batch_size: int
 ) -> Tensor:
-    """Gradients of a part of a batch; its summed loss, and of samples that are not left out the hits and the number."""
+    """Gradients of a part of a batch; its losses' sum, and the hits and the number of samples that are not left out."""
     inputs, weights, history = batch.inputs, batch.weights, training.history
     if history is not None:
         weights = history.shares()[rows.to(batch.labels.device)]

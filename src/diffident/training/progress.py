@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -69,11 +70,11 @@ class EpochMeter:
         self._started = self._looked = time.perf_counter()
         self._seconds = 0.0
 
-    def step_done(self, sums: Tensor, count: int, rate: float) -> None:
+    def step_done(self, sums: Float[Tensor, "3"], count: int, rate: float) -> None:
         """Take in a step.
 
         Args:
-            sums: Of this process's samples (3,): the losses; right predictions, and number, of those not left out.
+            sums: Of this process's samples: their losses, and the hits and the number of those that are not left out.
             count: Samples of all processes.
             rate: The learning rate.
 
