@@ -47,7 +47,7 @@ def test_doubt_rises_where_the_network_is_too_sure_and_falls_where_it_is_not():
 
 
 @pytest.mark.parametrize("model", ["mlp", "ngrams"])
-def test_features_and_words_begin_with_the_full_bonus(model):
+def test_features_and_words_begin_with_the_highest_doubt(model):
     settings = load_settings(model=model, loss="difficulty-aware", epochs=30)
     assert doubt_after(settings, []) == 4
     assert doubt_after(settings, lines(12, 4.0, 0.1, gap=0.04)) == 4
@@ -60,9 +60,8 @@ def test_features_and_words_begin_with_the_full_bonus(model):
     risen = [*lines(2, 4.0), *lines(7, 0.4), *lines(1, 4.0, math.exp(-0.25))]  # by itself
     assert doubt_after(settings, risen) == pytest.approx(3.9)
     for steps, full in [(200, 13), (60, 13), (50, 12), (32, 1), (31, 0)]:  # 900 steps must follow
-        assert [doubt_after(settings, lines(count, 4.0), steps) for count in range(14)] == [4] * full + [0.4] * (
-            14 - full
-        )
+        doubts = [doubt_after(settings, lines(count, 4.0), steps) for count in range(14)]
+        assert doubts == [4] * full + [0.4] * (14 - full)
     assert doubt_after(load_settings(model=model, loss="difficulty-aware", patience=5), []) == 0.4
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffident.devices import keep_freed_memory
+from diffident.difficulties.weights import LEFT_OUT
 from diffident.losses import LOSSES, CorrectnessHistory, Mixing, draw_mixing, make_loss, mixed_loss
 from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
@@ -236,7 +237,7 @@ def _learnt(weights: Tensor | None, mixing: Mixing | None, hits: Tensor) -> Tens
         return torch.ones_like(hits)
     if mixing is not None:
         weights = mixing.labels(weights, weights[mixing.partners.to(weights.device)])
-    return weights < 2
+    return weights < LEFT_OUT
 
 
 def _update(training: Training) -> None:
