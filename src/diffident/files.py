@@ -73,6 +73,23 @@ def read_parquet(path: str | Path, name: str, how_to_mend: str) -> pa.Table:
     return table
 
 
+def parquet_column(table: pa.Table, name: str, kind: pa.DataType, path: str | Path, how_to_mend: str) -> np.ndarray:
+    """A column as an array of its own, of this kind; strings become objects.
+
+    Raises:
+        InputError: of a kind that does not become this one without loss, or a cell is null.
+    """
+    values = table[name]
+    try:
+        cast = values.cast(kind)
+    except pa.ArrowException:
+        raise InputError(f"`{name}` must be {kind}; got {values.type} in {path}. {how_to_mend}") from None
+    if cast.null_count:
+        row = int(cast.is_null().to_numpy().argmax())
+        raise InputError(f"`{name}` must be there in every row; got null at row {row} of {path}. {how_to_mend}")
+    return np.array(cast.to_pylist(), dtype=object) if kind == pa.string() else cast.to_numpy().copy()
+
+
 def texts_of(values: np.ndarray) -> list[str]:
     """Every entry as text; bytes are UTF-8.
 

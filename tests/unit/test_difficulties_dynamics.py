@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -136,6 +137,37 @@ def test_broken_dynamics_are_refused(folder, tmp_path):
         write_epoch(folder, 0, IDS, LABELS, seen)
     with pytest.raises(InputError, match="`predictions` must have one entry per id; got 2 for 3"):
         write_epoch(folder, 1, IDS, LABELS, seen)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("label", [0.5, 1, 2], "`label` must be int64; got double in "),
+        ("label", ["a", "b", "c"], "`label` must be int64; got string in "),
+        ("label", [0, None, 2], "`label` must be there in every row; got null at row 1 of "),
+        ("label", [0, 2, 2], "`label` must be 1, as in epoch 1; got 2 at 'b' in epoch 2 of "),
+        ("margin", ["much", "1", "2"], "`margin` must be float; got string in "),
+        ("id", [None, "b", "c"], "`id` must be there in every row; got null at row 0 of "),
+    ],
+)
+def test_a_column_of_another_kind_is_named(folder, column, values, words):
+    file = folder / DYNAMICS / "epoch-00002.parquet"
+    table = pq.ParquetFile(file).read()
+    pq.write_table(table.set_column(table.column_names.index(column), column, [values]), file)
+    with pytest.raises(InputError, match=f"^{re.escape(words)}"):
+        read_dynamics(folder)
+
+
+def test_labels_below_0_are_refused(tmp_path):
+    write_epoch(tmp_path, 1, IDS, LABELS - 1, measure_epoch(LOGITS[0], torch.from_numpy(LABELS)))
+    with pytest.raises(InputError, match="`label` must be at least 0; got -1 at 'a' in epoch 1 of "):
+        read_dynamics(tmp_path)
+
+
+def test_numbers_as_ids_are_read_as_texts(folder, tmp_path):
+    table = pq.read_table(folder / DYNAMICS)
+    pq.write_table(table.set_column(0, "id", [[1, 2, 3] * 3]), tmp_path / "one.parquet")
+    assert read_dynamics(tmp_path / "one.parquet").ids.tolist() == ["1", "2", "3"]
 
 
 def test_other_samples_labels_and_broken_numbers_are_refused(folder):

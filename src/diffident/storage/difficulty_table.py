@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffident.errors import InputError
-from diffident.files import check_unique_ids, first_line, read_parquet
+from diffident.files import check_unique_ids, first_line, parquet_column, read_parquet
 from diffident.records import DifficultyTable
 from diffident.storage.atomic import atomic_path
 
@@ -65,7 +65,7 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
             f"`difficulty` must have the columns {', '.join(_COLUMNS)}; {path} lacks {', '.join(missing)}. {_HOW}"
         )
     kinds = _COLUMNS | {name: kind for name, kind in _OF_BELIEF.items() if name in table.column_names}
-    columns = {name: _column(table[name], name, kind, path) for name, kind in kinds.items()}
+    columns = {name: parquet_column(table, name, kind, path, _HOW) for name, kind in kinds.items()}
     ids = columns["id"]
     check_unique_ids(ids, path, _HOW)
     for name, (least, most) in _RANGES.items():
@@ -82,17 +82,6 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
     return DifficultyTable(
         *columns.values(), metadata=metadata, label_names=names, distrust=distrust, likely_labels=likely
     )
-
-
-def _column(values: pa.ChunkedArray, name: str, kind: pa.DataType, path: str | Path) -> np.ndarray:
-    try:
-        cast = values.cast(kind)
-    except pa.ArrowException:
-        raise InputError(f"`{name}` must be {kind}; got {values.type} in {path}. {_HOW}") from None
-    if cast.null_count:
-        row = int(cast.is_null().to_numpy().argmax())
-        raise InputError(f"`{name}` must be there in every row; got null at row {row} of {path}. {_HOW}")
-    return np.array(cast.to_pylist(), dtype=object) if kind == pa.string() else cast.to_numpy().copy()
 
 
 def _note(table: pa.Table, path: str | Path) -> tuple[dict, tuple[str, ...] | None]:

@@ -15,11 +15,21 @@ import pyarrow.parquet as pq
 
 from diffident.difficulties.training_dynamics import EpochDynamics, TrainingDynamics
 from diffident.errors import IdMismatchError, InputError, ShapeError
+from diffident.files import parquet_column, read_parquet
 from diffident.records import positions_of
 from diffident.storage.atomic import atomic_path
 
 DYNAMICS = "dynamics.parquet"
-_COLUMNS = ("id", "epoch", "label", "prediction", "margin", "p_label", "el2n")
+_HOW = "Train the run again."
+_COLUMNS = {
+    "id": pa.string(),
+    "epoch": pa.int32(),
+    "label": pa.int64(),
+    "prediction": pa.int64(),
+    "margin": pa.float32(),
+    "p_label": pa.float32(),
+    "el2n": pa.float32(),
+}
 
 
 def write_epoch(run: str | Path, epoch: int, ids: np.ndarray, labels: np.ndarray, seen: EpochDynamics) -> Path:
@@ -76,7 +86,8 @@ def read_dynamics(path: str | Path) -> TrainingDynamics:
     """Training dynamics of a run, from its folder or from `dynamics.parquet` itself.
 
     Raises:
-        InputError: nothing there, a column lacks, or an epoch does.
+        InputError: nothing there, a column lacks, or an epoch does; a cell is null or of another kind; a label is
+            negative, or not the same in every epoch.
         IdMismatchError: the epochs do not hold the same samples.
     """
     path = Path(path)
@@ -86,48 +97,51 @@ def read_dynamics(path: str | Path) -> TrainingDynamics:
             f"`dynamics` must be a run with {DYNAMICS}; got {path}, which has none. Train it with --set dynamics=true."
         )
     ids, labels = None, np.zeros(0, dtype=np.int64)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("prediction", "margin", "p_label", "el2n")}
-    for number, table in enumerate(_epochs(place), start=1):
-        epoch = int(table["epoch"][0].as_py())
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in ("prediction", "margin", "p_label", "el2n")}
+    for number, columns in enumerate(_epochs(place), start=1):
+        epoch, names = int(columns["epoch"][0]), columns["id"]
         if epoch != number:
             raise InputError(f"`epoch` must go up from 1 by 1; got {epoch} after {number - 1} in {place}. Train again.")
-        names = np.array(table["id"].to_pylist(), dtype=object)
         if ids is None:
-            ids, labels = names, table["label"].to_numpy().astype(np.int64)
+            ids, labels = names, columns["label"]
         if len(names) != len(ids):
             raise IdMismatchError(
                 f"every epoch must hold the same ids; epoch {epoch} has {len(names)}, not {len(ids)}, in {place}."
             )
         rows = positions_of(names, ids, what="epoch 1", where=f"epoch {epoch} of {place}")
-        for name, parts in columns.items():
-            parts.append(table[name].to_numpy()[rows])
+        _check_labels(columns["label"][rows], labels, ids, f"epoch {epoch} of {place}")
+        for name, parts in seen.items():
+            parts.append(columns[name][rows])
     if ids is None:
         raise InputError(f"`dynamics` must hold at least one epoch; got none in {place}. Train the run first.")
-    predictions, margins, label_probs, el2n = (np.stack(parts, axis=1) for parts in columns.values())
-    return TrainingDynamics(ids, labels, predictions.astype(np.int64), margins, label_probs, el2n)
+    return TrainingDynamics(ids, labels, *(np.stack(parts, axis=1) for parts in seen.values()))
 
 
-def _epochs(place: Path) -> Iterator[pa.Table]:
-    """One table an epoch, in order."""
+def _check_labels(found: np.ndarray, labels: np.ndarray, ids: np.ndarray, where: str) -> None:
+    """Labels of an epoch, in the order of the ids, against those of the first."""
+    wrong = (found != labels) | (found < 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        must = "at least 0" if found[row] < 0 else f"{labels[row]}, as in epoch 1"
+        raise InputError(f"`label` must be {must}; got {found[row]} at {ids[row]!r} in {where}. {_HOW}")
+
+
+def _epochs(place: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of one epoch after the other, in order."""
     if place.is_dir():
         for file in sorted(place.glob("epoch-*.parquet")):
             yield _read(file)
         return
-    table = _read(place)
-    epochs = table["epoch"].to_numpy()
+    columns = _read(place)
+    epochs = columns["epoch"]
     for epoch in np.unique(epochs):
-        yield table.filter(pa.array(epochs == epoch))
+        yield {name: column[epochs == epoch] for name, column in columns.items()}
 
 
-def _read(file: Path) -> pa.Table:
-    try:
-        table = pq.ParquetFile(file).read()  # read_table would take columns from the names of folders
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"`dynamics` must be Parquet; {file} cannot be read: {error}. Train the run again.") from None
+def _read(file: Path) -> dict[str, np.ndarray]:
+    table = read_parquet(file, "dynamics", _HOW)
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing or not len(table):
         lacks = ", ".join(missing) or "rows"
-        raise InputError(
-            f"`dynamics` must have the columns {', '.join(_COLUMNS)}; {file} lacks {lacks}. Train the run again."
-        )
-    return table
+        raise InputError(f"`dynamics` must have the columns {', '.join(_COLUMNS)}; {file} lacks {lacks}. {_HOW}")
+    return {name: parquet_column(table, name, kind, file, _HOW) for name, kind in _COLUMNS.items()}
