@@ -2,7 +2,7 @@
 
 from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number
 from diffident.losses.label_smoothing import smoothed_cross_entropies
-from diffident.losses.weighting import counted, split_weights
+from diffident.losses.weighting import discounted, split_weights
 
 
 class DifficultySmoothing(Loss):
@@ -29,4 +29,4 @@ class DifficultySmoothing(Loss):
         """As `Loss`; weights in [0, 1] are the samples' s: 1 gets the whole smoothing. Above 1 a sample counts less."""
         hardness, counts = split_weights(weights, logits)
         losses = smoothed_cross_entropies(logits, labels, self.smoothing * hardness)
-        return self.reduce(counted(losses, counts))
+        return self.reduce(discounted(losses, counts))

@@ -1,7 +1,7 @@
 """Difficulty-aware temperature: hard samples are fitted with smaller logits."""
 
 from diffident.losses.base import Labels, Logits, Loss, Reduced, Weights, check_number, cross_entropies
-from diffident.losses.weighting import counted, split_weights
+from diffident.losses.weighting import discounted, split_weights
 
 
 class DifficultyTemperature(Loss):
@@ -30,4 +30,4 @@ class DifficultyTemperature(Loss):
         hardness, counts = split_weights(weights, logits)
         temperatures = 1 - self.alpha * hardness
         losses = temperatures * cross_entropies(logits / temperatures[:, None], labels)
-        return self.reduce(counted(losses, counts))
+        return self.reduce(discounted(losses, counts))

@@ -29,7 +29,7 @@ from diffident.losses.base import (
     terms_at_labels,
     type_of_losses,
 )
-from diffident.losses.weighting import WEIGHTS_FROM_DIFFICULTY, counted, split_weights, strengths_of_doubt
+from diffident.losses.weighting import WEIGHTS_FROM_DIFFICULTY, discounted, split_weights, strengths_of_doubt
 
 # Logits of a thread in a block: what is made of them stays in the cache.
 _BLOCK = 1 << 18
@@ -113,7 +113,7 @@ def _in_torch(
         losses = WithGradient.apply(make, logits, labels, strength)
         if counts is None:
             return losses
-    losses = counted(losses, counts)
+    losses = discounted(losses, counts)
     return losses.mean() if reduction == "mean" else losses
 
 

@@ -27,7 +27,7 @@ def split_weights(weights: Weights, logits: Logits) -> tuple[Float[Tensor, " n"]
     return checked.clamp(max=1), (2 - checked).clamp(max=1)
 
 
-def counted(losses: Float[Tensor, " n"], counts: Float[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+def discounted(losses: Float[Tensor, " n"], counts: Float[Tensor, " n"] | None) -> Float[Tensor, " n"]:
     """The losses times what their samples count; 0 where that is nothing, also of a label that is masked out."""
     return losses if counts is None else torch.where(counts == 0, 0, counts * losses)
 
