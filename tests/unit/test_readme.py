@@ -1,11 +1,14 @@
+import json
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from diffident.cli import COMMANDS
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_runs(capsys):
@@ -25,3 +28,27 @@ def test_every_command_is_shown(command):
 
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize(
+    ("row", "recipe"),
+    [
+        ("MLP on image features, clean labels", "cifar10_head"),
+        ("the same, 9 % of people's labels wrong", "cifar10_head_aggre"),
+        ("the same, 40 % wrong", "cifar10_head_worse"),
+        ("small ResNet from scratch, clean labels", "cifar10_small"),
+        ("the same, 5,000 images learnt by heart", "cifar10_small_fitted"),
+        ("the same, 10,000 images, 40 % of people's labels wrong", "cifar10_small_worse"),
+        ("MLP on sentence features", "clinc150_head"),
+        ("words from scratch", "clinc150"),
+    ],
+)
+def test_the_gains_are_those_of_the_results(row, recipe):
+    methods = json.loads((ROOT / "recipes" / "results" / f"{recipe}.json").read_text())["methods"]
+    ours, baseline = (methods[name]["runs"] for name in ("difficulty-aware", "cross-entropy"))
+    said = next(line for line in README.splitlines() if line.startswith(f"| {row} |")).strip("| ").split(" | ")[1:]
+    columns = ("before", "accuracy"), ("before", "ece"), ("before", "nll"), ("before", "aurc"), ("after", "nll")
+    for cell, (when, metric) in zip(said, columns, strict=True):
+        for number, runs in zip(cell.split(" → "), (baseline, ours), strict=True):
+            places = len(number.split(".")[1])
+            assert float(number) == pytest.approx(fmean(run[when][metric] for run in runs), abs=0.5001 * 10**-places)
