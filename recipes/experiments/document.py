@@ -20,20 +20,26 @@ Made by `python recipes/tables.py` from `recipes/results/*.json`, which `python 
 typed by hand. Every recipe's file says what it is, how to run it and on what, and whether its results are
 older than a change of the method.
 
-How to read the tables: mean ± standard deviation over seeds, on test data. Bold is the best mean among single models,
-and among ensembles. Strengths were chosen on validation data, with the same number of values for every method; but
-`difficulty-aware` is the library's default: one training, which learns its one strength, doubt, on validation data
-(docs/method.md). A difference is called real where a paired test over samples and, with several seeds, over seeds stays
-below {level:g} after Holm's correction over the metrics tested, and its interval leaves 0 out (docs/metrics.md).
-`shuffled` gives the same weights to random samples, `constant` the same weight to all; both learn their doubt as
-`difficulty-aware` does. Samples whose labels are probably wrong are left out, or, in the ResNets here, learn the class
-that is most probably right. `shuffled` leaves out random samples, `constant` none; `shuffled-believed` and
-`constant-believed` do as `difficulty-aware` to the same samples. So do `leaving-out-alone` and `relabelling-alone`,
-without a bonus; `bonus-alone` believes all labels, and `leaving-out` and `relabelling` do the one where the default
-does the other. Ensembles share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts
-once. So the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single
-model: of pairs of a single model and an ensemble that do not differ, one in ten passes that test at 0.05 (simulated,
-five seeds).
+How to read the tables and pictures:
+
+- **Numbers** are mean ± standard deviation over seeds, on test data. Bold is the best mean among single models, and
+  among ensembles.
+- **Strengths** were chosen on validation data, with the same number of values for every method; but `difficulty-aware`
+  is the library's default: one training, which learns its one strength, doubt, on validation data (docs/method.md).
+- **Real** differences are those where a paired test over samples and, with several seeds, over seeds stays below
+  {level:g} after Holm's correction over the metrics tested, and whose interval leaves 0 out (docs/metrics.md).
+- **Wrong labels**: samples whose labels are probably wrong are left out, or, in the ResNets here, learn the class that
+  is most probably right. `bonus-alone` believes all labels; `leaving-out` and `relabelling` do the one where the
+  default does the other; `leaving-out-alone` and `relabelling-alone` do as `difficulty-aware` to the same samples,
+  without a bonus.
+- **Controls**: `shuffled` gives the same weights to random samples, and so leaves out random ones; `constant` gives the
+  same weight to all, and leaves out none. `shuffled-believed` and `constant-believed` leave out, or relabel, the same
+  samples as `difficulty-aware`. All of them learn their doubt as it does.
+- **Ensembles** share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So
+  the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single model: of
+  pairs of a single model and an ensemble that do not differ, one in ten passes that test at 0.05 (simulated, five
+  seeds).
+- **Pictures** have ours in orange, controls hatched and ensembles dotted.
 """
 
 

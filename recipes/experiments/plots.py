@@ -16,7 +16,7 @@ from experiments.sweeps import Sweep, sweeps_of
 MOST_BYTES = 100_000
 SHOWN = ("ece", "nll", "aurc")
 # Of Okabe and Ito's colours, safe for colour-blind readers; controls and ensembles are hatched as well.
-_COLOURS = {"loss": "#0072B2", "control": "#E69F00", "ensemble": "#009E73", "ablation": "#0072B2"}
+_COLOURS = {"ours": "#D55E00", "loss": "#0072B2", "control": "#E69F00", "ensemble": "#009E73", "ablation": "#0072B2"}
 _HATCHES = {"control": "//", "ensemble": ".."}
 _LOGARITHMIC = ("alpha", "temperature", "data.limit")
 
@@ -34,7 +34,7 @@ def write_images(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw a recipe's pictures; each at most 100 kB."""
     names = list(images_of(results))
     plain = {name: method for name, method in results["methods"].items() if "point" not in method}
-    figures = [draw_bars(plain)]
+    figures = [draw_bars(plain, results["ours"])]
     for sweep in sweeps_of(results):
         several = {f"{name}, {sweep.shown(value)}": one for (name, value), one in sweep.methods.items()}
         figures.append(draw_lines(sweep) if sweep.is_numeric else draw_bars(several))
@@ -45,8 +45,8 @@ def write_images(results: dict[str, Any], folder: Path) -> list[Path]:
     return paths
 
 
-def draw_bars(methods: dict[str, dict[str, Any]]) -> Figure:
-    """A panel for each of the metrics, a bar for each of the methods."""
+def draw_bars(methods: dict[str, dict[str, Any]], ours: str = "") -> Figure:
+    """A panel for each of the metrics, a bar for each of the methods; that of ours stands out."""
     columns, names = _columns(), list(methods)
     figure = Figure(figsize=(11, 1.2 + 0.3 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -55,7 +55,7 @@ def draw_bars(methods: dict[str, dict[str, Any]]) -> Figure:
     for axes, column in zip(panels, columns, strict=True):
         means = [means_of(method, "before").get(column.key) for method in methods.values()]
         for place, name, mean in zip(places, names, means, strict=True):
-            role = methods[name]["role"]
+            role = "ours" if name == ours else methods[name]["role"]
             value, low, high = _scaled(column, mean)
             axes.barh(place, value, color=_COLOURS[role], hatch=_HATCHES.get(role), alpha=0.75, edgecolor="white")
             axes.plot([low, high], [place, place], color="black", linewidth=1)
