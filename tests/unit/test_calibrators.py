@@ -147,6 +147,13 @@ def test_isotonic_by_hand():
     torch.testing.assert_close(calibrate(fitted, logits).exp(), expected, atol=1e-12, rtol=0)
 
 
+def test_a_probability_on_an_edge_is_in_the_histogram_bin_that_ends_there():
+    on, below = [4 / 15, 7 / 15, 10 / 15], [3.9 / 15, 6.9 / 15, 9.9 / 15]
+    logits = torch.tensor([[1 - p, p] for p in on + below], dtype=torch.float64).log()
+    fitted = fit_calibrator("histogram", logits, torch.tensor([0, 0, 0, 1, 1, 1]), bins=15, binning="equal-width")
+    assert fitted.state.frequencies[1, [3, 6, 9]].tolist() == [0.5, 0.5, 0.5]
+
+
 @pytest.mark.parametrize("binning", ["equal-width", "equal-mass"])
 def test_histogram_agrees_with_loops(binning):
     logits, labels = sample(n=60)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 from tests import oracles_metrics as oracle
 
+from diffident.confidence import max_softmax
 from diffident.evaluation import evaluate
 from diffident.metrics import (
     brier_parts,
@@ -21,10 +22,11 @@ from diffident.metrics import (
     ks_error,
     mce,
     overconfidence,
+    reliability_bins,
     risk_at_coverage,
 )
 
-EDGES = [0.0, 0.2, 1 / 3, 0.4, 0.6, 2 / 3, 0.8, 14 / 15, 1.0]
+EDGES = [0.0, *(edge / 15 for edge in range(1, 16))]
 tables = st.lists(st.tuples(st.sampled_from(EDGES), st.booleans()), min_size=1, max_size=12)
 ERRORS = ((ece_equal_mass, oracle.ece_equal_mass), (mce, oracle.mce), (ks_error, oracle.ks_error))
 
@@ -49,6 +51,22 @@ def test_ties_and_edges_agree_with_loops_in_any_order(rows):
     for coverage in (0.0, 0.25, 0.8, 1.0):
         expected = oracle.risk_at_coverage(confidence.tolist(), errors.tolist(), coverage)
         assert risk_at_coverage(confidence, errors, coverage).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("edge", range(1, 15))
+@pytest.mark.parametrize("as_given", ["probs", "logits"])
+def test_a_probability_on_an_edge_is_in_the_bin_that_ends_there(edge, as_given):
+    # Of 30 classes: on the edge and right, a tenth of a bin below and wrong; all others share the rest.
+    confidence = torch.tensor([edge / 15, (edge - 0.1) / 15], dtype=torch.float64)
+    probs = ((1 - confidence) / 29)[:, None].repeat(1, 30)
+    probs[:, 7] = confidence
+    given_as = {"probs": probs} if as_given == "probs" else {"logits": probs.log()}
+    found = evaluate(**given_as, labels=torch.tensor([7, 0]), num_resamples=0)
+    together = abs(float(confidence.sum()) - 1) / 2
+    assert found.metrics["ece"].value == pytest.approx(together, abs=1e-12)
+    assert found.metrics["mce"].value == pytest.approx(together, abs=1e-12)
+    sizes = reliability_bins(max_softmax(probs.log()), torch.tensor([False, True])).counts
+    assert sizes.tolist() == [2 * (number == edge) for number in range(1, 16)]
 
 
 @settings(deadline=None, max_examples=25)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffident.calibrators.one_vs_rest import class_probs, joined
 from diffident.calibrators.protocol import check_width, make_options
-from diffident.metrics.calibration import bin_edges
+from diffident.metrics.calibration import bin_edges, inner_edges
 from diffident.options import check_choice, check_whole
 
 
@@ -57,10 +57,10 @@ def fit(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], **options: Any)
     """Count the samples and those of the class in every bin; options: `HistogramOptions`."""
     chosen = make_options(HistogramOptions, "histogram", options)
     probs = class_probs(logits)
-    inner = bin_edges(chosen.bins)[1:-1]
     if chosen.binning == "equal-width":
-        edges = inner.repeat(len(probs), 1)
+        edges = inner_edges(chosen.bins).repeat(len(probs), 1)
     else:
+        inner = bin_edges(chosen.bins)[1:-1]
         edges = torch.quantile(probs, inner, dim=1).T.contiguous() if len(inner) else probs[:, :0]
     bins = torch.searchsorted(edges, probs)
     hits = (labels == torch.arange(len(probs))[:, None]).double()

@@ -1,8 +1,9 @@
 """Do probabilities mean what they say: reliability bins and the calibration errors made from them.
 
-Bins are right-closed: a value v is in the bin with lo < v <= hi. So an edge belongs to the bin below it, 1 to the last
-bin, and 0, which is on no bin's right, to the first. All sums come from one table, cumulated in descending order of
-confidence. For the positive-class forms of a binary task give p(class 1) as confidence and `labels != 1` as errors.
+Bins are right-closed: a value v is in the bin with lo < v <= hi, all three to 12 decimals. So an edge belongs to the
+bin below it, 1 to the last bin, and 0, which is on no bin's right, to the first. All sums come from one table,
+cumulated in descending order of confidence. For the positive-class forms of a binary task give p(class 1) as confidence
+and `labels != 1` as errors.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from diffident.confidence import TIE_DECIMALS
 from diffident.metrics.ranking import CumulativeCounts, Ranking, one_or_all, rank_samples
 
 NUM_BINS = 15
@@ -82,15 +84,25 @@ def bin_edges(num_bins: int, device: torch.device | None = None) -> Float[Tensor
     return torch.arange(num_bins + 1, dtype=torch.float64, device=device) / num_bins
 
 
+def inner_edges(num_bins: int, device: torch.device | None = None) -> Float[Tensor, " i"]:
+    """Edges between bins as `in_decimals` has values, so that 10/15 is in the bin that ends there."""
+    return in_decimals(bin_edges(num_bins, device)[1:-1])
+
+
+def in_decimals(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Values as they are compared with edges, rounded to 12 decimals."""
+    return values.to(torch.float64).round(decimals=TIE_DECIMALS)
+
+
 def bin_of(values: Float[Tensor, "..."], num_bins: int) -> Int[Tensor, "..."]:
     """Number of the right-closed bin of every value in [0, 1]."""
-    return torch.bucketize(values.to(torch.float64), bin_edges(num_bins, values.device)[1:-1])
+    return torch.bucketize(in_decimals(values), inner_edges(num_bins, values.device))
 
 
 def equal_width_cuts(ranking: Ranking, num_bins: int) -> Int[Tensor, " e"]:
     """Columns of `CalibrationSums` between which the equally wide bins lie, from the edge 1 down to the edge 0."""
-    ascending = ranking.scores[ranking.ends].flip(0)
-    inner = bin_edges(num_bins, ascending.device)[1:-1].flip(0)
+    ascending = in_decimals(ranking.scores[ranking.ends].flip(0))
+    inner = inner_edges(num_bins, ascending.device).flip(0)
     above = len(ascending) - torch.searchsorted(ascending, inner, right=True)
     return _between(above, len(ascending))
 

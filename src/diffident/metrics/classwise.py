@@ -66,7 +66,7 @@ def classwise_sums(
     drawn = probs.new_ones(num_samples, 1) if counts is None else counts.to(torch.float64).T.contiguous()
     near = bin_edges(num_bins)[1].item() - 10.0**-TIE_DECIMALS  # entries that rounding may carry across the edge, too
     rows, classes = (probs > near).nonzero(as_tuple=True)
-    cells = classes * num_bins + bin_of(probs[rows, classes].round(decimals=TIE_DECIMALS), num_bins)
+    cells = classes * num_bins + bin_of(probs[rows, classes], num_bins)
     entries = probs[rows, classes] - (labels[rows] == classes).to(torch.float64)
     weights = drawn[rows]
     binned_gaps = _grouped(weights * entries[:, None], cells, (num_classes, num_bins))
