@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.errors import IdMismatchError, ShapeError
+from diffident.errors import IdMismatchError, InputError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,22 @@ class Suspects:
     suspect: Bool[np.ndarray, " n"]
     probability_wrong: np.ndarray | None = None
     wrong_share: Estimate | None = None
+
+
+def tensor_of(values: Tensor | np.ndarray, name: str) -> Tensor:
+    """A tensor as it is, an array as a tensor, not copied where that can be helped.
+
+    Raises:
+        InputError: anything but numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind not in "iufb":
+        raise InputError(f"`{name}` must be an array of numbers; got dtype {array.dtype}. Convert it first.")
+    if array.dtype.kind == "u":
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def positions_of(ids: np.ndarray, wanted: np.ndarray, *, what: str, where: str) -> np.ndarray:

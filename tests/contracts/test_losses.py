@@ -96,6 +96,13 @@ def test_what_is_said_of_them():
     assert LOSSES["flsd"].resolved() == {"gamma": 3.0, "gamma_low": 5.0}
 
 
+@pytest.mark.parametrize("name", [name for name, kind in LOSSES.items() if kind.needs_weights])
+def test_weights_may_be_an_array(name):
+    logits, labels, weights = batch()
+    loss = make_loss(name)
+    assert torch.equal(loss(logits, labels, weights.numpy()), loss(logits, labels, weights))
+
+
 @every_loss
 @pytest.mark.parametrize("options", ["default", "other"])
 def test_losses_are_the_oracles(name, options):

@@ -19,7 +19,7 @@ from diffident.gaussian import (
     statistics,
 )
 from diffident.gaussian import distances as gaussian_distances
-from diffident.gaussian.blocks import check
+from diffident.gaussian.blocks import checked
 
 
 def make_data(n: int = 120, d: int = 6, k: int = 4, seed: int = 0, dtype=torch.float64):
@@ -179,9 +179,23 @@ def test_nan_is_named_by_row():
 
 def test_labels_that_are_no_integers_and_features_of_no_width():
     with pytest.raises(InputError, match=r"`labels` must be integers; got torch\.float32\. Convert them to int64\."):
-        check(torch.eye(3), torch.tensor([0.0, 1.0, 1.0]), 3, 2)
+        checked(torch.eye(3), torch.tensor([0.0, 1.0, 1.0]), 3, 2)
     with pytest.raises(ShapeError, match=r"with n and d at least 1; got \(3, 0\)"):
         fit_gaussians(torch.zeros(3, 0), torch.tensor([0, 1, 1]))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_arrays_give_what_tensors_give(kind):
+    values, labels = make_data()
+    rows, classes = values.numpy().astype(">f4"), labels.numpy().astype(kind)
+    gaussians, ours = fit_gaussians(rows, classes), fit_gaussians(values.float(), labels)
+    for function in (relative_squared_distance, nearest_classes):
+        found, expected = function(gaussians, rows, classes), function(ours, values.float(), labels)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for function in (relative_squared_distances, squared_distances, background_squared_distance):
+        assert torch.equal(function(gaussians, rows), function(ours, values.float()))
+    with pytest.raises(InputError, match="`labels` must be an array of numbers; got dtype <U1"):
+        checked(rows, np.array(["a"] * len(rows)), 6, 4)
 
 
 def test_label_out_of_range_is_named_by_row():

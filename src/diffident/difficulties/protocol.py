@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
-from diffident.gaussian.blocks import check, not_finite
+from diffident.gaussian.blocks import checked_values, not_finite
 from diffident.options import options_of
 from diffident.progress import counted
 
@@ -96,7 +96,7 @@ def checked_blocks(
 def check_block(block: Tensor, start: int, num_features: int | None = None) -> None:
     """Refuse features that are not finite or of another width; `start` numbers the first row."""
     width = block.shape[-1] if num_features is None else num_features
-    check(block, None, width, 0)
+    checked_values(block, width)
     if not bool(block.sum(dim=1, dtype=torch.float64).isfinite().all()):
         raise not_finite(block, start)
 

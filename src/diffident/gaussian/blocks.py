@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
+from diffident.records import tensor_of
+
+Values = Float[Tensor, "n d"] | Float[np.ndarray, "n d"]
+Labels = Integer[Tensor, " n"] | Integer[np.ndarray, " n"]
 
 
 def blocks(values: Tensor, rows: int) -> Iterator[Tensor]:
@@ -35,18 +41,31 @@ def shifted_blocks(values: Tensor, shift: Tensor, rows: int) -> Iterator[Tensor]
         yield torch.sub(block, shift, out=scratch[: len(block)])
 
 
-def check(values: Tensor, labels: Tensor | None, num_features: int, num_classes: int, first_row: int = 0) -> None:
-    """Refuse features of another width, and labels that are not one integer per row or out of range, by row."""
+def checked_values(values: Tensor | np.ndarray, num_features: int) -> Tensor:
+    """Features as a tensor; `ShapeError` where they have another width."""
+    values = tensor_of(values, "values")
     if values.ndim != 2 or values.shape[1] != num_features:
         raise ShapeError(
             f"`values` must be [n, {num_features}]; got {tuple(values.shape)}. Use features of the same encoder."
         )
-    if labels is None:
-        return
+    return values
+
+
+def checked(
+    values: Tensor | np.ndarray, labels: Tensor | np.ndarray, num_features: int, num_classes: int, first_row: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Features and int64 labels as tensors.
+
+    Raises:
+        ShapeError: features of another width, or not one label per row.
+        InputError: labels that are no integers, or out of range; names the row.
+    """
+    values, labels = checked_values(values, num_features), tensor_of(labels, "labels")
     if labels.shape != values.shape[:1]:
         raise ShapeError(f"`labels` must be one per row, [{len(values)}]; got {tuple(labels.shape)}. Match them by id.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(f"`labels` must be integers; got {labels.dtype}. Convert them to int64.")
+    labels = labels.long()
     outside = ((labels < 0) | (labels >= num_classes)).nonzero()
     if len(outside):
         row = int(outside[0])
@@ -54,6 +73,7 @@ def check(values: Tensor, labels: Tensor | None, num_features: int, num_classes:
             f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row + first_row}. "
             f"Re-index the labels or fit with num_classes={max(int(labels.max()) + 1, num_classes)}."
         )
+    return values, labels
 
 
 def not_finite(block: Tensor, first_row: int) -> InputError:

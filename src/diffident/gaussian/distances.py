@@ -7,7 +7,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError
-from diffident.gaussian.blocks import blocks, check, not_finite, shifted_blocks, working_type
+from diffident.gaussian.blocks import (
+    Labels,
+    Values,
+    blocks,
+    checked,
+    checked_values,
+    not_finite,
+    shifted_blocks,
+    working_type,
+)
 from diffident.gaussian.fitting import Gaussians
 
 # Rows of a block: few enough that it stays in the cache between its products.
@@ -16,9 +25,7 @@ _SCORE_ROWS = 2_048
 _PANEL_COLUMNS = 128
 
 
-def relative_squared_distance(
-    state: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
-) -> Float[Tensor, " n"]:
+def relative_squared_distance(state: Gaussians, values: Values, labels: Labels) -> Float[Tensor, " n"]:
     """Squared distance to the label's Gaussian minus that to the background.
 
     Returns:
@@ -31,7 +38,7 @@ def relative_squared_distance(
     Reference:
         Ren et al. 2021, arXiv 2106.09022, eq. 3; Cui et al. 2023, arXiv 2304.10127 (opposite sign).
     """
-    check(values, labels, len(state.overall_mean), len(state.counts))
+    values, labels = checked(values, labels, len(state.overall_mean), len(state.counts))
     _check_fitted(state, labels)
     dtype = working_type(values)
     doubled, gains = (-2 * state.projected_means).to(dtype), (1 - 1 / state.ratios).to(dtype)
@@ -46,7 +53,7 @@ def relative_squared_distance(
 
 
 def nearest_classes(
-    state: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+    state: Gaussians, values: Values, labels: Labels
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
     """Difficulty, and what the other classes say: one product with the class means a block, nothing of size [n, K].
 
@@ -57,7 +64,7 @@ def nearest_classes(
     Raises:
         As `relative_squared_distance`.
     """
-    check(values, labels, len(state.overall_mean), len(state.counts))
+    values, labels = checked(values, labels, len(state.overall_mean), len(state.counts))
     _check_fitted(state, labels)
     dtype = working_type(values)
     constant, means = _class_constants(state).to(dtype), state.projected_means.T.to(dtype)
@@ -83,12 +90,12 @@ def _nearest(every: Tensor, of_label: Tensor, least: Tensor, labels: Tensor) -> 
     return found
 
 
-def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+def relative_squared_distances(state: Gaussians, values: Values) -> Float[Tensor, "n k"]:
     """Squared distance to every class's Gaussian minus that to the background; infinite for classes without samples.
 
     One matrix product over the discriminant directions. The least over classes is the out-of-distribution score.
     """
-    check(values, None, len(state.overall_mean), len(state.counts))
+    values = checked_values(values, len(state.overall_mean))
     constant = _class_constants(state)
     gains = 1 - 1 / state.ratios
     scores = [state.ratios.new_zeros(0, len(state.counts))]
@@ -98,9 +105,9 @@ def relative_squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -
     return torch.cat(scores)
 
 
-def squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+def squared_distances(state: Gaussians, values: Values) -> Float[Tensor, "n k"]:
     """D2_k: squared Mahalanobis distance to every class's Gaussian, float64; infinite for classes without samples."""
-    check(values, None, len(state.overall_mean), len(state.counts))
+    values = checked_values(values, len(state.overall_mean))
     means = (state.means - state.overall_mean) @ state.whitening
     constant = torch.where(state.counts > 0, means.square().sum(dim=1), torch.inf)
     return torch.cat(
@@ -111,9 +118,9 @@ def squared_distances(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[T
     )
 
 
-def background_squared_distance(state: Gaussians, values: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+def background_squared_distance(state: Gaussians, values: Values) -> Float[Tensor, " n"]:
     """D2_0: squared Mahalanobis distance to the background Gaussian, float64."""
-    check(values, None, len(state.overall_mean), len(state.counts))
+    values = checked_values(values, len(state.overall_mean))
     gains = 1 - 1 / state.ratios
     none = state.ratios.new_zeros(0)
     whitened = [q.double().square().sum(dim=1) for q in _projections(state, values, state.whitening)]

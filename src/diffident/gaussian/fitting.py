@@ -7,7 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
+from diffident.gaussian.blocks import Labels, Values
 from diffident.gaussian.statistics import GaussianStatistics
+from diffident.records import tensor_of
 
 # Inverse iteration: vectors, steps, and how many times the threshold the smallest eigenvalue that it finds must be.
 _PROBES, _ITERATIONS, _CLEARLY = 4, 6, 3.0
@@ -66,8 +68,8 @@ class Gaussians:
 
 
 def fit_gaussians(
-    values: Float[Tensor, "n d"],
-    labels: Int[Tensor, " n"],
+    values: Values,
+    labels: Labels,
     *,
     num_classes: int | None = None,
     shrinkage: float | str = "auto",
@@ -76,7 +78,7 @@ def fit_gaussians(
 
     Args:
         values: Features, float16 to float64; any scale and offset.
-        labels: Classes in [0, num_classes).
+        labels: Classes in [0, num_classes). Arrays will do, as everywhere here.
         num_classes: Default: the largest label plus one.
         shrinkage: Part of the scaled identity in the covariance, in [0, 1], or `auto`; see `choose_shrinkage`.
 
@@ -89,6 +91,7 @@ def fit_gaussians(
         >>> gaussians.projected_means.shape         # 10 classes differ in 9 directions
         torch.Size([10, 9])
     """
+    values, labels = tensor_of(values, "values"), tensor_of(labels, "labels")
     if values.ndim != 2 or not values.numel():
         raise ShapeError(
             f"`values` must be [n, d] with n and d at least 1; got {tuple(values.shape)}. Give the features."

@@ -6,10 +6,10 @@ out changes the covariance by a matrix of rank one, for which there is a closed 
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from diffident.gaussian.blocks import blocks, check
+from diffident.gaussian.blocks import Labels, Values, blocks, checked
 from diffident.gaussian.distances import background_squared_distance, relative_squared_distances
 from diffident.gaussian.fitting import Gaussians
 
@@ -21,8 +21,8 @@ _LEAST_REST = 1e-3
 
 def leave_one_out_distances(
     state: Gaussians,
-    values: Float[Tensor, "n d"],
-    labels: Int[Tensor, " n"],
+    values: Values,
+    labels: Labels,
     fitted: Bool[Tensor, " n"],
 ) -> Float[Tensor, "n k"]:
     """Predictive squared distance to every class, without the sample itself, minus that to the background.
@@ -47,7 +47,7 @@ def leave_one_out_distances(
     Reference:
         Sherman and Morrison 1950: the inverse after a change of rank one.
     """
-    check(values, labels, len(state.overall_mean), len(state.counts))
+    values, labels = checked(values, labels, len(state.overall_mean), len(state.counts))
     between = torch.cdist(state.projected_means, state.projected_means).square()
     distances = relative_squared_distances(state, values), background_squared_distance(state, values)
     parts = zip(*(blocks(one, _ROWS) for one in (*distances, labels, fitted)), strict=True)

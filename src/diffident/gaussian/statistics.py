@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
-from diffident.gaussian.blocks import check, not_finite, shifted_blocks, working_type
+from diffident.gaussian.blocks import Labels, Values, checked, not_finite, shifted_blocks, working_type
+from diffident.records import tensor_of
 
 # Rows of a block: large enough for a fast product; and rows whose mean is near enough to the mean of all.
 _FIT_ROWS, _SHIFT_ROWS = 8_192, 1_024
@@ -40,10 +41,11 @@ class GaussianStatistics:
     resolution: float = _RESOLUTION[torch.float64]
 
     @classmethod
-    def start(cls, values: Float[Tensor, "n d"], num_classes: int) -> "GaussianStatistics":
+    def start(cls, values: Values, num_classes: int) -> "GaussianStatistics":
         """Empty statistics, shifted by about the mean of these features: that of the first rows will do."""
         if num_classes < 1:
             raise InputError(f"`num_classes` must be at least 1; got {num_classes}. Count the labels' classes.")
+        values = tensor_of(values, "values")
         head = values[:_SHIFT_ROWS].double()
         mean = head.mean(dim=0) if len(head) else head.new_zeros(head.shape[1])
         shift = torch.nan_to_num(mean.float(), nan=0.0, posinf=0.0, neginf=0.0).double()
@@ -57,16 +59,14 @@ class GaussianStatistics:
         """Samples seen so far."""
         return int(self.counts.sum())
 
-    def updated(
-        self, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"], *, first_row: int = 0
-    ) -> "GaussianStatistics":
+    def updated(self, values: Values, labels: Labels, *, first_row: int = 0) -> "GaussianStatistics":
         """The statistics with these samples added; `first_row` numbers the first of them in errors.
 
         Raises:
             ShapeError: another width than before, or another number of labels.
             InputError: a feature that is NaN or infinite, or a label outside [0, K); names the row.
         """
-        check(values, labels, len(self.shift), len(self.counts), first_row)
+        values, labels = checked(values, labels, len(self.shift), len(self.counts), first_row)
         counts, sums, gram = self.counts.clone(), self.sums.clone(), self.gram.clone()
         counts += torch.bincount(labels, minlength=len(counts))
         dtype = working_type(values)

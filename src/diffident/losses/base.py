@@ -5,12 +5,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from diffident.errors import InputError, ShapeError
 from diffident.options import check_choice
+from diffident.records import tensor_of
 
 REDUCTIONS = ("mean", "none")
 HALVES = (torch.float16, torch.bfloat16)
@@ -46,14 +48,14 @@ class Loss(nn.Module, ABC):
         self,
         logits: Float[Tensor, "..."],
         labels: Shaped[Tensor, "..."],
-        weights: Float[Tensor, "..."] | None = None,
+        weights: Float[Tensor, "..."] | Float[np.ndarray, "..."] | None = None,
     ) -> Float[Tensor, "..."]:
         """The loss.
 
         Args:
             logits: Unnormalised log-probabilities [n, c].
             labels: Classes [n] in [0, c), or where `soft_targets` probabilities [n, c] whose rows sum to 1.
-            weights: One number a sample [n], for the losses that want one; the others ignore it.
+            weights: One number a sample [n], tensor or array, for the losses that want one; the others ignore it.
 
         Returns:
             A scalar, or [n] for `none`; float32 where the logits are float16 or bfloat16.
@@ -63,6 +65,7 @@ class Loss(nn.Module, ABC):
                 would wait for it: a label out of range makes the loss NaN, or fails as in `F.cross_entropy`.
         """
         labels = check_batch(logits, labels, soft_targets=self.soft_targets)
+        weights = None if weights is None else tensor_of(weights, "weights")
         if not self.takes_halves:
             logits = logits.to(type_of_losses(logits))
         if torch.compiler.is_compiling():

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
+from diffident.records import tensor_of
 
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may be from summing to 1: half precision is."""
@@ -208,19 +209,8 @@ def check_labels(labels: Tensor | np.ndarray, num_samples: int, num_classes: int
 
 
 def as_tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
-    """A numeric tensor on the CPU, not copied where that can be helped.
-
-    Raises:
-        InputError: anything but numbers.
-    """
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
-    array = np.asarray(values)
-    if array.dtype.kind not in "iufb":
-        raise InputError(f"`{name}` must be an array of numbers; got dtype {array.dtype}. Convert it first.")
-    if array.dtype.kind == "u":
-        array = array.astype(np.int64)
-    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    """`tensor_of` on the CPU, without a gradient."""
+    return tensor_of(values, name).detach().cpu()
 
 
 def _matrix(values: Tensor | np.ndarray, name: str) -> Tensor:
