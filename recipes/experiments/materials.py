@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from diffident import extract, open_dataset, open_encoder
+from diffident.data.classes import in_classes_of
 from diffident.data.dataset import Dataset
 from diffident.data.samples import IMAGE_SUFFIXES, ReadImageFile, ReadVector
 from diffident.difficulties import score_features
 from diffident.difficulties.weights import MOST_DISTRUST, scaled_rank
-from diffident.errors import InputError, did_you_mean
+from diffident.errors import InputError
 from diffident.label_noise import flip_labels
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Features, positions_of
@@ -218,13 +219,7 @@ def joined_by_name(dataset: Dataset, train: Dataset, name: str) -> Dataset:
         raise InputError(f"`data.extra.{name}` must have labels; got none at {dataset.name}. Make it an ood set.")
     if dataset.label_names is None or train.label_names is None:
         return replace(dataset, label_names=train.label_names)
-    numbers = {known: number for number, known in enumerate(train.label_names)}
-    for known in dataset.label_names:
-        if known not in numbers:
-            hint = did_you_mean(known, numbers)[:200]
-            raise InputError(f"`data.extra.{name}` must have classes of the training data; got {known!r}. {hint}")
-    joined = np.array([numbers[known] for known in dataset.label_names], dtype=np.int64)
-    return replace(dataset, labels=joined[dataset.labels], label_names=train.label_names)
+    return in_classes_of(dataset, train.num_classes, train.label_names, "the training data")
 
 
 def table_of_run(run: RunFolder, spec: DifficultySpec, dataset: Dataset, seed: int) -> DifficultyTable:

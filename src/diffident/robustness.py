@@ -149,13 +149,13 @@ def write_robustness(result: Robustness, path: str | Path) -> None:
 
 
 def _measured(predict: Predictor, dataset: Dataset) -> CorruptionMetrics:
-    """Metrics of one version, its predictions joined by id."""
+    """Metrics of one version, its predictions joined by id; their labels are in the classes of the logits."""
     predictions = predict(dataset)
     rows = positions_of(predictions.ids, dataset.ids, what=dataset.name, where="the predictions")
     checked = check_logits(predictions.logits, "logits", probs_as="Give their logarithm.")
     logits = checked.values.double()[torch.from_numpy(rows)]
-    assert dataset.labels is not None
-    labels = check_labels(np.array(dataset.labels), *logits.shape)
+    given = dataset.labels if predictions.labels is None else predictions.labels.numpy()[rows]
+    labels = check_labels(np.array(given), *logits.shape)
     errors = logits.argmax(dim=1) != labels
     return CorruptionMetrics(float(accuracy(errors)), float(ece(max_softmax(logits), errors)))
 

@@ -78,7 +78,7 @@ def test_classes_are_joined_by_name(data):
     assert joined_by_name(further, train, "a").labels.tolist() == [1, 1, 1, 3, 3, 3]
     numbered = joined_by_name(replace(further, label_names=None), train, "a")
     assert (numbered.labels.tolist(), numbered.label_names) == ([0, 0, 0, 1, 1, 1], train.label_names)
-    with pytest.raises(InputError, match=r"`data.extra.a` must have classes of the training data; got 'n01'"):
+    with pytest.raises(InputError, match=r"`labels` of train must be classes of the training data; got 'n01'"):
         joined_by_name(train, further, "a")
     with pytest.raises(InputError, match=r"`data.extra.a` must have labels; got none at imagenet-o"):
         joined_by_name(open_outside(data, "imagenet-o"), train, "a")

@@ -39,6 +39,15 @@ def test_metrics_by_kind_and_severity():
     assert values["num_samples"] == 40
 
 
+def test_labels_are_those_of_the_predictions_which_have_the_models_classes():
+    def named(dataset):
+        return replace(nearest_mean(dataset), labels=torch.from_numpy(DIGITS.labels))
+
+    options = {"kinds": ["fog"], "severities": [3]}
+    turned = replace(DIGITS, labels=9 - DIGITS.labels)
+    assert robustness(named, turned, **options) == robustness(nearest_mean, DIGITS, **options)
+
+
 def test_predictions_are_joined_by_id():
     def shuffled(dataset):
         predictions = nearest_mean(dataset)

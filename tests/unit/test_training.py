@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,8 +125,24 @@ def test_difficulty_is_joined_by_id_not_by_position(tmp_path):
 def test_wrong_data(tmp_path):
     with pytest.raises(InputError, match="must have labels"):
         train(replace(vectors(), labels=None), SETTINGS, out=tmp_path / "r")
-    with pytest.raises(InputError, match="same names in another order"):
-        train(vectors(), SETTINGS, out=tmp_path / "r", test=vectors(names=("b", "a")))
+    other = replace(vectors(), labels=np.full(41, 2), label_names=("a", "b", "bb"))
+    words = "`labels` of toy must be classes of the training data; got 'bb' at 's0'. Did you mean `b`?"
+    with pytest.raises(InputError, match=re.escape(words)):
+        train(vectors(), SETTINGS, out=tmp_path / "r", test=other)
+
+
+def test_held_out_classes_are_joined_by_name(tmp_path):
+    data = vectors()
+    turned = replace(vectors(first=100, names=("b", "a")), labels=1 - vectors(first=100).labels)
+    one = replace(vectors(first=200, names=("b",)), labels=np.zeros(41, dtype=np.int64))
+    run = train(data, SETTINGS, out=tmp_path / "r", validation=one, test=turned)
+    written = read_predictions(run.predictions("test"))
+    assert written.labels.tolist() == vectors(first=100).labels.tolist()
+    assert read_predictions(run.predictions("validation")).labels.tolist() == [1] * 41
+    for given, labels in ((turned, written.labels.tolist()), (one, [1] * 41)):
+        found = predict(run.path, given)
+        assert (found.labels.tolist(), found.label_names) == (labels, ("a", "b"))
+    assert train(data, SETTINGS, out=tmp_path / "r", validation=one, test=turned, resume=True).finished
 
 
 def test_non_finite_loss_names_the_step(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffident.data.classes import in_classes_of
 from diffident.data.dataset import Dataset
 from diffident.difficulties.targets import Targets
 from diffident.errors import InputError
@@ -15,8 +16,14 @@ from diffident.training.by_id import check_unique, targets_by_id
 from diffident.training.logs import check_loggers
 
 
-def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | None) -> None:
-    """Raise `InputError` unless the training data can be learnt and the other parts have its classes."""
+def checked_parts(
+    dataset: Dataset, validation: Dataset | None, test: Dataset | None
+) -> tuple[Dataset | None, Dataset | None]:
+    """The validation and test data, with the classes of the training data.
+
+    Raises:
+        InputError: training data that cannot be learnt, or other parts with other classes.
+    """
     if dataset.labels is None:
         raise InputError(
             f"`data` must have labels to train on; got none at {dataset.name}. Name them: --label-column NAME."
@@ -29,9 +36,10 @@ def check_data(dataset: Dataset, validation: Dataset | None, test: Dataset | Non
         )
     if validation is not None and validation.labels is None:
         raise InputError(f"`validation` must have labels; got none at {validation.name}. Leave it out, or name them.")
-    for part in (dataset, validation, test):
-        if part is not None:
-            check_labels(part, dataset.num_classes, dataset.label_names, "the training data")
+    classes = dataset.num_classes, dataset.label_names, "the training data"
+    in_classes_of(dataset, *classes)
+    validation = None if validation is None else in_classes_of(validation, *classes)
+    return validation, None if test is None else in_classes_of(test, *classes)
 
 
 def check_apart(dataset: Dataset, settings: TrainingSettings, validation: Dataset | None) -> None:
@@ -64,29 +72,6 @@ def check_settings(settings: TrainingSettings, count: int, validation: Dataset |
             f"{settings.batch_size} and {count} samples. Set fewer devices."
         )
     check_loggers(settings.loggers)
-
-
-def check_labels(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None, where: str) -> None:
-    """Raise `InputError` unless the labels, where there are any, are among the classes of `where`, in the same way."""
-    if dataset.labels is None:
-        return
-    if (dataset.label_names is None) != (names is None):  # which is which nobody said
-        own, others = ("numbers", "names") if dataset.label_names is None else ("names", "numbers")
-        raise InputError(
-            f"`labels` of {dataset.name} must be {others} of classes, as those of {where} are; got {own}. Write all "
-            "labels in one way."
-        )
-    if dataset.label_names is not None and names is not None and tuple(dataset.label_names) != tuple(names):
-        extra, lacking = sorted(set(dataset.label_names) - set(names)), sorted(set(names) - set(dataset.label_names))
-        how = f"extra {extra[:3]}, lacking {lacking[:3]}" if extra or lacking else "the same names in another order"
-        raise InputError(f"`label_names` of {dataset.name} must be those of {where}; got {how}. Use one list of names.")
-    outside = (dataset.labels < 0) | (dataset.labels >= num_classes)
-    if outside.any():
-        row = int(outside.nonzero()[0][0])
-        raise InputError(
-            f"`labels` must be in [0, {num_classes}), the classes of {where}; got {int(dataset.labels[row])} at "
-            f"{str(dataset.ids[row])!r} of {dataset.name}. Re-index them, or drop the labels."
-        )
 
 
 def check_same(predictions: Predictions, dataset: Dataset, split: str, run: Path) -> None:

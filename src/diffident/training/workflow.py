@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from diffident.data.classes import in_classes_of
 from diffident.data.dataset import Dataset
 from diffident.difficulties.targets import Targets
 from diffident.errors import InputError
@@ -24,7 +25,7 @@ from diffident.storage.atomic import atomic_path
 from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder, open_run
 from diffident.training.checkpoints import Checkpoints
-from diffident.training.checks import check_apart, check_data, check_labels, check_same, check_settings, targets_for
+from diffident.training.checks import check_apart, check_same, check_settings, checked_parts, targets_for
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import make_fabric, predictions_of, source_of
 from diffident.training.loop import fit, set_up
@@ -98,7 +99,7 @@ def train(
         NonFiniteLossError: the loss is NaN or infinite.
     """
     out = Path(out)
-    check_data(dataset, validation, test)
+    validation, test = checked_parts(dataset, validation, test)
     check_apart(dataset, settings, validation)
     check_settings(settings, len(dataset), validation)
     targets, digest = targets_for(dataset, settings, difficulty)
@@ -200,7 +201,7 @@ def predict(
     fabric = make_fabric(settings)
     model, preprocessor = load_model(run)
     preprocessor.check(dataset)  # of the wrong data this says more than their labels do
-    check_labels(dataset, run.data["num_classes"], run.label_names, "the run")
+    dataset = in_classes_of(dataset, run.data["num_classes"], run.label_names, "the run")
     report, count = progress or (lambda done, total: None), len(dataset)
     source = source_of(
         dataset, preprocessor, settings, fabric.device, progress=lambda done, total: report(done, 2 * count)
