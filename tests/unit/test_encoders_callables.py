@@ -2,6 +2,7 @@ import enum
 import functools
 import inspect
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.decomposition import PCA
 from torch import nn
 
 import diffident
@@ -48,12 +51,17 @@ class Network(nn.Module):
         self.linear, self.power = nn.Linear(2, 3), power
 
     def forward(self, batch):
-        return self.linear(torch.stack(batch)) ** self.power
+        return self.linear(batch) ** self.power
 
 
 class Mode(enum.Enum):
     FAST = 1
     EXACT = 2
+
+
+def of_library(kind, *arguments, seed=0, **options):
+    torch.manual_seed(seed)
+    return kind(*arguments, **options)
 
 
 def closing_over(value):
@@ -88,6 +96,9 @@ DIFFERENT = [
     (Network(), nudged(Network())),
     (Network(1), Network(2)),
     (closing_over(Network()), closing_over(nudged(Network()))),
+    (of_library(nn.Linear, 2, 3), of_library(nn.Linear, 2, 3, seed=1)),
+    (of_library(nn.Conv2d, 2, 3, 2, stride=1), of_library(nn.Conv2d, 2, 3, 2, stride=2)),
+    (PCA(1).fit(np.eye(2)).transform, PCA(1).fit(2 * np.eye(2)).transform),
     (decorated(2.0), decorated(3.0)),
     (functools.lru_cache(closing_over(2.0)), functools.lru_cache(closing_over(3.0))),
 ]
@@ -105,6 +116,9 @@ def test_what_computes_something_else_has_another_fingerprint(first, second):
         lambda: closing_over({"a": np.zeros(2), "b": {1, 2}}),
         lambda: Scaler(2.0),
         Network,
+        lambda: of_library(nn.Linear, 2, 3),
+        lambda: nn.Sequential(nn.Flatten(), of_library(nn.Linear, 2, 3)),
+        lambda: PCA(1).fit(np.eye(2)).transform,
         lambda: decorated(2.0),
     ],
 )
@@ -136,6 +150,31 @@ def test_functions_that_call_each_other_are_described():
         return even(batch[1:])
 
     assert len(CallableEncoder(even).fingerprint) == 64
+
+
+def test_a_network_takes_vectors_in_evaluation_mode_and_is_left_as_it_was():
+    network = nn.Sequential(nn.Dropout(0.5), of_library(nn.Linear, 2, 3), nn.BatchNorm1d(3).eval())
+    vectors = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    found = CallableEncoder(network).encode(list(vectors))
+    assert [module.training for module in network] == [True, True, False]
+    with torch.no_grad():
+        torch.testing.assert_close(found, network.eval()(torch.from_numpy(vectors)))
+
+
+def test_a_network_without_weights_takes_vectors():
+    assert CallableEncoder(nn.ReLU()).encode([np.array([-1.0, 2.0], dtype=np.float32)]).tolist() == [[0, 2]]
+
+
+def test_a_library_method_takes_the_list():
+    fitted = PCA(1).fit(np.eye(2))
+    found = CallableEncoder(fitted.transform).encode([np.ones(2), np.zeros(2)])
+    np.testing.assert_allclose(found, fitted.transform([np.ones(2), np.zeros(2)]), atol=1e-6)
+
+
+def test_a_network_that_takes_no_images_is_told_how_they_come():
+    words = "`encoder` must take a list of Image; the network python:torch.nn.modules.linear:Linear does not: "
+    with pytest.raises(InputError, match=re.escape(words)):
+        CallableEncoder(nn.Linear(2, 3)).encode([Image.new("L", (2, 2))])
 
 
 def test_what_has_no_digest_is_refused_by_name():

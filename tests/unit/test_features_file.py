@@ -33,6 +33,7 @@ def test_store_is_read_as_it_was_written(store):
     assert source.labels.tolist() == [0, 1, 1]
     assert {name: column.tolist() for name, column in source.columns.items()} == {"noisy": [1, 0, -1]}
     assert torch.equal(source.load().values, torch.eye(3, 2))
+    assert torch.equal(source.values, torch.eye(3, 2))
     assert is_features(store)
 
 

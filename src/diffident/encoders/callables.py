@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffident.devices import resolve_device
 from diffident.encoders.common import (
@@ -23,13 +23,16 @@ from diffident.encoders.common import (
 )
 from diffident.encoders.digests import digest_callable
 from diffident.errors import InputError
+from diffident.files import first_line
 
 
 class CallableEncoder:
     """A function from a list of samples to features [n, d] (array or tensor).
 
+    A network gets vectors as a tensor [n, d] on its device, and is in evaluation mode meanwhile.
+
     Args:
-        function: Any callable, also a partial or a network.
+        function: Any callable, also a partial, a method or a network.
         name: As it shall be known (default: where it is defined).
         fingerprint: A text that changes with the features (default: the function's attribute `fingerprint`, else
             the digest of its code and of all that it uses).
@@ -54,7 +57,8 @@ class CallableEncoder:
     @torch.inference_mode()
     def encode(self, batch: Sequence[Any]) -> Float[Tensor, "..."]:
         """What the function gives, as float32 on the CPU."""
-        values = self._function(list(batch))
+        function = self._function
+        values = self._of_network(function, batch) if isinstance(function, nn.Module) else function(list(batch))
         try:
             values = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values, dtype=np.float32))
         except (TypeError, ValueError):
@@ -63,6 +67,28 @@ class CallableEncoder:
                 "Mend the function."
             ) from None
         return values.float().cpu()
+
+    def _of_network(self, network: nn.Module, batch: Sequence[Any]) -> Any:
+        """What the network gives of vectors, or of the list where the samples are none."""
+        are_vectors = all(isinstance(sample, np.ndarray | Tensor) for sample in batch)
+        inputs: Any = list(batch)
+        if are_vectors:
+            device = next((tensor.device for tensor in network.parameters()), None)
+            inputs = torch.stack([torch.as_tensor(sample) for sample in batch]).to(device)
+        modes = [(module, module.training) for module in network.modules()]
+        network.eval()
+        try:
+            return network(inputs)
+        except (TypeError, AttributeError) as error:
+            if are_vectors:
+                raise
+            raise InputError(
+                f"`encoder` must take a list of {type(batch[0]).__name__}; the network {self.name} does not: "
+                f"{first_line(error)}. Give a function that makes tensors of them first."
+            ) from error
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 def _title(function: Any) -> str:

@@ -25,17 +25,17 @@ def digest_callable(function: Callable) -> str:
     """Digest of a function and of all that it uses.
 
     Counted are its code (not comments or layout), defaults, closure, the global values that it names, the arguments
-    of a partial, the attributes of an object, and the weights of a network. What installed libraries define counts by
-    name.
+    of a partial, the attributes of an object, and the layers and weights of a network. What installed libraries define
+    counts by name, but for the library of the function itself.
 
     Raises:
         InputError: it uses something that cannot be described, such as a lock; names it.
     """
-    return hashlib.sha256(_Describer(_package(function)).describe(function, "the function").encode()).hexdigest()
+    return hashlib.sha256(_Describer(_own_package(function)).describe(function, "the function").encode()).hexdigest()
 
 
 class _Describer:
-    def __init__(self, package: str):
+    def __init__(self, package: str | None):
         self._package = package
         self._path: list[int] = []
         # The objects are kept beside their texts, so that their ids stay taken.
@@ -159,6 +159,14 @@ def _package(value: Any) -> str:
     while isinstance(value, functools.partial):
         value = value.func
     return (getattr(value, "__module__", None) or getattr(type(value), "__module__", None) or "").split(".")[0]
+
+
+def _own_package(function: Callable) -> str | None:
+    """The package whose code counts although it may be installed; none of a library's network or method."""
+    package = _package(function)
+    while isinstance(function, functools.partial):
+        function = function.func
+    return None if isinstance(function, nn.Module | types.MethodType) and _is_library(package) else package
 
 
 def _is_library_wrapper(value: Any) -> bool:

@@ -86,6 +86,11 @@ class FeatureSource:
                     )
                 yield values
 
+    @property
+    def values(self) -> Float[Tensor, "n d"]:
+        """All features in memory, read anew each time; errors as `blocks`."""
+        return self.load().values
+
     def load(self) -> Features:
         """Everything in memory."""
         values = torch.cat(list(self.blocks()))
