@@ -79,6 +79,22 @@ def test_files_are_compared_in_words(tmp_path, capsys):
     )
 
 
+def test_metrics_have_the_intervals_of_the_paired_comparison(tmp_path, capsys):
+    write_files(tmp_path, plain=1.0, sharp=3.0)
+    sources = [str(tmp_path / "plain.npz"), str(tmp_path / "sharp.npz")]
+    assert main(["compare", *sources, "--resamples", "50", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    for row in content["rows"]:
+        for metric, estimate in content["paired"]["means"][row["name"]].items():
+            found = row["metrics"][metric]
+            assert (found["low"], found["high"]) == (estimate["low"], estimate["high"])
+            assert found["low"] <= found["mean"] <= found["high"]
+        assert row["metrics"]["mce"]["low"] is None
+    assert main(["compare", *sources, "--resamples", "50"]) == 0
+    low, high = (content["rows"][0]["metrics"]["nll"][end] for end in ("low", "high"))
+    assert f"{low:.4f} to {high:.4f}" in capsys.readouterr().out
+
+
 def test_files_of_one_name_are_seeds_and_metrics_are_chosen(tmp_path, capsys):
     write_files(tmp_path, a=1.0, b=1.01, c=3.0, d=3.1)
     sources = [f"old={tmp_path / 'a.npz'}", f"old={tmp_path / 'b.npz'}", f"new={tmp_path / 'c.npz'}"]

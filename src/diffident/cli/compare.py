@@ -43,7 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     found = {name: _compare_sources(sources, arguments) for name, sources in _by_data_set(arguments.sources).items()}
     ranks = ranks_of([comparison for comparison, _ in found.values()]) if len(found) > 1 else {}
     if arguments.json:
-        written = {name: comparison_to_dict(one) | paired_to_dict(paired) for name, (one, paired) in found.items()}
+        written = {
+            name: comparison_to_dict(one, paired) | paired_to_dict(paired) for name, (one, paired) in found.items()
+        }
         print_json({"datasets": written, "mean_ranks": ranks} if ranks else written.popitem()[1])
         return
     for name, (comparison, paired) in found.items():

@@ -16,17 +16,24 @@ def higher_is_better(metric: str) -> bool:
     return metric.rpartition("/")[2].startswith(_HIGHER_IS_BETTER)
 
 
-def comparison_to_dict(comparison) -> dict:
-    """The comparison as plain values."""
+def comparison_to_dict(comparison, paired=None) -> dict:
+    """The comparison as plain values; with `paired` metrics have its intervals, None where it has none."""
 
     def spreads(values: dict) -> dict:
         return {key: {"mean": s.mean, "standard_deviation": s.standard_deviation} for key, s in values.items()}
+
+    def with_intervals(row) -> dict:
+        metrics = spreads(row.metrics)
+        if paired is not None:
+            for key, one in metrics.items():
+                one["low"], one["high"] = _interval(paired, row.name, key) or (None, None)
+        return metrics
 
     rows = [
         {
             "name": row.name,
             "num_seeds": row.num_seeds,
-            "metrics": spreads(row.metrics),
+            "metrics": with_intervals(row),
             "differences": spreads(row.differences),
         }
         for row in comparison.rows
@@ -64,21 +71,24 @@ def print_comparison(comparison, paired=None) -> None:
         comparison: Of the evaluations.
         paired: Of the predictions; without it the sentences are of the seeds alone.
     """
-    print_tables(comparison)
+    print_tables(comparison, paired)
     for row in comparison.rows:
         if row.differences:
             print(verdict(row, comparison.baseline) if paired is None else "\n".join(sentences(row, paired)))
 
 
-def print_tables(comparison) -> None:
-    """Mean ± standard deviation over seeds, and the differences to the baseline."""
+def print_tables(comparison, paired=None) -> None:
+    """Mean ± standard deviation over seeds, with the interval of `paired`, and the differences to the baseline."""
     shown = [metric for metric in comparison.metrics if metric in SHOWN or metric.endswith("/auroc")]
     rows = []
     for row in comparison.rows:
-        rows.append([f"{row.name} ({row.num_seeds})", *(_cell(row.metrics[metric]) for metric in shown)])
+        cells = [_with_interval(_cell(row.metrics[metric]), _interval(paired, row.name, metric)) for metric in shown]
+        rows.append([f"{row.name} ({row.num_seeds})", *cells])
     several = any(row.num_seeds > 1 for row in comparison.rows)
     title = "mean ± standard deviation over seeds (number of seeds)" if several else "one seed each"
-    print_table(title, ["method", *shown], rows)
+    over = "samples and seeds" if several else "samples"
+    note = "" if paired is None else f"; below it the 95 % interval over {over}"
+    print_table(title + note, ["method", *shown], rows)
     differences = [row for row in comparison.rows if row.differences]
     if differences:
         rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in shown)] for row in differences]
@@ -163,3 +173,13 @@ def _cell(spread, sign: str = "") -> str:
         return "–"
     mean = f"{spread.mean:{sign}.4f}"
     return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"
+
+
+def _interval(paired, name: str, metric: str) -> tuple[float, float] | None:
+    """The ends of a method's interval; None where nothing was resampled."""
+    estimate = None if paired is None else paired.means.get(name, {}).get(metric)
+    return None if estimate is None or math.isnan(estimate.low) else (estimate.low, estimate.high)
+
+
+def _with_interval(cell: str, ends: tuple[float, float] | None) -> str:
+    return cell if ends is None else f"{cell}\n{ends[0]:.4f} to {ends[1]:.4f}"
