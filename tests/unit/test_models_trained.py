@@ -118,6 +118,29 @@ def test_wrong_names(model, message, tmp_path):
         train(photos(), load_settings(model=model, device="cpu"), out=tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def net(): ...", "`model` must take the number of classes; python:odd_models:net does not: too many"),
+        (
+            "def net(classes, /, *, width): ...",
+            "`model` must take the number of classes; python:odd_models:net does not",
+        ),
+        (
+            "def net(classes): return nn.Sequential(nn.Flatten(), nn.Linear(3840, classes + 3))",
+            r"`model` must give 2 logits, .* gave 5\.",
+        ),
+    ],
+)
+def test_a_model_of_ones_own_that_does_not_fit_is_refused(code, message, tmp_path, monkeypatch):
+    (tmp_path / "odd_models.py").write_text(f"from torch import nn\n{code}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_models", raising=False)
+    with pytest.raises(InputError, match=message):
+        run_through(photos(), tmp_path / "run", model="python:odd_models:net")
+    assert not (tmp_path / "run").exists()
+
+
 def test_python_model_from_the_current_folder(tmp_path, monkeypatch):
     code = "from torch import nn\ndef net(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3840, classes))\n"
     (tmp_path / "own_models.py").write_text(code)

@@ -1,5 +1,6 @@
 """Models of timm, torchvision, transformers and your own function, and the image input that each was made for."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,16 @@ def torchvision_model(name: str, num_classes: int, pretrained: bool) -> nn.Modul
 
 def python_model(path: str, num_classes: int) -> nn.Module:
     """What `module:function` returns for the number of classes."""
-    model = import_function(path, example="python:my_models:small_cnn")(num_classes)
+    function = import_function(path, example="python:my_models:small_cnn")
+    try:
+        inspect.signature(function).bind(num_classes)
+    except TypeError as error:
+        raise InputError(
+            f"`model` must take the number of classes; python:{path} does not: {error}. Give it one argument."
+        ) from None
+    except ValueError:  # written in C, says nothing of its arguments
+        pass
+    model = function(num_classes)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"`model` must return an nn.Module; got {type(model).__name__} from python:{path}. Return one."

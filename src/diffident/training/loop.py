@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from diffident.devices import keep_freed_memory
 from diffident.difficulties.weights import LEFT_OUT
+from diffident.errors import InputError
 from diffident.losses import LOSSES, CorrectnessHistory, Mixing, draw_mixing, make_loss, mixed_loss
 from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
@@ -52,6 +53,7 @@ class Training:
         best: The best epoch's weights, where training may end early.
         history: How often each sample was right, for a loss that needs it, or None.
         report: Called with the progress, or None.
+        num_classes: Logits that the model must give; None is not checked.
     """
 
     fabric: Fabric
@@ -66,6 +68,7 @@ class Training:
     best: BestWeights | None = None
     history: CorrectnessHistory | None = None
     report: Report | None = None
+    num_classes: int | None = None
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -94,6 +97,7 @@ def set_up(
     held_out: Source | None = None,
     recorder: DynamicsRecorder | None = None,
     report: Report | None = None,
+    num_classes: int | None = None,
 ) -> Training:
     """Model, optimizer and what the settings ask for, on the device."""
     if fabric.world_size > 1:
@@ -115,6 +119,7 @@ def set_up(
         best=BestWeights(settings.patience) if settings.patience else None,
         history=CorrectnessHistory(len(source), fabric.device) if LOSSES[settings.loss].needs_history else None,
         report=report,
+        num_classes=num_classes,
     )
 
 
@@ -220,6 +225,11 @@ def _part(
     if training.settings.channels_last and inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     loss, logits, labels = mixed_loss(training.module, criterion, mixing, inputs, batch.labels, weights)
+    if training.num_classes not in (None, logits.shape[1]):
+        raise InputError(
+            f"`model` must give {training.num_classes} logits, one per class; {training.settings.model} gave "
+            f"{logits.shape[1]}. Mend its last layer."
+        )
     if history is not None:
         history.batch_done(rows.to(logits.device), logits, labels)
     if training.recorder is not None:

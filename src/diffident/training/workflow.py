@@ -142,7 +142,14 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
         recorder = _recorder(fabric, job) if settings.dynamics else None
         report = job.progress if fabric.is_global_zero else None
         training = set_up(
-            fabric, model, source, settings, held_out=held_out.get("validation"), recorder=recorder, report=report
+            fabric,
+            model,
+            source,
+            settings,
+            held_out=held_out.get("validation"),
+            recorder=recorder,
+            report=report,
+            num_classes=job.dataset.num_classes,
         )
         checkpoints = Checkpoints(run.path, job.checkpoint_seconds, writes=fabric.is_global_zero)
         module = fit(training, checkpoints, run.path)
