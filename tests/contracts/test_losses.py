@@ -97,10 +97,10 @@ def test_what_is_said_of_them():
 
 
 @pytest.mark.parametrize("name", [name for name, kind in LOSSES.items() if kind.needs_weights])
-def test_weights_may_be_an_array(name):
+def test_labels_and_weights_may_be_arrays(name):
     logits, labels, weights = batch()
     loss = make_loss(name)
-    assert torch.equal(loss(logits, labels, weights.numpy()), loss(logits, labels, weights))
+    assert torch.equal(loss(logits, labels.numpy(), weights.numpy()), loss(logits, labels, weights))
 
 
 @every_loss

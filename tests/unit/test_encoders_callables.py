@@ -98,6 +98,8 @@ DIFFERENT = [
     (closing_over(Network()), closing_over(nudged(Network()))),
     (of_library(nn.Linear, 2, 3), of_library(nn.Linear, 2, 3, seed=1)),
     (of_library(nn.Conv2d, 2, 3, 2, stride=1), of_library(nn.Conv2d, 2, 3, 2, stride=2)),
+    (of_library(nn.TransformerEncoderLayer, 4, 1, 8), of_library(nn.TransformerEncoderLayer, 4, 2, 8)),
+    (of_library(nn.TransformerEncoderLayer, 4, 1, 8), of_library(nn.TransformerEncoderLayer, 4, 1, 8, norm_first=True)),
     (PCA(1).fit(np.eye(2)).transform, PCA(1).fit(2 * np.eye(2)).transform),
     (decorated(2.0), decorated(3.0)),
     (functools.lru_cache(closing_over(2.0)), functools.lru_cache(closing_over(3.0))),
@@ -159,6 +161,21 @@ def test_a_network_takes_vectors_in_evaluation_mode_and_is_left_as_it_was():
     assert [module.training for module in network] == [True, True, False]
     with torch.no_grad():
         torch.testing.assert_close(found, network.eval()(torch.from_numpy(vectors)))
+
+
+def test_the_mode_of_a_network_counts_only_where_it_acts():
+    for network in (Network(), nn.Sequential(nn.Dropout(0.5), of_library(nn.Linear, 2, 3))):
+        training, method = CallableEncoder(network).fingerprint, CallableEncoder(network.forward).fingerprint
+        assert CallableEncoder(network.eval()).fingerprint == training
+        assert CallableEncoder(network.forward).fingerprint != method
+
+
+def test_a_network_of_another_width_or_type_is_told_so():
+    vectors = [np.zeros(6, dtype=">f8"), np.ones(6)]
+    assert CallableEncoder(nn.Linear(6, 4).bfloat16()).encode(vectors).shape == (2, 4)
+    words = "`encoder` must take vectors [6]; the network python:torch.nn.modules.linear:Linear does not: "
+    with pytest.raises(InputError, match=f"^{re.escape(words)}.* Mend its first layer"):
+        CallableEncoder(nn.Linear(5, 4)).encode(vectors)
 
 
 def test_a_network_without_weights_takes_vectors():

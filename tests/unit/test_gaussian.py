@@ -192,6 +192,9 @@ def test_arrays_give_what_tensors_give(kind):
     for function in (relative_squared_distance, nearest_classes):
         found, expected = function(gaussians, rows, classes), function(ours, values.float(), labels)
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    fitted = np.ones(len(rows), dtype=bool)
+    found = leave_one_out_distances(gaussians, rows, classes, fitted)
+    assert torch.equal(found, leave_one_out_distances(ours, values.float(), labels, torch.from_numpy(fitted)))
     for function in (relative_squared_distances, squared_distances, background_squared_distance):
         assert torch.equal(function(gaussians, rows), function(ours, values.float()))
     with pytest.raises(InputError, match="`labels` must be an array of numbers; got dtype <U1"):

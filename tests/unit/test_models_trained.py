@@ -130,6 +130,10 @@ def test_wrong_names(model, message, tmp_path):
             "def net(classes): return nn.Sequential(nn.Flatten(), nn.Linear(3840, classes + 3))",
             r"`model` must give 2 logits, .* gave 5\.",
         ),
+        (
+            "def net(classes): return nn.Sequential(nn.Flatten(), nn.Linear(3840, classes - 1))",
+            r"`model` must give 2 logits, .* gave 1\.",
+        ),
     ],
 )
 def test_a_model_of_ones_own_that_does_not_fit_is_refused(code, message, tmp_path, monkeypatch):

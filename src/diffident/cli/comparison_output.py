@@ -17,16 +17,15 @@ def higher_is_better(metric: str) -> bool:
 
 
 def comparison_to_dict(comparison, paired=None) -> dict:
-    """The comparison as plain values; with `paired` metrics have its intervals, None where it has none."""
+    """The comparison as plain values; metrics have the intervals of `paired`, None where it has none."""
 
     def spreads(values: dict) -> dict:
         return {key: {"mean": s.mean, "standard_deviation": s.standard_deviation} for key, s in values.items()}
 
     def with_intervals(row) -> dict:
         metrics = spreads(row.metrics)
-        if paired is not None:
-            for key, one in metrics.items():
-                one["low"], one["high"] = _interval(paired, row.name, key) or (None, None)
+        for key, one in metrics.items():
+            one["low"], one["high"] = _interval(paired, row.name, key) or (None, None)
         return metrics
 
     rows = [
@@ -87,7 +86,7 @@ def print_tables(comparison, paired=None) -> None:
     several = any(row.num_seeds > 1 for row in comparison.rows)
     title = "mean ± standard deviation over seeds (number of seeds)" if several else "one seed each"
     over = "samples and seeds" if several else "samples"
-    note = "" if paired is None else f"; below it the 95 % interval over {over}"
+    note = "" if paired is None else f"; below, where tested, the 95 % interval over {over}"
     print_table(title + note, ["method", *shown], rows)
     differences = [row for row in comparison.rows if row.differences]
     if differences:

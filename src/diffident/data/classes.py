@@ -1,11 +1,14 @@
 """Labels of one data set as classes of another."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError, did_you_mean
+
+_MOST_SHOWN = 20
 
 
 def in_classes_of(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None, where: str) -> Dataset:
@@ -18,7 +21,8 @@ def in_classes_of(dataset: Dataset, num_classes: int, names: tuple[str, ...] | N
         where: What has these classes, for the errors.
 
     Raises:
-        InputError: a label that is not among the classes, or classes that are numbers here and names there.
+        InputError: a label that is not among the classes, or whose name two of them have; or classes that are numbers
+            here and names there.
     """
     if dataset.labels is None:
         return dataset
@@ -28,8 +32,14 @@ def in_classes_of(dataset: Dataset, num_classes: int, names: tuple[str, ...] | N
             f"`labels` of {dataset.name} must be {others} of classes, as those of {where} are; got {own}. Write all "
             "labels in one way."
         )
-    if dataset.label_names is not None and names is not None and tuple(dataset.label_names) != tuple(names):
-        dataset = _joined(dataset, tuple(names), where)
+    if dataset.label_names is None or names is None or tuple(dataset.label_names) == tuple(names):
+        _check_range(dataset, num_classes, where)
+        return dataset
+    _check_range(dataset, len(dataset.label_names), f"{dataset.name} itself")
+    return _joined(dataset, tuple(dataset.label_names), tuple(names), where)
+
+
+def _check_range(dataset: Dataset, num_classes: int, where: str) -> None:
     labels = np.asarray(dataset.labels)
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
@@ -38,18 +48,25 @@ def in_classes_of(dataset: Dataset, num_classes: int, names: tuple[str, ...] | N
             f"`labels` must be in [0, {num_classes}), the classes of {where}; got {int(labels[row])} at "
             f"{str(dataset.ids[row])!r} of {dataset.name}. Re-index them, or drop the labels."
         )
-    return dataset
 
 
-def _joined(dataset: Dataset, names: tuple[str, ...], where: str) -> Dataset:
-    given, known = np.asarray(dataset.labels), tuple(dataset.label_names or ())
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers.get(name, -1) for name in known], dtype=np.int64)[given]
+def _joined(dataset: Dataset, own: tuple[str, ...], names: tuple[str, ...], where: str) -> Dataset:
+    given, counts = np.asarray(dataset.labels), Counter(names)
+    numbers = {name: number for number, name in enumerate(names) if counts[name] == 1}
+    labels = np.array([numbers.get(name, -1) for name in own], dtype=np.int64)[given]
     if (labels < 0).any():
         row = int((labels < 0).argmax())
-        name = known[int(given[row])]
+        name, sample = own[int(given[row])], repr(str(dataset.ids[row]))
+        if name in counts:
+            raise InputError(
+                f"`label_names` must be unique to be joined by; {where} has {name!r} twice, which {sample} of "
+                f"{dataset.name} is. Give both the same list of names."
+            )
+        hint = did_you_mean(name, names)
+        if len(names) > _MOST_SHOWN:
+            hint = hint.split("Choices:")[0]
         raise InputError(
-            f"`labels` of {dataset.name} must be classes of {where}; got {name!r} at {str(dataset.ids[row])!r}. "
-            f"{did_you_mean(name, names)[:200]}"
+            f"`labels` of {dataset.name} must be classes of {where}; got {name!r} at {sample}. {hint} Drop the labels "
+            "of data with other classes."
         )
     return replace(dataset, labels=labels, label_names=names)

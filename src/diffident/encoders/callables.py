@@ -24,12 +24,14 @@ from diffident.encoders.common import (
 from diffident.encoders.digests import digest_callable
 from diffident.errors import InputError
 from diffident.files import first_line
+from diffident.records import tensor_of
 
 
 class CallableEncoder:
     """A function from a list of samples to features [n, d] (array or tensor).
 
-    A network gets vectors as a tensor [n, d] on its device, and is in evaluation mode meanwhile.
+    A network itself (not its partial or its `forward`) gets vectors as a tensor [n, d] on its device, and is in
+    evaluation mode meanwhile.
 
     Args:
         function: Any callable, also a partial, a method or a network.
@@ -71,24 +73,26 @@ class CallableEncoder:
     def _of_network(self, network: nn.Module, batch: Sequence[Any]) -> Any:
         """What the network gives of vectors, or of the list where the samples are none."""
         are_vectors = all(isinstance(sample, np.ndarray | Tensor) for sample in batch)
-        inputs: Any = list(batch)
-        if are_vectors:
-            device = next((tensor.device for tensor in network.parameters()), None)
-            inputs = torch.stack([torch.as_tensor(sample) for sample in batch]).to(device)
         modes = [(module, module.training) for module in network.modules()]
         network.eval()
         try:
-            return network(inputs)
-        except (TypeError, AttributeError) as error:
-            if are_vectors:
-                raise
+            return network(_stacked(batch, network) if are_vectors else list(batch))
+        except (TypeError, AttributeError, RuntimeError) as error:
+            got = f"vectors {list(batch[0].shape)}" if are_vectors else f"a list of {type(batch[0]).__name__}"
+            mend = "Mend its first layer." if are_vectors else "Give a function that makes tensors of them first."
             raise InputError(
-                f"`encoder` must take a list of {type(batch[0]).__name__}; the network {self.name} does not: "
-                f"{first_line(error)}. Give a function that makes tensors of them first."
+                f"`encoder` must take {got}; the network {self.name} does not: {first_line(error)}. {mend}"
             ) from error
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def _stacked(batch: Sequence[Any], network: nn.Module) -> Tensor:
+    """The vectors on the network's device, and in its type where it has weights."""
+    vectors = torch.stack([tensor_of(sample, "samples") for sample in batch])
+    weights = next((one for one in network.parameters() if one.is_floating_point()), None)
+    return vectors if weights is None else vectors.to(weights.device, weights.dtype)
 
 
 def _title(function: Any) -> str:

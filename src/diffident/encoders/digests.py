@@ -25,18 +25,20 @@ def digest_callable(function: Callable) -> str:
     """Digest of a function and of all that it uses.
 
     Counted are its code (not comments or layout), defaults, closure, the global values that it names, the arguments
-    of a partial, the attributes of an object, and the layers and weights of a network. What installed libraries define
-    counts by name, but for the library of the function itself.
+    of a partial, the attributes of an object, and the layers, their plain settings and the weights of a network. What
+    installed libraries define counts by name, but for the library of a function or object itself.
 
     Raises:
         InputError: it uses something that cannot be described, such as a lock; names it.
     """
-    return hashlib.sha256(_Describer(_own_package(function)).describe(function, "the function").encode()).hexdigest()
+    describer = _Describer(_own_package(function), modes=not isinstance(function, nn.Module))
+    return hashlib.sha256(describer.describe(function, "the function").encode()).hexdigest()
 
 
 class _Describer:
-    def __init__(self, package: str | None):
+    def __init__(self, package: str | None, *, modes: bool):
         self._package = package
+        self._hidden = () if modes else ("training",)  # a network that is the encoder itself is put into its mode
         self._path: list[int] = []
         # The objects are kept beside their texts, so that their ids stay taken.
         self._done: dict[int, tuple[Any, str]] = {}
@@ -114,11 +116,18 @@ class _Describer:
 
     def _network(self, value: nn.Module, where: str) -> str:
         ours = [module for module in value.modules() if self._counts(type(module))]
-        plain = [
-            self._named({k: v for k, v in vars(m).items() if not k.startswith("_")}, type(m).__name__) for m in ours
-        ]
+        others = [module for module in value.modules() if not self._counts(type(module))]
+        plain = [self._named(self._public(module), type(module).__name__) for module in ours]
         kinds = self._each((type(value), *map(type, ours)), where)
-        return f"network {kinds} {plain} {weights_digest(value)}"
+        # Of a library's layers what can be described: their reprs leave out the number of heads and the like.
+        library = [
+            self._named({k: v for k, v in self._public(module).items() if _is_plain(v)}, type(module).__name__)
+            for module in others
+        ]
+        return f"network {kinds} {plain} {weights_digest(value)}{library or ''}"
+
+    def _public(self, module: nn.Module) -> dict[str, Any]:
+        return {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in self._hidden}
 
     def _object(self, value: Any, where: str) -> str:
         slots = [name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())]
@@ -130,6 +139,15 @@ class _Describer:
             )
         state = {key: getattr(value, key, None) for key in slots} | getattr(value, "__dict__", {})
         return f"object {self.describe(type(value), where)} {self._named(state, type(value).__name__)}"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is numbers, texts and functions, in lists and dicts or not."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(part) for item in value.items() for part in item)
+    return isinstance(value, (*_PLAIN, types.FunctionType, types.BuiltinFunctionType, type))
 
 
 def _describe_array(value: Any) -> str:

@@ -97,7 +97,7 @@ def fit_gaussians(
             f"`values` must be [n, d] with n and d at least 1; got {tuple(values.shape)}. Give the features."
         )
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if len(labels) else 1
+        num_classes = int(labels.long().max()) + 1 if len(labels) else 1
     statistics = GaussianStatistics.start(values, max(num_classes, 1)).updated(values, labels)
     return solve_gaussians(statistics, shrinkage)
 

@@ -5,6 +5,7 @@ little with hundreds of samples a class, by far too much with five. Nothing is f
 out changes the covariance by a matrix of rank one, for which there is a closed form.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from diffident.gaussian.blocks import Labels, Values, blocks, checked
 from diffident.gaussian.distances import background_squared_distance, relative_squared_distances
 from diffident.gaussian.fitting import Gaussians
+from diffident.records import tensor_of
 
 # Rows of a block: the matrices that are made on the way to one of distances have so many rows.
 _ROWS = 2_048
@@ -23,7 +25,7 @@ def leave_one_out_distances(
     state: Gaussians,
     values: Values,
     labels: Labels,
-    fitted: Bool[Tensor, " n"],
+    fitted: Bool[Tensor, " n"] | Bool[np.ndarray, " n"],
 ) -> Float[Tensor, "n k"]:
     """Predictive squared distance to every class, without the sample itself, minus that to the background.
 
@@ -48,6 +50,7 @@ def leave_one_out_distances(
         Sherman and Morrison 1950: the inverse after a change of rank one.
     """
     values, labels = checked(values, labels, len(state.overall_mean), len(state.counts))
+    fitted = tensor_of(fitted, "fitted")
     between = torch.cdist(state.projected_means, state.projected_means).square()
     distances = relative_squared_distances(state, values), background_squared_distance(state, values)
     parts = zip(*(blocks(one, _ROWS) for one in (*distances, labels, fitted)), strict=True)

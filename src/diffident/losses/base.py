@@ -47,15 +47,15 @@ class Loss(nn.Module, ABC):
     def forward(
         self,
         logits: Float[Tensor, "..."],
-        labels: Shaped[Tensor, "..."],
+        labels: Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."],
         weights: Float[Tensor, "..."] | Float[np.ndarray, "..."] | None = None,
     ) -> Float[Tensor, "..."]:
-        """The loss.
+        """The loss; labels and weights may be arrays, but where it is compiled.
 
         Args:
             logits: Unnormalised log-probabilities [n, c].
             labels: Classes [n] in [0, c), or where `soft_targets` probabilities [n, c] whose rows sum to 1.
-            weights: One number a sample [n], tensor or array, for the losses that want one; the others ignore it.
+            weights: One number a sample [n], for the losses that want one; the others ignore it.
 
         Returns:
             A scalar, or [n] for `none`; float32 where the logits are float16 or bfloat16.
@@ -64,7 +64,7 @@ class Loss(nn.Module, ABC):
             InputError: wrong shapes, an empty batch or a label out of range. On a GPU ranges are not looked at, as that
                 would wait for it: a label out of range makes the loss NaN, or fails as in `F.cross_entropy`.
         """
-        labels = check_batch(logits, labels, soft_targets=self.soft_targets)
+        labels = check_batch(logits, tensor_of(labels, "labels"), soft_targets=self.soft_targets)
         weights = None if weights is None else tensor_of(weights, "weights")
         if not self.takes_halves:
             logits = logits.to(type_of_losses(logits))

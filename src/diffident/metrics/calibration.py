@@ -1,9 +1,9 @@
 """Do probabilities mean what they say: reliability bins and the calibration errors made from them.
 
-Bins are right-closed: a value v is in the bin with lo < v <= hi, all three to 12 decimals. So an edge belongs to the
-bin below it, 1 to the last bin, and 0, which is on no bin's right, to the first. All sums come from one table,
-cumulated in descending order of confidence. For the positive-class forms of a binary task give p(class 1) as confidence
-and `labels != 1` as errors.
+Bins are right-closed: a value v is in the bin with lo < v <= hi, all three in float64, to 12 decimals. So an edge
+belongs to the bin below it, 1 to the last bin, and 0, which is on no bin's right, to the first. All sums come from one
+table, cumulated in descending order of confidence. For the positive-class forms of a binary task give p(class 1) as
+confidence and `labels != 1` as errors.
 """
 
 import math

@@ -20,7 +20,7 @@ from diffident.records import positions_of
 from diffident.storage.atomic import atomic_path
 
 DYNAMICS = "dynamics.parquet"
-_HOW = "Train the run again."
+_HOW = "Mend the file, or train the run again."
 _COLUMNS = {
     "id": pa.string(),
     "epoch": pa.int32(),

@@ -3,6 +3,7 @@
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -224,12 +225,8 @@ def _part(
         weights = history.shares()[rows.to(batch.labels.device)]
     if training.settings.channels_last and inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    loss, logits, labels = mixed_loss(training.module, criterion, mixing, inputs, batch.labels, weights)
-    if training.num_classes not in (None, logits.shape[1]):
-        raise InputError(
-            f"`model` must give {training.num_classes} logits, one per class; {training.settings.model} gave "
-            f"{logits.shape[1]}. Mend its last layer."
-        )
+    model = partial(_logits_of, training)
+    loss, logits, labels = mixed_loss(model, criterion, mixing, inputs, batch.labels, weights)
     if history is not None:
         history.batch_done(rows.to(logits.device), logits, labels)
     if training.recorder is not None:
@@ -239,6 +236,16 @@ def _part(
     hits = logits.detach().argmax(1) == labels
     learnt = _learnt(batch.weights, mixing, hits)
     return torch.stack([loss.detach().float() * len(rows), (hits & learnt).sum().float(), learnt.sum().float()])
+
+
+def _logits_of(training: Training, inputs: Tensor) -> Tensor:
+    logits = training.module(inputs)
+    if logits.ndim == 2 and training.num_classes not in (None, logits.shape[1]):
+        raise InputError(
+            f"`model` must give {training.num_classes} logits, one per class; {training.settings.model} gave "
+            f"{logits.shape[1]}. Mend its last layer."
+        )
+    return logits
 
 
 def _learnt(weights: Tensor | None, mixing: Mixing | None, hits: Tensor) -> Tensor:
