@@ -39,7 +39,7 @@ How to read the tables and pictures:
   the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single model: of
   pairs of a single model and an ensemble that do not differ, one in ten passes that test at 0.05 (simulated, five
   seeds).
-- **Pictures** have ours in red-orange, controls hatched and ensembles dotted.
+- **Bars** of the method are red-orange, of controls hatched, of ensembles dotted.
 """
 
 
