@@ -54,18 +54,20 @@ def write_epoch(run: str | Path, epoch: int, ids: np.ndarray, labels: np.ndarray
             )
     predictions = seen.predictions.cpu().numpy().astype(np.int64)
     columns = {
-        "id": pa.array([str(sample) for sample in ids], pa.string()),
-        "epoch": pa.array(np.full(len(ids), epoch), pa.int32()),
-        "label": pa.array(labels, pa.int64()),
-        "prediction": pa.array(predictions, pa.int64()),
-        "correct": pa.array(predictions == labels, pa.bool_()),
-        "margin": pa.array(seen.margins.cpu().numpy(), pa.float32()),
-        "p_label": pa.array(seen.label_probs.cpu().numpy(), pa.float32()),
-        "el2n": pa.array(seen.el2n.cpu().numpy(), pa.float32()),
+        "id": [str(sample) for sample in ids],
+        "epoch": np.full(len(ids), epoch),
+        "label": labels,
+        "prediction": predictions,
+        "correct": predictions == labels,
+        "margin": seen.margins.cpu().numpy(),
+        "p_label": seen.label_probs.cpu().numpy(),
+        "el2n": seen.el2n.cpu().numpy(),
     }
+    kinds = {**_COLUMNS, "correct": pa.bool_()}
+    arrays = {name: pa.array(column, kinds[name]) for name, column in columns.items()}
     path = Path(run) / DYNAMICS / _epoch_file(epoch)
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+        pq.write_table(pa.table(arrays), temporary, compression="zstd")
     return path
 
 
