@@ -45,7 +45,9 @@ def _make_features() -> None:
     for split, count in {"train": 100, "validation": 60, "test": 60}.items():
         diffident.extract(digits(split, count), "identity", out=f"made/{split}")
     source = open_features("made/train")
-    save_features(replace(source.load(), columns={"noisy": source.labels}), "made/saved")
+    columns = {"noisy": source.labels, "parity": source.labels % 2}
+    names = {"parity": ("even", "odd")}
+    save_features(replace(source.load(), columns=columns, column_names=names), "made/saved")
     write_label_features(torch.eye(10, 64), "made/saved")
     write_record(Path("made/saved"), ShardRecord(1, {}, 64, []))
     to_parquet(source, "features.parquet")

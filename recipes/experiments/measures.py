@@ -46,9 +46,11 @@ def seeds_of(recipe: Recipe, name: str) -> list[int]:
 
 
 def is_there(recipe: Recipe, out: Path, name: str, seed: int, splits: list[str]) -> bool:
-    """Whether everything that a method and seed is measured by has been predicted."""
+    """Whether everything that a method and seed is measured by has been predicted, of corrupted samples too."""
     members = members_of(recipe, name, seed)
     files = [predictions_file(run_folder(out, *member), split) for member in members for split in splits]
+    if recipe.corruptions.kinds and recipe.methods[name].ensemble is None:
+        files += [run_folder(out, *member) / "robustness.json" for member in members]
     return all(file.exists() for file in files)
 
 

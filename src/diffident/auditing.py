@@ -78,7 +78,7 @@ def audit(
     Args:
         table: Difficulty of every sample, as `score_features` gives it.
         blocks: The features it was scored on, as for `score_features`: then how likely each label is wrong, and how
-            many are, is estimated too (`label_noise`), with the shrinkage that was given for the table.
+            many are, is estimated too (`label_noise`), with the options that were given for the table.
         state: What `posterior` fitted to the table's samples, where it was scored by that: then this is not done again.
         progress: Called with (done, total) in every pass over the features, anew from 0.
 
@@ -100,13 +100,21 @@ def audit(
         num_classes = int(table.labels.max()) + 1 if table.label_names is None else len(table.label_names)
         if progress is not None:
             blocks = counted_passes(blocks, len(table), progress)
-        given = {"shrinkage": table.metadata["shrinkage"]} if table.metadata.get("shrinkage_choice") == "given" else {}
-        state = posterior.fit(blocks, table.labels, num_classes, **given)
+        state = posterior.fit(blocks, table.labels, num_classes, **_given(table))
+    share = estimate_wrong_share(state.noise, state.candidates, torch.Generator().manual_seed(0))
+    if not state.gaussians.rank:  # features that say nothing of the classes say nothing of their labels
+        share = Estimate(share.value, 0.0, 1.0)
     return replace(
         suspects,
         probability_wrong=probability_wrong(state.noise, state.candidates).numpy(),
-        wrong_share=estimate_wrong_share(state.noise, state.candidates, torch.Generator().manual_seed(0)),
+        wrong_share=share,
     )
+
+
+def _given(table: DifficultyTable) -> dict[str, Any]:
+    """Options that the table was scored with and `posterior` takes."""
+    is_given = {"shrinkage": table.metadata.get("shrinkage_choice") == "given", "robust": "robust" in table.metadata}
+    return {option: table.metadata[option] for option, given in is_given.items() if given}
 
 
 def suspect_rows(suspects: Suspects) -> np.ndarray:

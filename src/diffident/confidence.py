@@ -1,4 +1,4 @@
-"""How sure softmax(logits) is, as one number a sample; halves are computed in float32."""
+"""How sure softmax(logits) is, as one number a sample; halves are computed in float32 at least."""
 
 import torch
 from jaxtyping import Float
@@ -11,14 +11,13 @@ TIE_DECIMALS = 12
 def max_softmax(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
     """Largest probability, in [1/c, 1]; higher is surer.
 
-    Rounded to 12 decimals: softmax gives the last bits by the order of the classes, which would break ties and carry
-    probabilities such as 0.6 across the edge of a bin.
+    Float64, rounded to 12 decimals: softmax gives the last bits by the order of the classes, which would break ties and
+    carry probabilities such as 0.6 across the edge of a bin.
 
     Reference:
         Hendrycks and Gimpel 2017, arXiv 1610.02136.
     """
-    logits = _at_least_float32(logits)
-    return torch.softmax(logits, dim=1).amax(dim=1).round(decimals=TIE_DECIMALS)
+    return torch.softmax(logits.double(), dim=1).amax(dim=1).round(decimals=TIE_DECIMALS)
 
 
 def entropy(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:

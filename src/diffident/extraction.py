@@ -22,6 +22,7 @@ from diffident.storage.features import (
     MANIFEST,
     FeatureSource,
     file_digest,
+    names_entries,
     open_features,
     read_manifest,
     write_index,
@@ -104,7 +105,7 @@ def _in_memory(job: Job, report: Callable[[int, int], None]) -> Features:
     rest = _readable(job.dataset, np.concatenate([shard.kept for shard in shards]))
     labels = None if rest.labels is None else torch.from_numpy(rest.labels)
     values = torch.cat([shard.values for shard in shards if len(shard.kept)])
-    return Features(rest.ids, values, labels, rest.label_names, job.encoder.name, rest.columns)
+    return Features(rest.ids, values, labels, rest.label_names, job.encoder.name, rest.columns, rest.column_names)
 
 
 def _to_store(folder: Path, job: Job, report: Callable[[int, int], None], engine: Engine | None) -> FeatureSource:
@@ -172,7 +173,7 @@ def _start_manifest(job: Job) -> dict:
         "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint, "parts": encoder.parts},
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "num_samples": len(dataset)},
         "settings": {key: getattr(settings, key) for key in ("batch_size", "shard_size", "on_error")},
-        "label_names": None if dataset.label_names is None else list(dataset.label_names),
+        **names_entries(dataset.label_names, dataset.column_names),
         "num_features": 0,
         "dtype": settings.dtype,
         "num_samples": len(dataset),
@@ -200,7 +201,7 @@ def _resumed(folder: Path, wanted: dict) -> dict:
                 f"`--out` must hold whole shards; {path} is missing or was changed. Delete {folder}, start anew."
             )
     # Neither changes the features that are there already: what is asked for now counts.
-    return found | {"label_names": wanted["label_names"], "settings": wanted["settings"]}
+    return found | {key: wanted[key] for key in ("label_names", "column_names", "settings") if key in wanted}
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -1,9 +1,19 @@
-"""Parts of a data set by what is in a row, not by its place: another order gives the same parts."""
+"""Parts of a data set: by what is in a row, so that another order gives the same parts, or drawn at random."""
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+
+def drawn_rows(num_rows: int, most: int) -> Int[np.ndarray, " m"]:
+    """At most so many row numbers, ascending, drawn at random, the same each time.
+
+    Not every k-th: where samples come in turns of their classes, that would leave out whole classes.
+    """
+    if num_rows <= most:
+        return np.arange(num_rows)
+    return np.sort(np.random.default_rng(0).choice(num_rows, most, replace=False))
 
 
 def row_keys(block: Float[Tensor, "b d"], seed: int) -> Int[np.ndarray, " b"]:

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError
+from diffident.folds import drawn_rows
 from diffident.records import Estimate
 
 MOST_CANDIDATES = 16
@@ -35,7 +36,7 @@ _LEAST_ERROR = 1e-9
 _MOST_EM_STEPS = 30
 _WARM_STEPS = 4
 _LEAST_GAIN = 1e-6
-# Samples, evenly spaced, that the model is fitted to: more would not move it.
+# Samples, drawn at random, that the model is fitted to: more would hardly move it.
 _MOST_FITTED = 20_000
 _NUM_RESAMPLES = 50
 # Rows that are worked on at once: what they need stays in the processor's cache, and is less than torch divides among
@@ -115,8 +116,8 @@ def fit_noise_model(candidates: Candidates) -> NoiseModel:
     if not bool(candidates.scores[:, 0].isfinite().all()):
         row = int((~candidates.scores[:, 0].isfinite()).nonzero()[0])
         raise InputError(f"`scores` must be finite for the given label; they are not at row {row}. Leave the row out.")
-    stride = -(-len(candidates) // _MOST_FITTED)
-    part = Candidates(candidates.classes[::stride], candidates.scores[::stride], candidates.num_classes)
+    rows = torch.from_numpy(drawn_rows(len(candidates), _MOST_FITTED)).to(candidates.scores.device)
+    part = Candidates(candidates.classes[rows], candidates.scores[rows], candidates.num_classes)
     weights = torch.ones(len(part), dtype=torch.float64, device=part.scores.device)
     start = _pattern(_START_ERROR, part.num_classes, weights)
     tried: dict[int, tuple[float, Tensor]] = {}
@@ -163,8 +164,8 @@ def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: t
 
     Returns:
         value: Mean probability of being wrong. low: 2.5 % quantile of it over bootstrap resamples, each with a
-        transition matrix of its own. high: Share of labels that are not the best-scored class: what it would be were
-        every disagreement a wrong label.
+        transition matrix of its own. high: Share of labels that are not the best-scored class, or not the only one:
+        what it would be were every disagreement a wrong label.
     """
     size = len(candidates)
     probs = torch.softmax(candidates.scores / model.temperature, dim=1)
@@ -181,7 +182,7 @@ def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: t
         values.append(float((weights * wrong).sum() / size))
     value = float(probability_wrong(model, candidates).mean())
     low = float(torch.tensor(values).quantile(0.025))
-    disagree = candidates.scores[:, 1:] > candidates.scores[:, :1]
+    disagree = candidates.scores[:, 1:] >= candidates.scores[:, :1]
     return Estimate(value, min(low, value), max(value, float(disagree.any(dim=1).double().mean())))
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffident.errors import MissingDependencyError
+from diffident.folds import drawn_rows
 
 INDEXES = ("auto", "exact", "approximate")
 _EXACT_ROWS = 50_000
@@ -43,12 +44,21 @@ def build_index(
         num_lists = max(1, round(num_rows**0.5))
         index = faiss.IndexIVFFlat(index, num_features, num_lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = max(1, num_lists // 16)
-        stride = max(1, num_rows // (num_lists * _TRAINING_ROWS_PER_LIST))
         index.cp.min_points_per_centroid = 1  # otherwise faiss warns on standard output
-        index.train(np.concatenate([block[::stride] for block in blocks()]))
+        index.train(_rows_of(blocks(), drawn_rows(num_rows, num_lists * _TRAINING_ROWS_PER_LIST)))
     for block in blocks():
         index.add(block)
     return index, exact
+
+
+def _rows_of(blocks: Iterable[Float[np.ndarray, "b d"]], rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d"]:
+    """Those rows of all blocks, ascending."""
+    parts, start = [], 0
+    for block in blocks:
+        first, last = np.searchsorted(rows, [start, start + len(block)])
+        parts.append(block[rows[first:last] - start])
+        start += len(block)
+    return np.concatenate(parts)
 
 
 def load_faiss() -> Any:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Collection
 from typing import Any, TypeVar
 
+import numpy as np
+
 from diffident.errors import InputError, did_you_mean
 
 Options = TypeVar("Options")
@@ -32,6 +34,8 @@ def options_of(kind: type[Options], what: str, values: dict[str, Any]) -> Option
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """The value as the field's type has it; a whole number is a number as well, but true is neither."""
+    if isinstance(value, np.generic):
+        value = value.item()
     words = {int: "a whole number", float: "a number", str: "text", float | str: "a number or text"}
     if kind not in words:
         return value
@@ -39,6 +43,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, kind):
         raise InputError(f"`{name}` must be {words[kind]}; got {value!r}. Leave it out for the default.")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"`{name}` must be below 2^63; got {value}. Leave it out for the default.")
     return value
 
 

@@ -22,6 +22,7 @@ class Features:
         label_names: Name of each class, or None where the labels are plain integers.
         encoder: The encoder's name, for example `timm:resnet18`, or `unknown`.
         columns: Other label columns of the dataset by name, each int64 (n,).
+        column_names: Names of the classes of those other label columns that have names of their own.
     """
 
     ids: np.ndarray
@@ -30,6 +31,7 @@ class Features:
     label_names: tuple[str, ...] | None = None
     encoder: str = "unknown"
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
         if len(self.ids) != len(self.values):
@@ -201,6 +203,8 @@ def tensor_of(values: Tensor | np.ndarray, name: str) -> Tensor:
     if isinstance(values, Tensor):
         return values
     array = np.asarray(values)
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     if array.dtype.kind not in "iufb":
         raise InputError(f"`{name}` must be an array of numbers; got dtype {array.dtype}. Convert it first.")
     if array.dtype.kind == "u":
@@ -226,7 +230,11 @@ def positions_of(ids: np.ndarray, wanted: np.ndarray, *, what: str, where: str) 
     known, asked = list(map(str, ids.tolist())), list(map(str, wanted.tolist()))
     positions = dict(zip(known, range(len(known)), strict=True))
     if len(positions) != len(ids):
-        raise IdMismatchError(f"`ids` of {where} must be unique; {len(ids) - len(positions)} occur twice.")
+        twice = sorted({sample for place, sample in enumerate(known) if positions[sample] != place})
+        shown = ", ".join(map(repr, twice[:3]))
+        raise IdMismatchError(
+            f"`ids` of {where} must be unique; {len(twice)} occur twice: {shown}. Remove one of each."
+        )
     if known == asked:
         return np.arange(len(known), dtype=np.int64)
     found = list(map(positions.get, asked))

@@ -280,3 +280,44 @@ def test_broken_image_is_named_and_can_be_skipped(photos, tmp_path, capsys):
 def test_wrong_input_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert message in fail(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--encoder", "timm:resnet18"],
+            "`--encoder` must be used with DATA; got the features {features}.",
+        ),
+        (["--image-size", "7"], "`--image-size` must be used with DATA; got the features {features}. Leave it out."),
+        (
+            ["--text-column", "no"],
+            "`--text-column` must be used with DATA or --data; got features alone.",
+        ),
+        (["--data", "{other}"], "ids of the features are not in the data set"),
+    ],
+)
+def test_audit_of_features_refuses_what_it_would_not_use(options, message, photos, tmp_path, capsys):
+    features, other, out = tmp_path / "features", tmp_path / "other.csv", tmp_path / "audit"
+    other.write_text("text,label\ngood,0\nbad,1\n")
+    assert main(["extract", str(photos), "--encoder", "identity", "--out", str(features)]) == 0
+    capsys.readouterr()
+    places = {"features": features, "other": other}
+    given = [option.format(**places) for option in options]
+    assert message.format(**places) in fail(capsys, "audit", str(features), "--out", str(out), *given)
+    assert not out.exists()
+
+
+def test_audit_of_data_refuses_other_data(photos, tmp_path, capsys):
+    command = ["audit", str(photos), "--encoder", "identity", "--data", str(photos), "--out", str(tmp_path / "audit")]
+    expected = f"`--data` must be used with FEATURES; got the data {photos}. Leave it out."
+    assert expected in fail(capsys, *command)
+
+
+def test_audit_keeps_no_export_of_an_earlier_one(photos, tmp_path):
+    out = tmp_path / "audit"
+    command = ["audit", str(photos), "--encoder", "identity", "--out", str(out)]
+    assert main([*command, "--export", "cleanlab"]) == 0
+    assert (out / "cleanlab.parquet").exists()
+    assert main([*command, "--method", "posterior"]) == 0
+    assert not (out / "cleanlab.parquet").exists()

@@ -186,3 +186,36 @@ def test_audit_takes_the_same_methods(tmp_path, features, capsys):
     assert main([*arguments, "--method", "kmeans", "--set", "clusters=1"]) == 0
     assert json.loads(capsys.readouterr().out)["method"] == "kmeans"
     assert "must be given the folder of a run" in fail(capsys, *arguments, "--method", "training-dynamics")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["training-dynamics", "--set", "dynamics=foo"], "`dynamics` must be an option of the difficulty method"),
+        (["zero-shot", "--set", "label_features=3"], "3"),
+        (
+            ["self-confidence", "--set", "seed=99999999999999999999999"],
+            "`seed` must be below 2^63; got 99999999999999999999999",
+        ),
+    ],
+)
+def test_options_that_cannot_be(options, message, features, out, capsys):
+    assert message in fail(capsys, "score", features, "--out", out, "--method", *options)
+
+
+def test_the_index_of_the_features_is_not_overwritten(features, capsys):
+    before = Path(features, "index.parquet").read_bytes()
+    expected = f"`--out` must not be an input, which would be lost; got {features}/index.parquet for both."
+    assert expected in fail(capsys, "score", features, "--out", f"{features}/index.parquet")
+    assert Path(features, "index.parquet").read_bytes() == before
+    assert main(["score", features, "--out", f"{features}/difficulty.parquet"]) == 0
+
+
+def test_features_that_say_nothing_are_scored_with_a_note(tmp_path, out, capsys):
+    np.savez(tmp_path / "constant.npz", features=np.ones((40, 3)), labels=np.arange(40) % 4)
+    constant = str(tmp_path / "constant.npz")
+    note = "Note: within the classes no feature varies beyond rounding: every difficulty is 0. Use other features."
+    for command in (["score", constant, "--out", out], ["audit", constant, "--out", str(tmp_path / "audit")]):
+        assert main([*command, "--method", "posterior"]) == 0
+        assert note in capsys.readouterr().err
+    assert (tmp_path / "audit/audit.html").exists()

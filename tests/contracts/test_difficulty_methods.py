@@ -331,3 +331,13 @@ def test_progress_counts_the_rows_of_every_pass_and_changes_nothing(name):
     assert all(rises_to(calls, 120) for calls in seen.passes())
     passes = len(read) // 2
     assert len(seen.passes()) > passes if find_method(name).iterates else len(seen.passes()) == passes
+
+
+@pytest.mark.parametrize("scale", [1e17, 1e-13])
+@on_features
+def test_the_scale_of_features_does_not_matter(name, scale):
+    values, labels = blobs(distance=3.0)
+    _, found = run(name, values * scale, labels)
+    _, expected = run(name, values, labels)
+    assert (found.nearest == expected.nearest).all()
+    close(found.difficulty, expected.difficulty)

@@ -91,3 +91,23 @@ def test_progress_counts_the_rows_of_every_pass():
     audit(table, lambda: values.split(40), progress=seen)
     assert len(seen.passes()) >= 2
     assert all(rises_to(calls, 90) for calls in seen.passes())
+
+
+def test_the_options_that_a_table_was_scored_with_are_used_again():
+    values, labels = torch.randn(300, 6, generator=torch.Generator().manual_seed(0)), torch.arange(300) % 3
+    values += 2 * torch.eye(3, 6)[labels]
+    given = (labels + (torch.arange(300) % 5 == 0)) % 3
+    found = {}
+    for robust in ("yes", "no"):
+        table = score_features(lambda: [values], np.arange(300), given, method="posterior", robust=robust)
+        state = posterior.fit(lambda: [values], given.numpy(), 3, robust=robust)
+        found[robust] = audit(table, lambda: [values]).probability_wrong
+        np.testing.assert_array_equal(found[robust], audit(table, state=state).probability_wrong)
+    assert (found["yes"] != found["no"]).any()
+
+
+def test_features_that_say_nothing_leave_the_share_of_wrong_labels_open():
+    labels = np.arange(200) % 4
+    table = score_features(lambda: [torch.ones(200, 3)], np.arange(200), labels, method="posterior")
+    share = audit(table, lambda: [torch.ones(200, 3)]).wrong_share
+    assert (share.low, share.high) == (0.0, 1.0)

@@ -36,7 +36,7 @@ def test_the_same_classes_and_no_labels_are_left_alone():
         ([0, 3], None, None, r"must be in \[0, 3\), the classes of the run; got 3 at 's1' of toy"),
         ([0, -1], ("b", "a"), NAMES, r"must be in \[0, 2\), the classes of toy itself; got -1 at 's1' of toy"),
         ([0, 2], ("b", "a"), NAMES, r"must be in \[0, 2\), the classes of toy itself; got 2 at 's1' of toy"),
-        ([0, 1], ("a", "bb"), NAMES, r"got 'bb' at 's1'\. Did you mean `b`\? Choices: a, b, c\. Drop the labels"),
+        ([0, 1], ("a", "bb"), NAMES, r"got 'bb' at 's1'\. Did you mean `b`\? Choices: a, b, c\. Of data with"),
         ([0, 1], ("a", "crane"), ("a", "crane", "crane"), "the run has 'crane' twice, which 's1' of toy is"),
         ([0, 1], None, NAMES, "must be names of classes, as those of the run are; got numbers"),
         ([0, 1], NAMES, None, "must be numbers of classes, as those of the run are; got names"),

@@ -118,3 +118,15 @@ def test_weights_stay_in_range(normalizer):
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         difficulty_weights(*arguments)
+
+
+def test_ids_and_labels_are_taken_as_they_come_or_refused():
+    values, labels = make_data(dtype=torch.float32)
+    expected = score_features(lambda: [values], np.arange(120).astype(str).astype(object), labels.numpy())
+    for ids in (np.arange(120), range(120), list(map(str, range(120)))):
+        table = score_features(lambda: [values], ids, labels)
+        assert table.ids.tolist() == expected.ids.tolist()
+        assert (table.difficulty == expected.difficulty).all()
+    with pytest.raises(InputError) as caught:
+        score_features(lambda: [values], [0, *range(119)], labels)
+    assert str(caught.value) == "`ids` must be unique; got '0' at rows 0 and 1. Name each sample once."

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -249,3 +250,31 @@ def test_features_and_samples_of_one_file_have_the_same_ids(count, last, tmp_pat
     ids = open_features(tmp_path / "a.npz").ids
     assert ids[-1] == last
     assert np.array_equal(ids, read_ids(None, "a", count, "ids", "a.npz", range(count)))
+
+
+def test_another_label_column_has_its_own_names_or_those_that_fit(store):
+    saved = replace(
+        open_features(store).load(),
+        label_names=("apple", "pear"),
+        columns={"coarse": np.array([0, 1, 0]), "noisy": np.array([1, 0, 1]), "wide": np.array([0, 1, 2])},
+        column_names={"coarse": ("fruit", "animal")},
+    )
+    folder = save_features(saved, store.parent / "named").path
+    names = {name: open_features(folder, label_column=name).label_names for name in ("label", *saved.columns)}
+    fruits = ("apple", "pear")
+    assert names == {"label": fruits, "coarse": ("fruit", "animal"), "noisy": fruits, "wide": None}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    edit(folder, column_names=["coarse"])
+    assert message(folder) == (
+        f"`FEATURES` must have a whole manifest; {folder}/manifest.json lacks good column_names. Extract anew."
+    )
+    assert manifest["column_names"] == {"coarse": ["fruit", "animal"]}
+    assert "column_names" not in json.loads((store / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble])
+def test_floats_of_other_machines_are_read(dtype, tmp_path):
+    np.savez(tmp_path / "f.npz", features=np.eye(3, 2).astype(dtype), labels=np.array([0, 1, 1], dtype=">i8"))
+    source = open_features(tmp_path / "f.npz")
+    assert torch.equal(source.values.float(), torch.eye(3, 2))
+    assert source.labels.tolist() == [0, 1, 1]

@@ -66,9 +66,15 @@ class Case(NamedTuple):
 
 
 METRICS = metric_order(binary=False)
+OTHERS = frozenset({"noisy", "parity"})
 CASES = {
-    "manifest": Case(listed("Features", "key of the manifest"), "made/*/manifest.json", lambda f: _load(f)),
-    "index": Case(held("Features", "index.parquet"), "made/*/index.parquet", lambda f: _load(f), frozenset({"noisy"})),
+    "manifest": Case(
+        listed("Features", "key of the manifest"),
+        "made/*/manifest.json",
+        lambda f: _load(f),
+        frozenset({"column_names.parity"}),
+    ),
+    "index": Case(held("Features", "index.parquet"), "made/*/index.parquet", lambda f: _load(f), OTHERS),
     "shard": Case(held("Features", "shard-00000.safetensors"), "made/*/shard-*.safetensors", lambda f: _load(f)),
     "shard record": Case(held("Features", "shard-00000.json"), "made/saved/shard-00001.json"),
     "label features": Case(

@@ -352,3 +352,26 @@ def test_a_class_of_one_sample_keeps_it():
     got = leave_one_out_distances(state, values, labels, every)
     assert float(got[0, 3] + background[0]) == pytest.approx(0, abs=1e-9)
     assert leave_one_out_distances(state, values[:0], labels[:0], every[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1e6 / 3])
+def test_what_rounding_leaves_of_a_constant_feature_is_not_brought_to_unit_spread(constant):
+    values, labels = make_data()
+    more = torch.cat([values, torch.full((len(values), 1), constant, dtype=values.dtype)], dim=1)
+    alone, state = fit_gaussians(values, labels, shrinkage=0.0), fit_gaussians(more, labels, shrinkage=0.0)
+    assert (state.rank, state.constant_features) == (alone.rank, 1)
+    assert state.condition_number == pytest.approx(alone.condition_number)
+    expected = relative_squared_distance(alone, values, labels)
+    torch.testing.assert_close(relative_squared_distance(state, more, labels), expected)
+
+
+def test_no_samples_have_no_distances():
+    values, labels = make_data()
+    assert squared_distances(fit_gaussians(values, labels), values[:0]).shape == (0, 4)
+
+
+def test_features_that_are_being_trained_are_scored():
+    values, labels = make_data()
+    trained = values.clone().requires_grad_()
+    found = relative_squared_distance(fit_gaussians(trained, labels), trained, labels)
+    assert torch.equal(found, relative_squared_distance(fit_gaussians(values, labels), values, labels))

@@ -259,3 +259,14 @@ def test_one_label_that_the_scores_exclude_leaves_every_resample_finite():
     share = estimate_wrong_share(model, candidates, torch.Generator().manual_seed(0))
     assert probability_wrong(model, candidates).round().tolist() == [1, *[0] * 79]
     assert 0 <= share.low < share.value == pytest.approx(1 / 80)
+
+
+def test_the_order_of_many_samples_does_not_matter():
+    values, labels, wrong = blobs(n=45_000, k=5, spread=3.0, flipped=0.05)  # the true classes come in turns
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
+    shares = []
+    for order in (torch.arange(len(labels)), shuffled):
+        state = fitted(values[order], labels[order])
+        shares.append(float(probability_wrong(state.noise, state.candidates).mean()))
+    assert abs(shares[0] - shares[1]) < 0.002
+    assert abs(shares[0] - float(wrong.double().mean())) < 0.01

@@ -205,3 +205,9 @@ def test_unlike_torchmetrics_a_certain_prediction_shares_the_last_bin():
     ours = evaluate(probs=probs, labels=labels, num_resamples=0).metrics["ece"].value
     assert ours == pytest.approx(abs((1.0 + 0.95) / 2 - 0.5), abs=1e-6)
     assert theirs == pytest.approx((abs(1.0 - 0) + abs(0.95 - 1)) / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_order_of_the_classes_does_not_break_ties(dtype):
+    logits = torch.randn(2_000, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(max_softmax(logits), max_softmax(logits.flip(1)))

@@ -64,11 +64,26 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_read(tmp_path, monke
     choice = choose_alpha(data, SWEPT, **options)
     assert (tmp_path / "alpha-0-temperature-0.3" / "model.safetensors").stat().st_mtime_ns == written
     assert len(choice.trials) == 2
-    monkeypatch.setattr(tuning, "train", lambda *_, **__: pytest.fail("trained again"))
     assert choose_alpha(data, SWEPT, **options) == choice
+    assert (tmp_path / "alpha-0-temperature-0.3" / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(ResumeError, match="learning_rate"):
+        choose_alpha(data, SWEPT.changed(learning_rate=0.5), **options)
     (tmp_path / "alpha.json").write_text("{}")
     with pytest.raises(InputError, match="Delete it to sweep anew"):
-        choose_alpha(data, SWEPT, **options)
+        read_choice(tmp_path / "alpha.json")
+
+
+def test_faults_of_the_run_to_come_are_told_before_the_sweep(tmp_path):
+    train, other = vectors(60), vectors(60)
+    patient = replace(SWEPT, loss="entropy", patience=2)
+    outside = replace(other, labels=other.labels + 5)
+    cases = [(patient, {}, "`validation` must be given"), (SWEPT, {"test": outside}, "`labels` must be in")]
+    for settings, parts, message in cases:
+        with pytest.raises(InputError, match=message):
+            train_with_chosen_alpha(train, settings, out=tmp_path / "run", **parts)
+    with pytest.raises(InputError, match="`validation` must not be trained on, as alpha is learnt from it; 60 samples"):
+        train_with_chosen_alpha(train, replace(SWEPT, loss="entropy"), out=tmp_path / "run", validation=train)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_constant_bonus_has_no_temperature_to_try(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffident.cli.common import add_data_options, data_options, log, print_json, print_table, progress_bar
-from diffident.cli.extract import add_encoder_options, encoder_from, reading_options
+from diffident.cli.extract import add_encoder_options, encoder_from, reading_options, refuse_encoder_options
 from diffident.cli.report import write_default_page
 from diffident.cli.score import add_method_options, describe, method_options, score_source, write
 from diffident.errors import InputError
@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Score, write the tables, draw the sheets and make the page."""
     from diffident.auditing import KeptPosterior, audit, write_audit_summary
-    from diffident.integrations import write_formats
+    from diffident.integrations import CLEANLAB, write_formats
     from diffident.storage.atomic import make_folder
 
     if arguments.top < 1:
@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
     write_audit_summary(suspects, _origin(arguments, source, dataset), out)
     page = write_default_page([str(out)], out / _PAGE)
     files += [_PAGE, *write_formats(arguments.export, suspects, dataset, out)]
+    if "cleanlab" not in arguments.export:  # of an earlier audit
+        (out / CLEANLAB).unlink(missing_ok=True)
     num_suspects = int((table.margin > 0).sum())
     wrong = {key: round(share * len(table)) for key, share in vars(suspects.wrong_share).items()}
     if arguments.json:
@@ -89,15 +91,25 @@ def _open(arguments: argparse.Namespace, out: Path) -> tuple[Any, Any]:
     from diffident.data import open_dataset
     from diffident.extraction import extract
     from diffident.integrations import check_formats
+    from diffident.records import positions_of
     from diffident.storage.features import is_features, open_features
 
     if is_features(arguments.data):
+        refuse_encoder_options(arguments)
+        options = {**data_options(arguments), "label_column": None}
+        unused = next((name for name, value in options.items() if value is not None), None)
+        if unused is not None and not arguments.samples:
+            flag = f"--{unused.replace('_', '-')}"
+            raise InputError(f"`{flag}` must be used with DATA or --data; got features alone. Leave it out.")
         source = open_features(arguments.data, label_column=arguments.label_column)
         _check_same_samples(source.ids, out)
-        options = {**data_options(arguments), "label_column": None}
         dataset = open_dataset(arguments.samples, **options) if arguments.samples else None
+        if dataset is not None:
+            positions_of(dataset.ids, source.ids, what="the features", where=f"the data set {dataset.name}")
         check_formats(arguments.export, dataset)
         return source, dataset
+    if arguments.samples:
+        raise InputError(f"`--data` must be used with FEATURES; got the data {arguments.data}. Leave it out.")
     dataset = open_dataset(arguments.data, **data_options(arguments))
     _check_same_samples(dataset.ids, out, skipped=True)
     check_formats(arguments.export, dataset)

@@ -26,6 +26,8 @@ from rich.text import Text
 from diffident.errors import InputError
 from diffident.records import Estimate
 
+_PARTS = ("index.parquet", "dynamics.parquet", "predictions/*.parquet")
+
 
 def add_data_options(parser: argparse.ArgumentParser, *, label_column: bool = True) -> None:
     """Options that say which columns of a table hold what."""
@@ -53,12 +55,12 @@ def check_out(out: str | None, *inputs: str | None, suffix: str) -> None:
 
     Args:
         out: The file to write, or None.
-        inputs: Files that are read, maybe as NAME=FILE, or None.
+        inputs: Files or folders that are read, maybe as NAME=FILE, or None.
         suffix: Ending of the format that is written; none at all is welcome too, and .htm for .html. What does not
             begin with a letter, such as the number of a version, is no ending.
 
     Raises:
-        InputError: `out` is a folder, the same file as an input, or has another ending.
+        InputError: `out` is a folder, the same file as an input or a part of one, or has another ending.
     """
     if out is None:
         return
@@ -67,7 +69,8 @@ def check_out(out: str | None, *inputs: str | None, suffix: str) -> None:
         raise InputError(f"`--out` must be a file; got the folder {out}. Name a file in it.")
     for given in inputs:
         files = [] if given is None else [Path(given), Path(given.partition("=")[2])]
-        if path.exists() and any(file.is_file() and file.samefile(path) for file in files):
+        parts = [part for file in files if file.is_dir() for name in _PARTS for part in file.glob(name)]
+        if path.exists() and any(file.is_file() and file.samefile(path) for file in [*files, *parts]):
             raise InputError(
                 f"`--out` must not be an input, which would be lost; got {out} for both. Name another file."
             )

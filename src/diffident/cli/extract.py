@@ -14,6 +14,7 @@ from diffident.cli.common import (
     print_json,
     progress_bar,
 )
+from diffident.errors import InputError
 
 EXAMPLE = "diffident extract photos/ --encoder timm:vit_small_patch16_224 --out features/"
 _NAMED = 5
@@ -60,6 +61,16 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="samples at once (default: 64)")
     parser.add_argument("--on-error", choices=["fail", "skip"], default="fail", help="what an unreadable sample does")
+
+
+def refuse_encoder_options(arguments: argparse.Namespace) -> None:
+    """Refuse what only an encoder needs, beside features that are there already."""
+    usual = argparse.ArgumentParser()
+    add_encoder_options(usual)
+    for name, value in {"encoder": None, **vars(usual.parse_args([]))}.items():
+        if getattr(arguments, name) != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"`{flag}` must be used with DATA; got the features {arguments.data}. Leave it out.")
 
 
 def encoder_from(arguments: argparse.Namespace, name: str):

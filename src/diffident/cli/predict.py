@@ -1,6 +1,7 @@
 """`diffident predict`: a trained classifier's logits."""
 
 import argparse
+from dataclasses import replace
 
 from diffident.cli.common import add_data_options, check_out, data_options, log, print_json, progress_bar
 
@@ -16,6 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--corruption", metavar="KIND:SEVERITY", help="corrupt the samples first, for example fog:3 or typos:5"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the corruption (default: 0)")
+    parser.add_argument(
+        "--no-labels", action="store_true", help="leave DATA's labels out: of data with other classes than the run's"
+    )
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or mps (default: the run's)")
     add_data_options(parser)
 
@@ -30,6 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_out(arguments.out, arguments.data, suffix=".parquet")
     open_run(arguments.run_folder)  # is there, before anything is read
     dataset = open_dataset(arguments.data, **data_options(arguments))
+    if arguments.no_labels:
+        dataset = replace(dataset, labels=None, label_names=None)
     if arguments.corruption is not None:
         kind, severity = parse_corruption(arguments.corruption)
         dataset = corrupted(dataset, kind, severity, seed=arguments.seed)

@@ -80,7 +80,10 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 def method_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given for the chosen method."""
     kind = find_method(arguments.method)
-    known = kind.options if kind.needs is None else (*kind.options, kind.needs)
+    known = (
+        *kind.options,
+        *(("label_features",) if kind.needs == "label_features" else ()),
+    )  # `dynamics` are read from the run
     options: dict[str, Any] = {}
     for text in arguments.overrides:
         key, separator, value = text.partition("=")
@@ -89,6 +92,8 @@ def method_options(arguments: argparse.Namespace) -> dict[str, Any]:
         key = key.strip()
         options[key] = _parse(value.strip())
         check_option(key, options[key], known, f"difficulty method {arguments.method!r}")
+        if key == "label_features":
+            options[key] = value.strip()
     if arguments.shrinkage is not None:
         options["shrinkage"] = parse_shrinkage(arguments.shrinkage)
     if arguments.label_features is not None:
@@ -275,6 +280,8 @@ def describe(table) -> None:
             f"Features {one} and {other} ({', '.join(pair['encoders'])}): Spearman correlation of difficulty "
             f"{_short(pair['spearman'])}, Jaccard index of suspects {_short(pair['jaccard_suspects'])}."
         )
+    if metadata.get("rank") == 0:
+        log("Note: within the classes no feature varies beyond rounding: every difficulty is 0. Use other features.")
     for key, words in _NOTES.items():
         count = metadata.get(key, 0)
         if count:

@@ -46,7 +46,7 @@ def _check_range(dataset: Dataset, num_classes: int, where: str) -> None:
         row = int(outside.argmax())
         raise InputError(
             f"`labels` must be in [0, {num_classes}), the classes of {where}; got {int(labels[row])} at "
-            f"{str(dataset.ids[row])!r} of {dataset.name}. Re-index them, or drop the labels."
+            f"{str(dataset.ids[row])!r} of {dataset.name}. Re-index them, or leave them out: predict --no-labels."
         )
 
 
@@ -66,7 +66,7 @@ def _joined(dataset: Dataset, own: tuple[str, ...], names: tuple[str, ...], wher
         if len(names) > _MOST_SHOWN:
             hint = hint.split("Choices:")[0]
         raise InputError(
-            f"`labels` of {dataset.name} must be classes of {where}; got {name!r} at {sample}. {hint} Drop the labels "
-            "of data with other classes."
+            f"`labels` of {dataset.name} must be classes of {where}; got {name!r} at {sample}. {hint} Of data with "
+            "other classes leave the labels out: predict --no-labels."
         )
     return replace(dataset, labels=labels, label_names=names)

@@ -20,6 +20,7 @@ class Dataset:
         read: Decodes the sample at a position; raises `UnreadableSampleError`. Picklable, so that workers can run it.
         fingerprint: Hex digest of what the features depend on: ids and contents (or their sizes and times).
         columns: Other label columns by name, int64 (n,).
+        column_names: Names of the classes of those other label columns that have names of their own.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Dataset:
     fingerprint: str
     label_names: tuple[str, ...] | None = None
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

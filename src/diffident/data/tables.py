@@ -92,7 +92,8 @@ def open_table(table: Table, choice: ColumnChoice) -> Dataset:
         features, modality, read = list(vectors), "vector", ReadVector(np.stack(list(vectors.values()), axis=1))
     others = _other_labels(table, used | set(features), names)
     fingerprint = _fingerprint(table, [modality, text, image, identity, features], read)
-    return Dataset(table.name, modality, ids, labels, read, fingerprint, names, others)
+    own_names = {column: table.class_names[column] for column in others if column in table.class_names}
+    return Dataset(table.name, modality, ids, labels, read, fingerprint, names, others, own_names)
 
 
 def _choose(table: Table, choice: ColumnChoice) -> tuple[str | None, str | None, str | None, str | None]:

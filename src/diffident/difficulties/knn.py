@@ -149,7 +149,9 @@ def _unit(block: Tensor, mean: Tensor, whitening: Tensor | None) -> np.ndarray:
         values = values @ whitening.to(values.dtype)
     if not values.shape[1]:
         values = values.new_zeros(len(values), 1)
-    return functional.normalize(values, dim=1).float().cpu().numpy()
+    # A power of two first, which changes no digit: the squares of what is large or small would not fit.
+    exponents = torch.frexp(values.abs().amax(dim=1, keepdim=True)).exponent.clamp(-100, 100)
+    return functional.normalize(values * torch.exp2(-exponents.to(values.dtype)), dim=1).float().cpu().numpy()
 
 
 def _mean(blocks: Blocks, labels: np.ndarray, num_classes: int) -> Tensor:

@@ -101,6 +101,7 @@ class Posterior:
         part_believed: What P(wrong) is multiplied with for the distrust, in [0, 1].
         convicted: Labels that were left out of the fit (n,).
         rounds: Fits that it took.
+        robust: `yes` where labels may be left out of the fit.
     """
 
     gaussians: Gaussians
@@ -110,6 +111,7 @@ class Posterior:
     part_believed: float
     convicted: Bool[Tensor, " n"]
     rounds: int
+    robust: str
 
 
 def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) -> Posterior:
@@ -133,7 +135,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     wrong = probability_wrong(noise, candidates)
     part = _part_believed(wrong, candidates)
     scores = replace(scores, distrust=keep_classes(part * wrong, targets).numpy(), likely=_likely(candidates))
-    return Posterior(gaussians, noise, candidates, scores, part, convicted, rounds)
+    return Posterior(gaussians, noise, candidates, scores, part, convicted, rounds, chosen.robust)
 
 
 def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
@@ -159,6 +161,7 @@ def describe(state: Posterior) -> dict[str, Any]:
     assert distrust is not None  # `fit` sees to it
     return {
         **rmd.describe(state.gaussians),
+        "robust": state.robust,
         "rounds": state.rounds,
         "num_left_out": int(state.convicted.sum()),
         "noise_temperature": state.noise.temperature,

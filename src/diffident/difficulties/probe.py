@@ -1,9 +1,10 @@
 """Softmax regression on every fold's complement at once, by passes over blocks of features: for `self-confidence`.
 
 All folds share one matrix product a block, so that cross-validation costs little more than one fit. Features are
-standardised; the penalty is lambda / 2 times the squared weights of the standardised features, beside the mean
-cross-entropy. L-BFGS runs in coordinates in which the Hessian at the start is nearly the identity: with R = U s U^T the
-correlation matrix, weights are U (c s + lambda)^(-1/2) v. A class's logit starts at the log of its smoothed frequency.
+standardised; the penalty is lambda / 2 times the squared weights of the standardised features and the squared offsets
+(a class that a fold lacks keeps one), beside the mean cross-entropy. L-BFGS runs in coordinates in which the Hessian at
+the start is nearly the identity: with R = U s U^T the correlation matrix, weights are U (c s + lambda)^(-1/2) v. A
+class's logit starts at the log of its smoothed frequency.
 """
 
 from collections.abc import Callable, Iterable, Iterator

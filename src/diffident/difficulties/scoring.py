@@ -1,9 +1,10 @@
 """Difficulty of every sample of a data set, by any method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,7 +13,8 @@ from diffident.difficulties.protocol import Blocks, counted_passes
 from diffident.difficulties.weights import scaled_rank
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian import Gaussians, relative_squared_distance
-from diffident.records import DifficultyTable
+from diffident.gaussian.blocks import Labels
+from diffident.records import DifficultyTable, tensor_of
 
 
 def difficulty(gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -31,8 +33,8 @@ def difficulty(gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[T
 
 def score_features(
     blocks: Blocks,
-    ids: np.ndarray,
-    labels: np.ndarray,
+    ids: np.ndarray | Sequence[Any],
+    labels: Labels,
     *,
     num_classes: int | None = None,
     method: str = "rmd",
@@ -46,8 +48,8 @@ def score_features(
 
     Args:
         blocks: Gives the features anew at each call, in blocks [b, d] in the order of `ids`.
-        ids: Stable sample ids (n,).
-        labels: Classes, integers (n,).
+        ids: Stable sample ids (n,), unique; numbers are taken as text.
+        labels: Classes, integers (n,), an array or a tensor.
         num_classes: Default: one per label name, else the largest label plus one.
         method: A name in `METHODS`.
         encoder: The encoder's name, for the metadata.
@@ -57,7 +59,8 @@ def score_features(
         options: Of the method, by name; the others keep their defaults.
 
     Raises:
-        InputError: an unknown method or option, no samples, features or labels that cannot be used.
+        InputError: an unknown method or option, no samples, an id that occurs twice, features or labels that cannot be
+            used.
 
     Example:
         >>> table = score_features(source.blocks, source.ids, source.labels, method="knn", neighbours=10)
@@ -67,7 +70,7 @@ def score_features(
         raise InputError("`ids` must name at least one sample; got none. Extract features first.")
     if len(labels) != len(ids):
         raise ShapeError(f"`labels` must be one per id; got {len(labels)} for {len(ids)}. Match them by id.")
-    labels = labels.astype(np.int64, copy=False)
+    ids, labels = _unique(ids), _integers(labels)
     if labels.min() == labels.max():
         raise InputError(
             f"`labels` must be of at least 2 classes to tell hard from easy; got only {labels[0]}. "
@@ -91,3 +94,22 @@ def score_features(
     rank = scaled_rank(scores.difficulty)
     columns = ids, labels, scores.difficulty, rank, scores.nearest, scores.margin
     return DifficultyTable(*columns, metadata, label_names, scores.distrust, scores.likely)
+
+
+def _unique(ids: np.ndarray | Sequence[Any]) -> np.ndarray:
+    """The ids as text, which are joined by."""
+    texts = list(map(str, ids.tolist() if isinstance(ids, np.ndarray) else ids))
+    last = dict(zip(texts, range(len(texts)), strict=True))
+    if len(last) < len(texts):
+        row = next(row for row, sample in enumerate(texts) if last[sample] != row)
+        raise InputError(
+            f"`ids` must be unique; got {texts[row]!r} at rows {row} and {last[texts[row]]}. Name each sample once."
+        )
+    return np.array(texts, dtype=object)
+
+
+def _integers(labels: Labels) -> np.ndarray:
+    values = tensor_of(labels, "labels")
+    if values.is_floating_point() or values.dtype == torch.bool:
+        raise InputError(f"`labels` must be integers; got {values.dtype}. Convert them to int64.")
+    return values.cpu().numpy().astype(np.int64, copy=False)

@@ -46,7 +46,8 @@ class SelfConfidenceOptions:
 
     Attributes:
         folds: Number of parts of the cross-validation.
-        ridge: Penalty on the weights, relative to the mean cross-entropy, or `auto`: 1 / (C n) in scikit-learn's words.
+        ridge: Penalty on weights and offsets, relative to the mean cross-entropy, or `auto`; 1 / (C n) in
+            scikit-learn's words, which leaves offsets free.
         seed: Of the folds.
     """
 

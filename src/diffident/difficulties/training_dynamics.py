@@ -162,8 +162,9 @@ def score(state: TrainingDynamicsOptions, blocks: Blocks, labels: np.ndarray, *,
     _check_labels(dynamics, labels)
     area = dynamics.margins.astype(np.float64).mean(axis=1)
     statistic = {"aum": lambda: -area, "forgetting": lambda: _forgetting(dynamics), "el2n": lambda: _el2n(dynamics)}
-    nearest = np.where(area >= 0, labels, _most_predicted_other(dynamics, labels))
-    return Scores(statistic[state.statistic](), nearest, np.maximum(-area, 0.0))
+    others = _most_predicted_other(dynamics, labels)
+    own = (area >= 0) | (others < 0)  # of dynamics made elsewhere, margins may be below 0 without another prediction
+    return Scores(statistic[state.statistic](), np.where(own, labels, others), np.where(own, 0.0, -area))
 
 
 def describe(state: TrainingDynamicsOptions) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def score(state: LabelTexts, blocks: Blocks, labels: np.ndarray, *, fitted: bool
     def parts():
         for _, block, chosen in checked_blocks(blocks, labels, *state.directions.shape):
             texts = state.directions.to(block.device)
-            cosines = functional.normalize(block.double(), dim=1) @ texts.T
+            cosines = functional.normalize(block.double(), dim=1, eps=1e-300) @ texts.T
             own, nearest, margin = choose_nearest(-cosines, chosen)
             other = cosines.scatter(1, chosen[:, None], -torch.inf).amax(dim=1)
             yield own + torch.where(other.isfinite(), other, 0.0), nearest, margin

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from diffident.errors import DiffidentError, InputError, MissingDependencyError, WorkerError
+from diffident.errors import DiffidentError, InputError, MissingDependencyError, UnavailableError, WorkerError
 from diffident.files import first_line
 
 _SECONDS = 10.0
@@ -50,7 +50,12 @@ def connection(address: str | None) -> Iterator[Any]:
     try:
         _check_there(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones, too
+        if address == "local":
+            raise UnavailableError(
+                f"`--engine ray` must start Ray on this machine; it did not: {first_line(error)}. Free some memory and "
+                "processors and try again, or leave the option out."
+            ) from None
         raise InputError(
             f"`--ray-address` must be that of a running cluster; got {address}: {first_line(error)}. "
             "Start one: ray start --head. Or leave it out for one on this machine."

@@ -43,7 +43,7 @@ def shifted_blocks(values: Tensor, shift: Tensor, rows: int) -> Iterator[Tensor]
 
 def checked_values(values: Tensor | np.ndarray, num_features: int) -> Tensor:
     """Features as a tensor; `ShapeError` where they have another width."""
-    values = tensor_of(values, "values")
+    values = tensor_of(values, "values").detach()
     if values.ndim != 2 or values.shape[1] != num_features:
         raise ShapeError(
             f"`values` must be [n, {num_features}]; got {tuple(values.shape)}. Use features of the same encoder."
@@ -69,9 +69,10 @@ def checked(
     outside = ((labels < 0) | (labels >= num_classes)).nonzero()
     if len(outside):
         row = int(outside[0])
+        most = int(labels.max()) + 1
+        mend = "Re-index the labels" + (f" or fit with num_classes={most}." if most > num_classes else ".")
         raise InputError(
-            f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row + first_row}. "
-            f"Re-index the labels or fit with num_classes={max(int(labels.max()) + 1, num_classes)}."
+            f"`labels` must be in [0, {num_classes}); got {int(labels[row])} at row {row + first_row}. {mend}"
         )
     return values, labels
 

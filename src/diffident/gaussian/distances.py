@@ -110,12 +110,11 @@ def squared_distances(state: Gaussians, values: Values) -> Float[Tensor, "n k"]:
     values = checked_values(values, len(state.overall_mean))
     means = (state.means - state.overall_mean) @ state.whitening
     constant = torch.where(state.counts > 0, means.square().sum(dim=1), torch.inf)
-    return torch.cat(
-        [
-            torch.addmm(constant + q.square().sum(dim=1)[:, None], q, means.T, alpha=-2).clamp(min=0)
-            for q in (p.double() for p in _projections(state, values, state.whitening))
-        ]
-    )
+    distances = [constant.new_zeros(0, len(constant))]
+    for q in _projections(state, values, state.whitening):
+        q = q.double()
+        distances.append(torch.addmm(constant + q.square().sum(dim=1)[:, None], q, means.T, alpha=-2).clamp(min=0))
+    return torch.cat(distances)
 
 
 def background_squared_distance(state: Gaussians, values: Values) -> Float[Tensor, " n"]:

@@ -125,7 +125,8 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
     shrunk = (1 - amount) * within
     shrunk.diagonal().add_(amount * scale)
     spreads = total.diagonal().clamp(min=0).sqrt()
-    scales = torch.where(spreads > 0, spreads, 1.0)
+    constant = spreads <= statistics.resolution * (offset + statistics.shift).abs()
+    scales = torch.where(constant, 1.0, spreads)
     spectrum = torch.linalg.eigvalsh(within)
     rank = _rank(within, spectrum, scales, statistics.resolution)
     whitening = _whiten(shrunk, scales, statistics.resolution)
@@ -144,7 +145,7 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
         shrinkage_choice="auto" if shrinkage == "auto" else "given",
         rank=whitening.shape[1],
         condition_number=_condition_number(spectrum, rank),
-        constant_features=int((spreads <= statistics.resolution * (offset + statistics.shift).abs()).sum()),
+        constant_features=int(constant.sum()),
     )
 
 

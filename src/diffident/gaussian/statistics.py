@@ -45,7 +45,7 @@ class GaussianStatistics:
         """Empty statistics, shifted by about the mean of these features: that of the first rows will do."""
         if num_classes < 1:
             raise InputError(f"`num_classes` must be at least 1; got {num_classes}. Count the labels' classes.")
-        values = tensor_of(values, "values")
+        values = tensor_of(values, "values").detach()
         head = values[:_SHIFT_ROWS].double()
         mean = head.mean(dim=0) if len(head) else head.new_zeros(head.shape[1])
         shift = torch.nan_to_num(mean.float(), nan=0.0, posinf=0.0, neginf=0.0).double()

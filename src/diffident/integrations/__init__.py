@@ -9,6 +9,7 @@ from diffident.integrations.fiftyone import require_images, to_fiftyone
 from diffident.records import Suspects
 
 FORMATS = ("cleanlab", "fiftyone")
+CLEANLAB = "cleanlab.parquet"
 
 
 def check_formats(formats: list[str], dataset: Dataset | None) -> None:
@@ -24,7 +25,7 @@ def write_formats(formats: list[str], suspects: Suspects, dataset: Dataset | Non
     """Write the audit in every format; the names of what was written: `cleanlab.parquet`, `fiftyone/`."""
     written = []
     if "cleanlab" in formats:
-        written.append(write_cleanlab(suspects, folder / "cleanlab.parquet").name)
+        written.append(write_cleanlab(suspects, folder / CLEANLAB).name)
     if "fiftyone" in formats:
         written.append(f"{to_fiftyone(suspects, require_images(dataset), folder / 'fiftyone').name}/")
     return written

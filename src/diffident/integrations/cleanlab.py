@@ -20,8 +20,8 @@ def to_cleanlab(suspects: Suspects) -> "pandas.DataFrame":
 
     Returns:
         `is_label_issue`: bool, another class is nearer than the given one; `label_score`: float64 in [0, 1], lower is
-        worse, the probability that the label is right where the audit has it, else 1 - rank of the difficulty;
-        `given_label`, `predicted_label`: int64, class numbers, the latter of the nearest class; `id`.
+        worse, the probability that the label is right where the audit has it of all samples, else 1 - rank of the
+        difficulty; `given_label`, `predicted_label`: int64, class numbers, the latter of the nearest class; `id`.
         `CleanLearning.fit(..., label_issues=frame)` takes it.
 
     Raises:
@@ -47,11 +47,13 @@ def write_cleanlab(suspects: Suspects, path: Path) -> Path:
 
 def _label_issues(suspects: Suspects) -> pa.Table:
     table = suspects.table
-    badness = table.rank if suspects.probability_wrong is None else suspects.probability_wrong
+    badness = np.asarray(table.rank, dtype=np.float64)
+    if suspects.probability_wrong is not None and np.isfinite(suspects.probability_wrong).all():
+        badness = np.asarray(suspects.probability_wrong, dtype=np.float64)
     return pa.table(
         {
             "is_label_issue": pa.array(suspects.suspect, pa.bool_()),
-            "label_score": pa.array(1 - np.asarray(badness, dtype=np.float64), pa.float64()),
+            "label_score": pa.array(1 - badness, pa.float64()),
             "given_label": pa.array(table.labels, pa.int64()),
             "predicted_label": pa.array(table.nearest_labels, pa.int64()),
             "id": pa.array([str(sample) for sample in table.ids], pa.string()),

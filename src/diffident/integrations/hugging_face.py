@@ -50,9 +50,15 @@ def add_weights(
         relabel: Whether these samples learn the table's likely label instead, as in `training_targets`.
 
     Raises:
-        InputError: a column is missing, or the difficulty was scored on other labels.
+        InputError: no single split with a length, a column is missing or holds no class numbers, or the difficulty was
+            scored on other labels.
         IdMismatchError: an id is not in the table.
     """
+    if not hasattr(dataset, "add_column") or not hasattr(dataset, "__len__"):
+        raise InputError(
+            f"`dataset` must be one split, with a length; got {type(dataset).__name__}. Take one, for example "
+            'dataset["train"], not streamed.'
+        )
     columns = dataset.column_names
     label = label_column or next((name for name in LABEL_KEYS if name in columns), "label")
     for name, option in ((id_column, "id_column"), (label, "label_column")):
@@ -60,8 +66,13 @@ def add_weights(
             raise InputError(
                 f"`{option}` must be a column of the data set; got {name!r}. {did_you_mean(name, columns)}"
             )
-    labels = np.asarray(dataset[label], dtype=np.int64)
-    ids = np.array([str(sample) for sample in dataset[id_column]], dtype=object)
+    plain = dataset.with_format(None)  # numbers, not tensors
+    labels = np.asarray(plain[label])
+    if labels.dtype.kind not in "iu":
+        raise InputError(
+            f"`{label}` must hold class numbers; got {labels.dtype}. Encode it: dataset.class_encode_column({label!r})."
+        )
+    ids = np.array([str(sample) for sample in plain[id_column]], dtype=object)
     targets = targets_by_id(
         difficulty,
         ids,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from diffident.errors import InputError
 from diffident.losses.base import Loss
 from diffident.losses.correctness_ranking import CorrectnessHistory, CorrectnessRankingLoss
@@ -148,6 +150,7 @@ def make_loss(name: str, *, reduction: str = "mean", **options: Any) -> Loss:
     """
     check_choice("loss", name, LOSSES)
     kind = LOSSES[name]
+    options = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
     for option, value in options.items():
         check_option(option, value, kind.options, f"loss {name!r}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -114,7 +114,9 @@ class TransformersClassifier(nn.Module):
     def forward(self, inputs: Shaped[Tensor, "n length"]) -> Float[Tensor, "n c"]:
         """Logits of padded tokens."""
         mask = inputs >= 0
-        return self.model(input_ids=inputs.clamp(min=0).long(), attention_mask=mask.long()).logits
+        # Decoders classify from the last token that is not the padding's.
+        tokens = inputs.long().masked_fill(~mask, self.model.config.pad_token_id)
+        return self.model(input_ids=tokens, attention_mask=mask.long()).logits
 
 
 def transformers_model(name: str, num_classes: int, pretrained: bool, run: Path | None) -> nn.Module:
@@ -125,7 +127,17 @@ def transformers_model(name: str, num_classes: int, pretrained: bool, run: Path 
         config = transformers.AutoConfig.from_pretrained(source, num_labels=num_classes)
         kind = transformers.AutoModelForSequenceClassification
         model = kind.from_pretrained(name, config=config) if pretrained else kind.from_config(config)
+    model.config.pad_token_id = _padding_of(config)
     return TransformersClassifier(model)
+
+
+def _padding_of(config: Any) -> int:
+    """The token that texts are padded with; where a model has none, that of the end, as is usual, or the first."""
+    for name in ("pad_token_id", "eos_token_id"):
+        token = getattr(config, name, None)
+        if isinstance(token, int) and token >= 0:
+            return token
+    return 0
 
 
 class TransformersImageClassifier(nn.Module):

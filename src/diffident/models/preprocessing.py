@@ -42,6 +42,8 @@ _SHAPE_LENGTHS = {"image": 3, "vector": 1, "grams": 1, "tokens": 1}
 _MOMENT_IMAGES = 10_000
 # Texts that a tokenizer gets together: enough for all of its threads.
 _TOKENIZED_AT_ONCE = 1024
+# Spread of a column, relative to its mean, that is nothing but rounding.
+_ROUNDING = 1e-13
 _WORD = re.compile(r"(?u)\b\w+\b")
 
 
@@ -227,9 +229,9 @@ def _moments(inputs: Shaped[Tensor, "n ..."]) -> tuple[tuple[float, ...], tuple[
     means, stds = [], []
     for column in columns:
         values = column.double() / 255 if inputs.dtype == torch.uint8 else column.double()
-        std = float(values.std(correction=0))
-        means.append(float(values.mean()))
-        stds.append(std if std > 1e-8 else 1.0)
+        mean, std = float(values.mean()), float(values.std(correction=0))
+        means.append(mean)
+        stds.append(std if std > _ROUNDING * abs(mean) else 1.0)
     return tuple(means), tuple(stds)
 
 

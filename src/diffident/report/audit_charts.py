@@ -133,10 +133,10 @@ def class_map(suspects: Suspects, blocks: Blocks) -> Points:
     centred = torch.where(present[:, None], means - means[present].mean(dim=0), torch.zeros_like(means))
     plane = torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
     # The signs of singular vectors are arbitrary: the largest entry is made positive, so that the map stays put.
-    plane = plane * plane.gather(0, plane.abs().argmax(dim=0, keepdim=True)).sign()
-    places = (centred @ plane).numpy()
-    if places.shape[1] < 2:
-        places = np.column_stack([places, np.zeros(len(places))])
+    if plane.numel():  # else no direction tells the classes apart
+        plane = plane * plane.gather(0, plane.abs().argmax(dim=0, keepdim=True)).sign()
+    places = np.zeros((len(means), 2))
+    places[:, : plane.shape[1]] = (centred @ plane).numpy()
     kept = present.nonzero().flatten().numpy()
     members = [table.labels == label for label in kept]
     return Points(

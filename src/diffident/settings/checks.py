@@ -100,7 +100,7 @@ def _mixing_faults(loss: str, values: dict[str, Any], fields: dict[str, dataclas
         why = "has its own alpha" if kind.mixes else "compares the samples of a batch"
         return [f"`mixup` must be 0 with the loss {loss!r}, which {why}; got {mixup}. Leave it out."]
     faults = []
-    if (kind.mixes or mixup) and isinstance(model, str) and (model == "ngrams" or model.startswith("transformers:")):
+    if (kind.mixes or mixup) and model == "ngrams":
         what = f"`loss` must not mix inputs where these are texts; got {loss!r}"
         what = what if kind.mixes else f"`mixup` must be 0 where inputs are texts; got {mixup}"
         faults.append(f"{what} with model {model!r}. {'Take another loss.' if kind.mixes else 'Leave it out.'}")

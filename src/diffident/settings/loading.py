@@ -7,6 +7,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffident.errors import did_you_mean
 from diffident.files import read_toml
 from diffident.settings.checks import kind_of, loss_faults, raise_faults, value_faults
@@ -106,4 +108,6 @@ def _converted(value: Any, kind: Any) -> Any:
             value = [parse_value(part.strip()) for part in value.split(",") if part.strip()]
         several = value if isinstance(value, list | tuple) else [value]
         return tuple(_converted(one, typing.get_args(kind)[0]) for one in several)
+    if isinstance(value, np.generic):
+        value = value.item()
     return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffident.errors import InputError, did_you_mean
 from diffident.files import check_unique_ids, first_line, npz_keys, read_npz, read_parquet, row_ids, texts_of
-from diffident.records import Features
+from diffident.records import Features, tensor_of
 from diffident.storage.atomic import atomic_path, write_text
 
 FORMAT_VERSION = 1
@@ -48,6 +48,7 @@ class FeatureSource:
         num_features: Width d.
         shards: Files in order, with their rows and checksums; empty for an array in memory.
         array: The features of an .npz, or None.
+        column_names: Names of the classes of those other label columns that have names of their own.
         checked: Files whose checksum has been compared.
     """
 
@@ -60,6 +61,7 @@ class FeatureSource:
     num_features: int
     shards: tuple[dict, ...] = ()
     array: Tensor | None = field(default=None, repr=False)
+    column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class FeatureSource:
         """Everything in memory."""
         values = torch.cat(list(self.blocks()))
         labels = None if self.labels is None else torch.from_numpy(self.labels)
-        return Features(self.ids, values, labels, self.label_names, self.encoder, self.columns)
+        return Features(self.ids, values, labels, self.label_names, self.encoder, self.columns, self.column_names)
 
     def verify(self) -> None:
         """Compare every shard with its checksum, without reading its features.
@@ -147,7 +149,7 @@ def open_features(path: str | Path, *, label_column: str | None = None) -> Featu
         raise InputError(
             f"`label_column` must be one of {path}'s; got `{label_column}`. {did_you_mean(label_column, known)}"
         )
-    labels, names = source.columns[label_column], source.label_names
+    labels, names = source.columns[label_column], source.column_names.get(label_column, source.label_names)
     if len(labels) and labels.min() < 0:
         raise InputError(f"`{label_column}` must be at least 0; got {labels.min()} in {path}. Choose another column.")
     names = names if names is not None and labels.max() < len(names) else None
@@ -183,6 +185,9 @@ def _check_manifest(manifest: dict, path: Path) -> None:
     ]
     if wrong:
         raise InputError(f"`FEATURES` must have a whole manifest; {path} lacks a good {wrong[0]}. Extract anew.")
+    others = manifest.get("column_names", {})
+    if not isinstance(others, dict) or not all(isinstance(own, list) for own in others.values()):
+        raise InputError(f"`FEATURES` must have a whole manifest; {path} lacks good column_names. Extract anew.")
     for number, shard in enumerate(manifest["shards"]):
         good = isinstance(shard, dict) and all(isinstance(shard.get(key), str) for key in ("file", "sha256"))
         if not good or type(shard.get("rows")) is not int or Path(shard["file"]).name != shard["file"]:
@@ -190,6 +195,12 @@ def _check_manifest(manifest: dict, path: Path) -> None:
                 f"`FEATURES` must have a whole manifest; {path} lacks a good file, rows or sha256 of shard {number}. "
                 "Extract anew."
             )
+
+
+def names_entries(names: tuple[str, ...] | None, column_names: dict[str, tuple[str, ...]]) -> dict:
+    """What a manifest says of the classes' names; of other label columns only if there are names to tell."""
+    others = {column: list(own) for column, own in column_names.items()}
+    return {"label_names": None if names is None else list(names), **({"column_names": others} if others else {})}
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
@@ -269,11 +280,11 @@ def save_features(features: Features, path: str | Path) -> FeatureSource:
     shards = [write_shard(folder, 0, features.values)]
     labels = None if features.labels is None else features.labels.numpy()
     write_index(folder, features.ids, labels, features.columns, shards)
-    names = None if features.label_names is None else list(features.label_names)
     manifest = {"format_version": FORMAT_VERSION, "encoder": {"name": features.encoder, "fingerprint": "unknown"}}
     dataset = {"name": "memory", "fingerprint": "unknown"}
     dtype = str(features.values.dtype).removeprefix("torch.")
-    manifest |= {"dataset": dataset, "label_names": names, "num_features": features.values.shape[1], "dtype": dtype}
+    manifest |= names_entries(features.label_names, features.column_names)
+    manifest |= {"dataset": dataset, "num_features": features.values.shape[1], "dtype": dtype}
     manifest |= {"num_samples": len(features), "complete": True, "shards": shards, "skipped": []}
     write_manifest(folder, manifest)
     return open_features(folder)
@@ -306,6 +317,7 @@ def _open_store(path: Path) -> FeatureSource:
         encoder=str(manifest["encoder"].get("name", "unknown")),
         num_features=manifest["num_features"],
         shards=tuple(manifest["shards"]),
+        column_names={column: tuple(map(str, own)) for column, own in manifest.get("column_names", {}).items()},
     )
 
 
@@ -373,7 +385,7 @@ def _open_npz(path: Path) -> FeatureSource:
         columns=columns,
         encoder="unknown",
         num_features=values.shape[1],
-        array=torch.from_numpy(values),
+        array=tensor_of(values, "features"),
     )
 
 

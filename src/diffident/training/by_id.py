@@ -15,7 +15,7 @@ from diffident.difficulties.weights import TEMPERATURE
 from diffident.errors import IdMismatchError, InputError, ShapeError
 from diffident.records import DifficultyTable, positions_of
 from diffident.storage.difficulty_table import read_difficulty_table
-from diffident.training.wrappers import Relabelled, SamplesWith
+from diffident.training.wrappers import LABEL_KEYS, Relabelled, SamplesWith
 
 
 def with_ids(dataset: Any, ids: Iterable[Any] | None = None) -> SamplesWith:
@@ -141,7 +141,7 @@ def _ids_and_labels(dataset: Any, ids: Iterable[Any] | None) -> tuple[np.ndarray
         )
     if ids is None:
         return _known(dataset)
-    given = np.array(list(map(str, ids)), dtype=object)
+    given = np.array(list(map(str, ids.tolist() if hasattr(ids, "tolist") else ids)), dtype=object)  # type: ignore[attr-defined]
     if len(given) != len(dataset):
         raise ShapeError(f"`ids` must have one entry per sample; got {len(given)} for {len(dataset)}. Match them.")
     check_unique(given, _name(dataset))
@@ -186,9 +186,12 @@ def _of_folder(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _of_id_column(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    ids = np.array(list(map(str, dataset["id"])), dtype=object)
+    plain = dataset.with_format(None) if hasattr(dataset, "with_format") else dataset  # numbers, not tensors
+    ids = np.array(list(map(str, plain["id"])), dtype=object)
     check_unique(ids, _name(dataset))
-    return ids, None
+    column = next((name for name in LABEL_KEYS if name in plain.column_names), None)
+    labels = None if column is None else np.asarray(plain[column])
+    return ids, labels if labels is not None and labels.dtype.kind in "iu" else None
 
 
 def _is_folder(dataset: Any) -> bool:

@@ -8,12 +8,14 @@ import numpy as np
 from diffident.data.classes import in_classes_of
 from diffident.data.dataset import Dataset
 from diffident.difficulties.targets import Targets
-from diffident.errors import InputError
+from diffident.errors import InputError, UnreadableSampleError
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings
 from diffident.training.by_id import check_unique, targets_by_id
 from diffident.training.logs import check_loggers
+
+_LOOKED_AT = 5
 
 
 def checked_parts(
@@ -42,30 +44,48 @@ def checked_parts(
     return validation, None if test is None else in_classes_of(test, *classes)
 
 
-def check_apart(dataset: Dataset, settings: TrainingSettings, validation: Dataset | None) -> None:
-    """Raise `InputError` where something would be learnt from validation data that are trained on."""
-    if validation is None or settings.learns is None or validation.fingerprint != dataset.fingerprint:
+def check_apart(dataset: Dataset, validation: Dataset | None, learns: str | None) -> None:
+    """Raise `InputError` where something, `learns`, would be learnt from validation data that are trained on.
+
+    Samples are the same if their ids are, and what a few of these ids stand for.
+    """
+    if validation is None or learns is None:
         return
-    both = len(np.intersect1d(dataset.ids.astype(str), validation.ids.astype(str)))
-    if both:
+    ids = dataset.ids.astype(str), validation.ids.astype(str)
+    both, rows, places = np.intersect1d(*ids, return_indices=True)
+    looked_at = np.unique(np.linspace(0, len(both) - 1, _LOOKED_AT).astype(int)) if len(both) else []
+    if len(both) and all(_same(dataset, int(rows[row]), validation, int(places[row])) for row in looked_at):
         raise InputError(
-            f"`validation` must not be trained on, as {settings.learns} is learnt from it; {both:,} samples of "
-            f"{validation.name} are. Leave them out, or set {settings.learns}."
+            f"`validation` must not be trained on, as {learns} is learnt from it; {len(both):,} samples of "
+            f"{validation.name} are. Leave them out, or set {learns}."
         )
 
 
-def check_settings(settings: TrainingSettings, count: int, validation: Dataset | None) -> None:
+def _same(one: Dataset, row: int, other: Dataset, place: int) -> bool:
+    """Whether the samples at these positions are equal; what cannot be read is not."""
+    try:
+        return one.modality == other.modality and np.array_equal(np.asarray(one[row]), np.asarray(other[place]))
+    except UnreadableSampleError:
+        return False
+
+
+def check_settings(settings: TrainingSettings, dataset: Dataset, validation: Dataset | None) -> None:
     """Raise unless the settings can be followed: with this data, and with what is installed.
 
     Raises:
-        InputError: early stopping without validation data, or batches too small for the processes.
+        InputError: mixtures of texts, early stopping without validation data, or batches too small for the processes.
         MissingDependencyError: a log's library is missing.
     """
     if settings.patience and validation is None:
         raise InputError(
             f"`validation` must be given with patience={settings.patience}; got None. Add --validation DATA."
         )
-    least = 2 * settings.devices
+    mixes = LOSSES[settings.loss].mixes
+    if dataset.modality == "text" and (mixes or settings.mixup):
+        what = f"`loss` must not mix inputs where these are texts; got {settings.loss!r}. Take another loss."
+        other = f"`mixup` must be 0 where inputs are texts; got {settings.mixup}. Leave it out."
+        raise InputError(what if mixes else other)
+    least, count = 2 * settings.devices, len(dataset)
     if settings.devices > 1 and min(settings.batch_size, count) < least:
         raise InputError(
             f"`batch_size` must be at least {least} for {settings.devices} devices, as must the data; got "

@@ -55,7 +55,8 @@ class _Csv:
 
     def epoch_done(self, lines: list[dict[str, Any]]) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+        names = dict.fromkeys(name for line in lines for name in line)  # validation data may have come later
+        writer = csv.DictWriter(text, list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
         write_text(self._file, text.getvalue())

@@ -1,5 +1,6 @@
 """The training loop on Lightning Fabric."""
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -165,10 +166,13 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
     doubt = next_doubt(settings, lines, steps) if settings.learns and training.held_out is not None else None
     _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt))
+    if not all(bool(one.isfinite().all()) for one in training.model.parameters()):  # by the last step's update
+        meter.check(math.nan)
     line = {"epoch": epoch + 1, **meter.totals(), **({} if doubt is None else {"doubt": doubt})}
     with training.averaged():
         if training.held_out is not None:
             found = _validate(training.module, training.held_out, temperature=doubt is not None)
+            meter.check(found["validation_loss"])
             line.update(training.fabric.broadcast(found))
         if training.best is not None:
             training.best.update(line["validation_loss"], training.model)

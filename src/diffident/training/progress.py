@@ -1,5 +1,6 @@
 """How far a run is: the loss of its steps, checked and reported while an epoch lasts."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,6 +115,11 @@ class EpochMeter:
             epoch_done=epoch_done,
             finished=finished,
         )
+
+    def check(self, loss: float) -> None:
+        """Raise `NonFiniteLossError` unless the loss after the last step is finite."""
+        if not math.isfinite(loss):
+            self._raise(self._step - 1, loss)
 
     def _look(self) -> None:
         if self._waiting:

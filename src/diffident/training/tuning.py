@@ -24,6 +24,7 @@ from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
 from diffident.storage.predictions import read_predictions
 from diffident.storage.runs import RunFolder
+from diffident.training.checks import check_apart, check_settings, checked_parts
 from diffident.training.progress import Report
 from diffident.training.run_state import check_free
 from diffident.training.workflow import train
@@ -90,6 +91,8 @@ def train_with_chosen_alpha(
     check_free(out, resume)
     if settings.doubt is not None:
         raise InputError(f"`doubt` must not be set where alpha is `auto`; got {settings.doubt}. Leave one of them out.")
+    checked_parts(dataset, validation, test)  # of the run to come, before the trials' time is spent
+    check_settings(settings, dataset, validation)
     kept, trials = out / ALPHA_FILE, out.with_name(f"{out.name}.trials")
     shared = {"difficulty": difficulty, "validation": validation, "begun": begun}
     choice = (
@@ -119,7 +122,7 @@ def choose_alpha(
     Args:
         dataset: Labelled training data.
         settings: Of the run to come; its temperature is that of the first sweep.
-        folder: For the trials' runs and the choice; where it is there, the sweep goes on, or its choice is read.
+        folder: For the trials' runs and the choice; where it is there, the sweep goes on.
         difficulty: As for `train`.
         validation: What to judge on; by default every fifth sample of each class, which the trials do not train on.
         alphas: Strengths to try.
@@ -128,7 +131,8 @@ def choose_alpha(
         report: Called with each trial.
 
     Raises:
-        InputError: the loss has no strength alpha, or nothing can be held out.
+        InputError: the loss has no strength alpha, or nothing can be held out; as `train`.
+        ResumeError: the folder holds trials with other settings or data.
     """
     # The alpha of losses that mix is of a Beta distribution: no strength, and 0.5 is little.
     users = [name for name, loss in LOSSES.items() if "alpha" in loss.options and not loss.mixes]
@@ -138,9 +142,8 @@ def choose_alpha(
             f"Use {', '.join(users)}."
         )
     folder = Path(folder)
-    file = folder / ALPHA_FILE
-    if file.exists():
-        return read_choice(file)
+    validation, _ = checked_parts(dataset, validation, None)
+    check_apart(dataset, validation, "alpha")
     if validation is None:
         dataset, validation = hold_out(dataset, settings.seed)
     trials: list[Trial] = []
@@ -164,7 +167,7 @@ def choose_alpha(
             attempt(best.alpha, temperature)
         best = _best(trials)
     choice = AlphaChoice(best.alpha, best.temperature, len(validation), tuple(trials))
-    write_choice(choice, file)
+    write_choice(choice, folder / ALPHA_FILE)
     return choice
 
 

@@ -100,8 +100,8 @@ def train(
     """
     out = Path(out)
     validation, test = checked_parts(dataset, validation, test)
-    check_apart(dataset, settings, validation)
-    check_settings(settings, len(dataset), validation)
+    check_apart(dataset, validation, settings.learns)
+    check_settings(settings, dataset, validation)
     targets, digest = targets_for(dataset, settings, difficulty)
     fabric = make_fabric(settings)
     described = describe(dataset, digest, validation if settings.learns or settings.patience else None)
