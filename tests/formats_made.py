@@ -47,7 +47,7 @@ def _make_features() -> None:
     source = open_features("made/train")
     columns = {"noisy": source.labels, "parity": source.labels % 2}
     names = {"parity": ("even", "odd")}
-    save_features(replace(source.load(), columns=columns, column_names=names), "made/saved")
+    save_features(replace(source.load(), columns=columns, column_names=names, label_column="digit"), "made/saved")
     write_label_features(torch.eye(10, 64), "made/saved")
     write_record(Path("made/saved"), ShardRecord(1, {}, 64, []))
     to_parquet(source, "features.parquet")

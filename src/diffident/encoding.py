@@ -204,9 +204,9 @@ def _checked(values: Tensor, ids: np.ndarray, width: int, dtype: torch.dtype) ->
         )
     stored = values.to("cpu", dtype)
     if not bool(stored.isfinite().all()):
-        sample = ids[int((~stored.isfinite().all(dim=1)).nonzero()[0])]
+        row = int((~stored.isfinite().all(dim=1)).nonzero()[0])
         raise InputError(
-            f"`encoder` must give features below {torch.finfo(dtype).max:g}; got {values.abs().max():g} at sample "
-            f"`{sample}`. Choose --dtype float32."
+            f"`encoder` must give features below {torch.finfo(dtype).max:g}; got {values[row].abs().max():g} at sample "
+            f"`{ids[row]}`. Choose --dtype float32."
         )
     return stored

@@ -105,7 +105,9 @@ def _in_memory(job: Job, report: Callable[[int, int], None]) -> Features:
     rest = _readable(job.dataset, np.concatenate([shard.kept for shard in shards]))
     labels = None if rest.labels is None else torch.from_numpy(rest.labels)
     values = torch.cat([shard.values for shard in shards if len(shard.kept)])
-    return Features(rest.ids, values, labels, rest.label_names, job.encoder.name, rest.columns, rest.column_names)
+    return Features(
+        rest.ids, values, labels, rest.label_names, job.encoder.name, rest.columns, rest.column_names, rest.label_column
+    )
 
 
 def _to_store(folder: Path, job: Job, report: Callable[[int, int], None], engine: Engine | None) -> FeatureSource:
@@ -122,8 +124,8 @@ def _to_store(folder: Path, job: Job, report: Callable[[int, int], None], engine
                     # Engines leave a record beside each shard instead: the manifest of very many is long.
                     write_manifest(folder, manifest)
     _remove_leftovers(folder)
-    skipped = np.array(manifest["skipped"], dtype=str)
-    rest = _readable(job.dataset, np.flatnonzero(~np.isin(job.dataset.ids.astype(str), skipped)))
+    skipped = set(manifest["skipped"])
+    rest = _readable(job.dataset, np.flatnonzero([str(sample) not in skipped for sample in job.dataset.ids]))
     write_index(folder, rest.ids, rest.labels, rest.columns, manifest["shards"])
     write_manifest(folder, manifest | {"complete": True, "num_samples": len(rest)})
     remove_records(folder)
@@ -173,7 +175,7 @@ def _start_manifest(job: Job) -> dict:
         "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint, "parts": encoder.parts},
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "num_samples": len(dataset)},
         "settings": {key: getattr(settings, key) for key in ("batch_size", "shard_size", "on_error")},
-        **names_entries(dataset.label_names, dataset.column_names),
+        **names_entries(dataset),
         "num_features": 0,
         "dtype": settings.dtype,
         "num_samples": len(dataset),
@@ -201,7 +203,9 @@ def _resumed(folder: Path, wanted: dict) -> dict:
                 f"`--out` must hold whole shards; {path} is missing or was changed. Delete {folder}, start anew."
             )
     # Neither changes the features that are there already: what is asked for now counts.
-    return found | {key: wanted[key] for key in ("label_names", "column_names", "settings") if key in wanted}
+    return found | {
+        key: wanted[key] for key in ("label_names", "column_names", "label_column", "settings") if key in wanted
+    }
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -118,6 +118,7 @@ def compare_predictions(
     if baseline is not None and baseline not in names:
         raise InputError(f"`baseline` must be one of the methods; got {baseline!r}. {did_you_mean(baseline, names)}")
     first = next(iter(terms.values()))
+    metrics = tuple(dict.fromkeys(metrics))  # named twice, one would count twice
     _check_metrics(metrics, binary=first.positive is not None)
     if num_resamples < 1:
         raise InputError(f"`num_resamples` must be at least 1; got {num_resamples}. Intervals and tests need some.")

@@ -23,6 +23,7 @@ class Features:
         encoder: The encoder's name, for example `timm:resnet18`, or `unknown`.
         columns: Other label columns of the dataset by name, each int64 (n,).
         column_names: Names of the classes of those other label columns that have names of their own.
+        label_column: The name of the column that the labels are from.
     """
 
     ids: np.ndarray
@@ -32,6 +33,7 @@ class Features:
     encoder: str = "unknown"
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    label_column: str = "label"
 
     def __post_init__(self):
         if len(self.ids) != len(self.values):

@@ -9,10 +9,10 @@ from diffident.auditing import audit
 from diffident.confidence import max_softmax
 from diffident.metrics.calibration import ece
 from diffident.metrics.selective import aurc
-from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
+from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation, Predictions
 from diffident.report import audit_charts, prediction_charts
 from diffident.report.building import Report
-from diffident.report.charts import Histogram, Table, plain_name, plain_names, slug, table_of_chart
+from diffident.report.charts import Histogram, Table, cell, numbers, plain_name, plain_names, slug, table_of_chart
 from diffident.report.evaluation_charts import corruption_charts, difficulty_chart
 from diffident.report.evaluation_tables import further_tables, metrics_table
 from diffident.report.figures import draw_charts, write_figures
@@ -310,3 +310,19 @@ def test_a_figure_draws_the_numbers_of_its_plot():
     drawn = axes.lines[1].get_xydata()
     np.testing.assert_array_equal(drawn, np.column_stack([chart.lines[0].x, chart.lines[0].y]))
     assert axes.get_legend().get_texts()[0].get_text() == chart.lines[0].name
+
+
+def test_seeds_are_averaged_as_in_tables_and_do_not_narrow_intervals():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(40, 3, generator=generator), torch.randint(3, (40,), generator=generator)
+    other = torch.randn(40, 3, generator=generator)
+    seeds = [Predictions(np.arange(40).astype(str).astype(object), one, labels) for one in (logits, other)]
+    twice = stack_predictions("m", [seeds[0], seeds[0]], [])
+    assert reliability_chart([twice]).lines[0].low == reliability_chart([Method("m", logits, labels)]).lines[0].low
+    mean = np.mean([float(ece(max_softmax(one.logits), one.logits.argmax(1) != labels)) for one in seeds])
+    assert reliability_chart([stack_predictions("m", seeds, [])]).lines[0].name == f"m (ECE {mean:.3f})"
+
+
+def test_counts_are_whole_and_small_numbers_are_not_zero():
+    assert numbers(np.array([1281167, 123456])) == (1281167.0, 123456.0)
+    assert [cell(value) for value in (2e-5, 0.0, 0.12345, 1281167.0)] == ["2e-05", "0.0000", "0.1235", "1,281,167"]

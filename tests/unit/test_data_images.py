@@ -153,3 +153,19 @@ def test_damaged_pictures_are_read_or_named(kind):
         damaged[generator.integers(len(damaged), size=8)] = generator.integers(256, size=8)
         with contextlib.suppress(UnreadableSampleError):
             assert decode_image(damaged[: generator.integers(1, len(damaged) + 1)].tobytes(), "s").mode in ("L", "RGB")
+
+
+def test_hidden_folders_in_a_class_are_left_out(tmp_path):
+    for name in ("cat/0.png", "cat/.ipynb_checkpoints/0-checkpoint.png", "dog/deep/1.png", "dog/.cache/thumb.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2)).save(tmp_path / name)
+    assert open_dataset(tmp_path).ids.tolist() == ["cat/0.png", "dog/deep/1.png"]
+
+
+def test_16_bits_become_8_in_every_format_that_has_them(tmp_path):
+    pixels = np.array([[0, 65535], [256 * 7, 256 * 8 + 255]], dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 2 65535\n" + pixels.astype(">u2").tobytes())
+    for name in ("a.png", "a.pgm"):
+        image = decode_image((tmp_path / name).read_bytes(), name)
+        assert np.asarray(image).tolist() == [[0, 255], [7, 8]]

@@ -1,5 +1,6 @@
 import enum
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -19,6 +20,7 @@ import diffident
 from diffident.data import open_dataset
 from diffident.encoders import open_encoder
 from diffident.encoders.callables import CallableEncoder
+from diffident.encoders.digests import digest_callable
 from diffident.errors import InputError
 from diffident.extraction import extract
 
@@ -268,3 +270,20 @@ def test_glyphs_and_identity_describe_themselves():
     assert torch.equal(exact, extract(digits, first, batch_size=20).values)
     torch.testing.assert_close(exact, extract(digits, first, batch_size=3).values, rtol=1e-4, atol=1e-4)
     assert 0 < (extract(digits, rough).values - exact).norm() / exact.norm() < 0.02
+
+
+@pytest.mark.parametrize("start", ["import helpers_made\n", "from helpers_made import deeper\n", ""])
+def test_modules_of_ones_own_count_by_their_source(start, tmp_path, monkeypatch):
+    inside = "" if start else "    import helpers_made\n"
+    name = "deeper.pre" if "deeper" in start else "helpers_made.pre"
+    (tmp_path / "encoder_made.py").write_text(f"{start}def encode(batch):\n{inside}    return {name}(batch)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for scale in (1.0, 1.0, 9.0):
+        (tmp_path / "deeper_made.py").write_text(f"SCALE = {scale}\ndef pre(batch):\n    return batch\n")
+        (tmp_path / "helpers_made.py").write_text("import deeper_made as deeper\npre = deeper.pre\n")
+        for module in ("encoder_made", "helpers_made", "deeper_made"):
+            sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        digests.append(digest_callable(importlib.import_module("encoder_made").encode))
+    assert digests[0] == digests[1] != digests[2]

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from diffident.data import open_dataset
 from diffident.data.columns import read_ids
 from diffident.errors import InputError
+from diffident.extraction import extract
 from diffident.records import Features
 from diffident.storage import features as features_file
 from diffident.storage.features import is_features, open_features, save_features
@@ -109,17 +111,13 @@ def test_other_format_version(store):
 WHOLE = {"id": ["a", "b", "c"], "label": [0, 1, 1]}
 INDEXES = {
     "no id": ({"label": [0, 1, 1]}, "`FEATURES` must have ids; {0} has no column id. Extract anew."),
-    "ids of numbers": (
-        {**WHOLE, "id": [1, 2, 3]},
-        "`id` must be string without nulls; got int64 with 0 in {0}. Extract anew.",
-    ),
     "null label": (
         {**WHOLE, "label": [0, None, 1]},
-        "`label` must be int64 without nulls; got int64 with 1 in {0}. Extract anew.",
+        "`label` must be there in every row; got null at row 1 of {0}. Extract anew.",
     ),
     "labels of words": (
         {**WHOLE, "label": ["x", "y", "z"]},
-        "`label` must be int64 without nulls; got string with 0 in {0}. Extract anew.",
+        "`label` must be int64; got string in {0}. Extract anew.",
     ),
     "another order": (
         {**WHOLE, "shard": [0, 0, 0], "row": [2, 0, 1]},
@@ -278,3 +276,22 @@ def test_floats_of_other_machines_are_read(dtype, tmp_path):
     source = open_features(tmp_path / "f.npz")
     assert torch.equal(source.values.float(), torch.eye(3, 2))
     assert source.labels.tolist() == [0, 1, 1]
+
+
+def test_a_chosen_label_column_does_not_hide_the_one_called_label(tmp_path):
+    columns = {"x": [0.0, 1.0, 2.0], "label": [0, 1, 1], "noisy": [1, 1, 0]}
+    pq.write_table(pa.table(columns), tmp_path / "d.parquet")
+    source = extract(open_dataset(tmp_path / "d.parquet", label_column="noisy"), "identity", out=tmp_path / "f")
+    assert source.labels.tolist() == [1, 1, 0]
+    found = {name: open_features(source.path, label_column=name).labels.tolist() for name in ("label", "noisy")}
+    assert found == {"label": [0, 1, 1], "noisy": [1, 1, 0]}
+    assert open_dataset(source.path).label_column == "noisy"
+
+
+def test_an_index_that_another_tool_wrote_is_read(store):
+    table = pq.read_table(store / "index.parquet")
+    kinds = [pa.large_string(), *[pa.int32()] * (table.num_columns - 1)]
+    cast = pa.table({name: table[name].cast(kind) for name, kind in zip(table.column_names, kinds, strict=True)})
+    pq.write_table(cast, store / "index.parquet")
+    assert open_features(store).labels.tolist() == [0, 1, 1]
+    assert open_features(store).labels.dtype == np.int64

@@ -134,3 +134,12 @@ def test_progress_counts_resamples_and_permutations():
     assert one == compare_predictions(runs, "a", num_resamples=50)
     compare_predictions(runs, None, num_resamples=50, progress=means)
     assert rises_to(means.calls, 50 * 7)
+
+
+def test_a_metric_that_is_named_twice_counts_once():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (60,), generator=generator)
+    ids = np.arange(60).astype(str).astype(object)
+    runs = [(name, 0, Predictions(ids, torch.randn(60, 3, generator=generator), labels)) for name in ("a", "b")]
+    once, twice = (compare_predictions(runs, "a", metrics=names) for names in (["nll"], ["nll", "nll"]))
+    assert once == twice

@@ -6,10 +6,9 @@ import pytest
 from tests.unit.test_training import SETTINGS, table_of, vectors
 
 from diffident.cli import main
-from diffident.errors import InputError
+from diffident.errors import InputError, ResumeError
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
-from diffident.training import tuning
 from diffident.training.tuning import choose_alpha, hold_out, read_choice, train_with_chosen_alpha
 
 SWEPT = replace(SETTINGS, loss="difficulty-aware", epochs=2)
@@ -51,7 +50,7 @@ def test_one_held_out_sample_has_no_standard_error(tmp_path):
     assert again.trials[0].nll == choice.trials[0].nll
 
 
-def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_read(tmp_path, monkeypatch):
+def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_not_trained_again(tmp_path):
     data = vectors(60)
     options = {"folder": tmp_path, "difficulty": table_of(data, range(60)), "alphas": (0.0, 0.2), "temperatures": ()}
 

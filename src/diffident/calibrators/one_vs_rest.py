@@ -15,8 +15,8 @@ def class_probs(logits: Float[Tensor, "n c"]) -> Float[Tensor, "c n"]:
 def joined(probs: Float[Tensor, "c n"], num_fitted: int) -> Float[Tensor, "n c"]:
     """Log-probabilities of the mapped ones, brought to sum 1.
 
-    None is below 1 / (n c), n the size of the calibration split: rarer things were not seen, but are not impossible.
-    All of a row that lie there give equal probabilities.
+    Before rows are normalised none is below 1 / (n c), n the size of the calibration split: rarer things were not seen,
+    but are not impossible. All of a row that lie there give equal probabilities.
     """
     least = 1 / (num_fitted * len(probs))
     return normalised(probs.clamp(min=least).log_().T.contiguous())

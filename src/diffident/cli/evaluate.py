@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from diffident.cli.common import (
     add_data_options,
@@ -102,6 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     evaluation = add_posthoc(arguments, evaluation, predictions, path, ood)
     if out:
+        _tell_what_goes(out, evaluation)
         write_evaluation(evaluation, out)
     if arguments.json:
         print_json(evaluation_to_dict(evaluation))
@@ -110,6 +112,22 @@ def run(arguments: argparse.Namespace) -> None:
     print_posthoc(evaluation)
     if out:
         log(f"The evaluation is in {out}.")
+
+
+def _tell_what_goes(out: str, evaluation: Any) -> None:
+    """A line on what the file has and this call was not asked for."""
+    from diffident.storage.evaluation_file import read_evaluation
+
+    if not Path(out).is_file():
+        return
+    try:
+        before = read_evaluation(out)
+    except InputError:  # it is damaged, and made anew
+        return
+    parts = ("ood", "ood_detectors", "calibrated", "conformal", "abstention", "by_class", "by_difficulty")
+    gone = [part for part in parts if getattr(before, part, None) and not getattr(evaluation, part, None)]
+    if gone:
+        log(f"Note: {', '.join(gone)} of the earlier {out} are gone, as this call was not asked for them.")
 
 
 def _check_out(arguments: argparse.Namespace) -> None:

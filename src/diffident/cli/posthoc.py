@@ -66,11 +66,21 @@ def check_options(arguments: argparse.Namespace) -> None:
         ("abstain", "calibration"),
         ("detectors", "ood"),
         ("train_predictions", "detectors"),
+        ("kinds", "corruptions"),
+        ("label_column", "corruptions"),
+        ("text_column", "corruptions"),
+        ("image_column", "corruptions"),
+        ("id_column", "corruptions"),
     ):
         given = getattr(arguments, name)
         if given is not None and given != [] and not getattr(arguments, needed):
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"`{flag}` must be used with --{needed}; got none. Give it, or leave {flag} out.")
+    others = ("ood", "calibration", "difficulty", "by_class", "probs")
+    unused = next((name for name in others if arguments.corruptions and getattr(arguments, name)), None)
+    if unused is not None:
+        flag = f"--{unused.replace('_', '-')}"
+        raise InputError(f"`{flag}` must not be used with --corruptions, which predicts anew. Leave one of them out.")
     for name in ("conformal", "abstain"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < 1:
@@ -79,6 +89,13 @@ def check_options(arguments: argparse.Namespace) -> None:
         for given in getattr(arguments, name):
             if given not in (*known, "all") and not (name == "detectors" and given.startswith(PEER_PREFIX)):
                 raise InputError(f"`--{name}` must name known ones; got {given!r}. {did_you_mean(given, known)}")
+    names = [text.partition("=")[0] for text in arguments.ood if "=" in text]
+    twice = next((name for name in names if names.count(name) > 1 or name in ("test", "train", "calibration")), None)
+    if twice is not None:
+        raise InputError(
+            f"`--ood` must be NAME=FILE with a name of its own, not test, train or calibration; got `{twice}`. Give "
+            "each a name."
+        )
 
 
 def add_posthoc(arguments: argparse.Namespace, evaluation: Any, test: Any, where: Path, ood: dict[str, Any]) -> Any:

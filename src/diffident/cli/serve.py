@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from threading import Thread
 
 from diffident.cli.common import log, print_json
@@ -39,6 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def open_server(arguments: argparse.Namespace):
     """The `PageServer` that the arguments ask for, bound to its port."""
+    from diffident.report.inputs import sort_inputs
     from diffident.report.live import LiveSamples
     from diffident.report.marks import Marks
     from diffident.report.server import PageServer
@@ -48,7 +48,8 @@ def open_server(arguments: argparse.Namespace):
     report, audit = gather(arguments, live=True)
     samples = None
     if audit is not None:
-        folder = next(Path(text) for text in arguments.inputs if (Path(text) / "difficulty.parquet").is_file())
+        folder = sort_inputs(arguments.inputs).audit
+        assert folder is not None  # it is what `audit` was read from
         marks = Marks(arguments.marks or folder / "marks.jsonl", audit.suspects.table.ids)
         samples = LiveSamples(audit, marks)
     for note in report.notes:

@@ -101,7 +101,7 @@ def parse_corruption(text: str) -> tuple[str, int]:
         InputError: another form, no such corruption, or no such severity.
     """
     name, separator, severity = text.partition(":")
-    if not separator or not severity.strip().isdigit():
+    if not separator or not severity.strip().isdecimal():
         raise InputError(f"`corruption` must be KIND:SEVERITY; got {text!r}. For example fog:3.")
     find_corruption(name)
     check_severity(int(severity))

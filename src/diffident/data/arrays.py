@@ -39,7 +39,7 @@ def open_npz(path: Path, label_column: str | None) -> Dataset:
         for name, array in arrays.items()
         if array.shape == (len(values),) and (column := other_labels(array.tolist(), dataset.label_names)) is not None
     }
-    return replace(dataset, columns=columns)
+    return replace(dataset, columns=columns, label_column=label)
 
 
 def open_npy(path: Path) -> Dataset:

@@ -21,6 +21,7 @@ class Dataset:
         fingerprint: Hex digest of what the features depend on: ids and contents (or their sizes and times).
         columns: Other label columns by name, int64 (n,).
         column_names: Names of the classes of those other label columns that have names of their own.
+        label_column: The name of the column that the labels are from.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Dataset:
     label_names: tuple[str, ...] | None = None
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    label_column: str = "label"
 
     def __len__(self) -> int:
         return len(self.ids)

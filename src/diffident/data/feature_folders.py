@@ -13,5 +13,5 @@ def open_feature_folder(path: Path, label_column: str | None) -> Dataset:
     source = open_features(path, label_column=label_column)
     values = source.load().values.float().numpy()
     fingerprint, read = fingerprint_of(values), ReadVector(values)
-    labels = source.labels, read, fingerprint, source.label_names, source.columns, source.column_names
-    return Dataset(path.name, "vector", source.ids, *labels)
+    names = source.label_names, source.columns, source.column_names, source.label_column
+    return Dataset(path.name, "vector", source.ids, source.labels, read, fingerprint, *names)

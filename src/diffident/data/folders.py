@@ -38,7 +38,9 @@ def open_image_folder(folder: Path) -> Dataset:
         raise InputError(f"`DATA` must have every image in a class folder; {beside} is in none. Move it.")
     paths, labels, stats = [], [], []
     for label, one in enumerate(classes):
-        images = sorted(path for path in one.rglob("*") if _is_image(path) and path.is_file())
+        images = sorted(
+            path for path in one.rglob("*") if _is_image(path) and not _is_hidden(path, one) and path.is_file()
+        )
         if not images:
             raise InputError(
                 f"`DATA` must have images in every class folder; {one} has none. Add some, or delete the folder."
@@ -52,6 +54,11 @@ def open_image_folder(folder: Path) -> Dataset:
     names = tuple(one.name for one in classes)
     read = ReadImageFile(folder.resolve(), tuple(paths), ids)
     return Dataset(folder.resolve().name, "image", ids, np.array(labels, dtype=np.int64), read, fingerprint, names)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    """Whether it lies in a hidden folder, as previews and checkpoints of other programs do."""
+    return any(part[0] == "." for part in path.relative_to(folder).parts)
 
 
 def _is_image(path: Path) -> bool:

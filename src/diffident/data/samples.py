@@ -107,13 +107,20 @@ def decode_image(content: Any, sample: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             image.load()
-            return plain_image(ImageOps.exif_transpose(image))
+            # Older versions of Pillow open 16-bit files with 32 bits; a copy forgets its format.
+            is_16_bit = image.mode == "I" and image.format in ("PNG", "PPM")
+            turned = ImageOps.exif_transpose(image)
+            return plain_image(_of_16_bits(turned) if is_16_bit else turned)
     except Exception as error:
         # Decoders of damaged files raise nearly anything: OSError, SyntaxError, struct.error, zlib.error, ...
         reason = first_line(error).split(" <")[0] if len(content) else "it is empty"
         raise UnreadableSampleError(
             f"sample `{sample}` must be a readable image; {reason}. Replace or remove it."
         ) from None
+
+
+def _of_16_bits(image: Image.Image) -> Image.Image:
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def plain_image(image: Image.Image) -> Image.Image:
@@ -124,8 +131,8 @@ def plain_image(image: Image.Image) -> Image.Image:
     """
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image.copy()
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode.startswith("I;16"):
+        return _of_16_bits(image)
     if image.mode in ("I", "F"):
         raise ValueError("it has pixels of 32 bits, whose white is unknown; save it with 8 or 16")
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"

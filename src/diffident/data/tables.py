@@ -93,7 +93,7 @@ def open_table(table: Table, choice: ColumnChoice) -> Dataset:
     others = _other_labels(table, used | set(features), names)
     fingerprint = _fingerprint(table, [modality, text, image, identity, features], read)
     own_names = {column: table.class_names[column] for column in others if column in table.class_names}
-    return Dataset(table.name, modality, ids, labels, read, fingerprint, names, others, own_names)
+    return Dataset(table.name, modality, ids, labels, read, fingerprint, names, others, own_names, label or "label")
 
 
 def _choose(table: Table, choice: ColumnChoice) -> tuple[str | None, str | None, str | None, str | None]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffident.confidence import TIE_DECIMALS
 from diffident.detectors.protocol import Outputs, make_options
+from diffident.errors import InputError
 from diffident.options import check_above_zero, check_whole
 
 
@@ -31,6 +32,8 @@ class GeneralizedEntropyOptions:
 
     def __post_init__(self):
         check_above_zero("gamma", self.gamma)
+        if self.gamma > 1:
+            raise InputError(f"`gamma` must be in (0, 1]; got {self.gamma!r}. Leave it out for the default.")
         check_whole("largest", self.largest, 1)
 
 

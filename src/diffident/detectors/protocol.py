@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError
+from diffident.metrics.inputs import SUM_TOLERANCE
 from diffident.options import options_of
 
 Options = TypeVar("Options")
@@ -59,8 +60,8 @@ def row_blocks(values: Tensor, numbers_per_row: int) -> Iterator[Tensor]:
 
 
 def are_normalised(logits: Float[Tensor, "n c"]) -> bool:
-    """Whether these are log-probabilities, whose logsumexp is 0 for every sample."""
-    return bool((torch.logsumexp(logits.double(), dim=1).abs() < 1e-6).all())
+    """Whether these are log-probabilities, whose logsumexp is 0 for every sample, as nearly as their sum may be 1."""
+    return bool((torch.logsumexp(logits.double(), dim=1).abs() <= SUM_TOLERANCE).all())
 
 
 def check_unnormalised(logits: Float[Tensor, "n c"], detector: str) -> None:

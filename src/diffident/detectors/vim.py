@@ -77,7 +77,13 @@ def fit(outputs: Outputs, **options: Any) -> Vim:
     length = float(moments.trace() / len(features)) ** 0.5
     if float(distances.mean()) <= _LEAST_PART * length:
         return Vim(origin, rest, 0.0)
-    return Vim(origin, rest, float(logits.amax(dim=1).mean() / distances.mean()))
+    largest = float(logits.amax(dim=1).mean())
+    if largest <= 0:
+        raise InputError(
+            f"`logits` must have largest values above 0 on average for 'vim', as it scales by them; got {largest:.3g}. "
+            "Add a constant to all logits, or take another detector."
+        )
+    return Vim(origin, rest, largest / float(distances.mean()))
 
 
 def score(state: Vim, outputs: Outputs) -> Float[Tensor, " n"]:

@@ -168,7 +168,7 @@ def import_function(path: str, *, example: str) -> Callable[..., Any]:
         InputError: not such a path, or nothing callable there.
     """
     module_name, separator, function_name = path.partition(":")
-    if not (separator and module_name and function_name):
+    if not (separator and module_name and function_name) or module_name.startswith("."):
         raise InputError(f"`python:` must be followed by module:function; got `{path}`. For example: {example}.")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

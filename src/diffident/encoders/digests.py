@@ -1,13 +1,15 @@
 """Digest of what a Python callable computes, the same in every process: its code, arguments and the values it uses."""
 
+import dis
 import enum
 import functools
 import hashlib
+import importlib
 import logging
 import sys
 import types
 from collections.abc import Callable, Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,9 @@ def digest_callable(function: Callable) -> str:
     """Digest of a function and of all that it uses.
 
     Counted are its code (not comments or layout), defaults, closure, the global values that it names, the arguments
-    of a partial, the attributes of an object, and the layers, their plain settings and the weights of a network. What
-    installed libraries define counts by name, but for the library of a function or object itself.
+    of a partial, the attributes of an object, the source of modules, and the layers, their plain settings and the
+    weights of a network. What installed libraries define counts by name, but for the library of a function or object
+    itself.
 
     Raises:
         InputError: it uses something that cannot be described, such as a lock; names it.
@@ -67,7 +70,9 @@ class _Describer:
             return f"dict {[self._each(item, where) for item in value.items()]}"
         if isinstance(value, set | frozenset):
             return f"set {sorted(self._each(value, where))}"
-        if isinstance(value, types.ModuleType | logging.Logger):
+        if isinstance(value, types.ModuleType):
+            return self._module(value, where)
+        if isinstance(value, logging.Logger):
             return f"{type(value).__name__} {getattr(value, '__name__', '')}"
         if isinstance(value, types.CodeType):
             names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
@@ -110,9 +115,25 @@ class _Describer:
             return f"class {self._each(value.__bases__, where)} {self._named(members, name)}"
         code = value.__code__
         used = {key: value.__globals__[key] for key in _names(code) if key in value.__globals__}
+        used |= {f"import {key}": module for key in _imports(code) if (module := _imported(key)) is not None}
         closure = dict(zip(code.co_freevars, map(_content, value.__closure__ or ()), strict=True))
         own = self._each((code, value.__defaults__, value.__kwdefaults__), name)
         return f"function {own} {self._named(closure, name)} {self._named(used, name)}"
+
+    def _module(self, value: types.ModuleType, where: str) -> str:
+        """A module of one's own by its source, and by those that it uses; others by name."""
+        file = getattr(value, "__file__", None)
+        if file is None or not self._counts_module(value.__name__):
+            return f"module {value.__name__}"
+        used = {str(getattr(one, "__module__", None)) for one in vars(value).values()} - {value.__name__}
+        used |= {one.__name__ for one in vars(value).values() if isinstance(one, types.ModuleType)}
+        own = sorted(name for name in used & set(sys.modules) if self._counts_module(name))
+        others = self._each([sys.modules[name] for name in own], where)
+        return f"module {value.__name__} {hashlib.sha256(Path(file).read_bytes()).hexdigest()} {others}"
+
+    def _counts_module(self, name: str) -> bool:
+        package = name.split(".")[0]
+        return package == self._package or not _is_library(package)
 
     def _network(self, value: nn.Module, where: str) -> str:
         ours = [module for module in value.modules() if self._counts(type(module))]
@@ -163,6 +184,20 @@ def _names(code: types.CodeType) -> set[str]:
     """The names that the code and the functions in it use."""
     inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return set(code.co_names).union(*inner)
+
+
+def _imports(code: types.CodeType) -> set[str]:
+    """The modules that the code and the functions in it import when they run."""
+    inner = [_imports(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME" and step.argval}
+    return own.union(*inner)
+
+
+def _imported(name: str) -> types.ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def _content(cell: types.CellType) -> Any:

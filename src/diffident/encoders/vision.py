@@ -110,8 +110,10 @@ def _split_transform(transform: Callable) -> tuple[Callable, tuple[np.ndarray, n
 
     steps = transform.transforms if isinstance(transform, Compose) else []
     if len(steps) >= 2 and isinstance(steps[-2], ToTensor) and type(steps[-1]) is Normalize:
-        mean, std = (np.asarray(moment, dtype=np.float32).reshape(3) for moment in (steps[-1].mean, steps[-1].std))
-        return Compose(steps[:-2]), (mean, std)
+        moments = [np.asarray(moment, dtype=np.float32).reshape(-1) for moment in (steps[-1].mean, steps[-1].std)]
+        if all(moment.size in (1, 3) for moment in moments):
+            mean, std = (np.broadcast_to(moment, 3) for moment in moments)
+            return Compose(steps[:-2]), (mean, std)
     return transform, None
 
 

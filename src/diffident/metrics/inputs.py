@@ -14,7 +14,7 @@ from diffident.errors import InputError, ShapeError
 from diffident.records import tensor_of
 
 SUM_TOLERANCE = 1e-3
-"""How far a row of probabilities may be from summing to 1: half precision is."""
+"""How far a row of probabilities may be from summing to 1; in half precision two units in the last place of 1."""
 BLOCK_ELEMENTS = 250_000
 """Entries of one block of rows in float64: bounds the memory, 2 MB an array, which a processor's cache holds."""
 
@@ -168,7 +168,8 @@ def check_probs(probs: Tensor | np.ndarray, name: str, *, where: str = "") -> Cl
     for rows in scores.blocks():
         block = values[rows]
         total = block.sum(dim=1, dtype=torch.float64 if block.dtype == torch.float64 else torch.float32)
-        if bool(((total - 1).abs() <= SUM_TOLERANCE).all()) and float(block.min()) >= 0:  # not so with NaN
+        tolerance = _tolerance(block.dtype)
+        if bool(((total - 1).abs() <= tolerance).all()) and float(block.min()) >= 0:  # not so with NaN
             continue
         _check_finite(block, name, rows.start, where)
         least = block.amin(dim=1)
@@ -178,7 +179,7 @@ def check_probs(probs: Tensor | np.ndarray, name: str, *, where: str = "") -> Cl
                 f"`{name}` must be at least 0; got {float(least[row]):g} at row {rows.start + row}{where}. "
                 f"If these are logits, name them `logits`."
             )
-        row = int(((total - 1).abs() > SUM_TOLERANCE).nonzero()[0])
+        row = int(((total - 1).abs() > tolerance).nonzero()[0])
         raise InputError(
             f"`{name}` must sum to 1 in every row; got {float(total[row]):g} at row {rows.start + row}{where}. "
             f"If these are logits, name them `logits`."
@@ -236,6 +237,10 @@ def _check_finite(block: Tensor, name: str, start: int, where: str) -> None:
 def _rows_are_probabilities(values: Tensor, scores: ClassScores) -> bool:
     for rows in scores.blocks():
         block = values[rows].to(torch.float64)
-        if bool((block < 0).any()) or bool(((block.sum(dim=1) - 1).abs() > SUM_TOLERANCE).any()):
+        if bool((block < 0).any()) or bool(((block.sum(dim=1) - 1).abs() > _tolerance(values.dtype)).any()):
             return False
     return True
+
+
+def _tolerance(kind: torch.dtype) -> float:
+    return max(SUM_TOLERANCE, 2 * torch.finfo(kind).eps) if kind.is_floating_point else SUM_TOLERANCE

@@ -180,8 +180,11 @@ class Table:
 
 
 def numbers(values: Sequence[Any] | np.ndarray, digits: int = 5) -> Numbers:
-    """Floats with so many significant digits, which is more than a plot shows and keeps the page small."""
-    array = np.asarray(values, dtype=np.float64).tolist()
+    """Counts as they are; floats with so many significant digits: more than a plot shows, and the page stays small."""
+    found = np.asarray(values)
+    if found.dtype.kind in "iu":
+        return tuple(map(float, found.tolist()))
+    array = found.astype(np.float64).tolist()
     return tuple(float(f"{value:.{digits}g}") if math.isfinite(value) else math.nan for value in array)
 
 
@@ -216,7 +219,9 @@ def cell(value: float, digits: int = 4) -> str:
     """A number in a table; a dash where there is none."""
     if math.isnan(value):
         return "–"
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.{digits}f}"
+    if float(value).is_integer() and abs(value) >= 1:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}f}" if abs(value) >= 10.0**-digits or not value else f"{value:.2g}"
 
 
 def _line_rows(chart: LineChart):

@@ -64,6 +64,8 @@ def render_page(report: Report, *, connect: str | None = None, extra: Mapping[st
     settings = {"charts": [dataclasses.asdict(chart) for chart in report.charts], **(extra or {})}
     samples = {} if report.samples is None else dict(report.samples)
     pictures = samples.pop("pictures", None)
+    if report.samples is not None:  # marks are kept by it, as the places of these samples
+        settings["key"] = hashlib.sha256(json.dumps(samples["columns"]["id"]).encode()).hexdigest()[:16]
     return _template().render(
         report=report,
         chart_tables=[table_of_chart(chart) for chart in report.charts],

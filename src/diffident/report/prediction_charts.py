@@ -1,12 +1,14 @@
 """Plots of predictions and of training: every curve is what the metric of its name is computed from."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy.stats import norm
 from torch import Tensor
 
 from diffident.confidence import max_softmax
@@ -32,6 +34,7 @@ class Method:
         labels: int64 (n,).
         ood: Logits on out-of-distribution sets by name, float (m, c).
         label_names: Name of each class, or None.
+        sizes: Samples of each seed.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Method:
     labels: Tensor
     ood: dict[str, Tensor] = field(default_factory=dict)
     label_names: tuple[str, ...] | None = None
+    sizes: tuple[int, ...] = ()
 
     @property
     def errors(self) -> Tensor:
@@ -59,7 +63,23 @@ def stack_predictions(name: str, seeds: Sequence[Predictions], ood: Sequence[Map
         torch.cat(labels),
         {key: torch.cat(values) for key, values in outside.items()},
         seeds[0].label_names,
+        tuple(len(one) for one in seeds),
     )
+
+
+def _mean_over_seeds(method: Method, measure: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Mean of a metric of confidences and errors over the seeds, as tables have it."""
+    sizes = list(method.sizes or (len(method.logits),))
+    pairs = zip(max_softmax(method.logits).split(sizes), method.errors.split(sizes), strict=True)
+    return float(np.mean([float(measure(confidence, errors)) for confidence, errors in pairs]))
+
+
+def _wilson(share: float, count: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of so many samples, which need not be whole."""
+    z = float(norm.ppf(0.975))
+    centre, scale = share + z**2 / (2 * count), 1 + z**2 / count
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def prediction_charts(methods: Sequence[Method]) -> list[Chart]:
@@ -75,23 +95,24 @@ def prediction_charts(methods: Sequence[Method]) -> list[Chart]:
 
 
 def reliability_chart(methods: Sequence[Method]) -> LineChart:
-    """Accuracy against confidence in 15 bins, with Wilson's 95 % interval of each; the name carries the ECE."""
+    """Accuracy against confidence in 15 bins with Wilson's 95 % intervals; its name has the ECE, mean over seeds."""
     lines = []
     for method in methods:
         confidence, errors = max_softmax(method.logits), method.errors
         bins = reliability_bins(confidence, errors, _NUM_BINS)
         filled = bins.counts > 0
         counts = bins.counts[filled].round().long().tolist()
-        right = (bins.accuracy[filled] * bins.counts[filled]).round().long().tolist()
-        pairs = zip(right, counts, strict=True)
-        intervals = [binomtest(hits, count).proportion_ci(method="wilson") for hits, count in pairs]
+        # Seeds see the same samples, which a bin has once each, on average.
+        seen = zip(bins.accuracy[filled].tolist(), counts, strict=True)
+        low, high = zip(*(_wilson(share, count / max(1, len(method.sizes))) for share, count in seen), strict=True)
+        mean_ece = _mean_over_seeds(method, partial(ece, num_bins=_NUM_BINS))
         lines.append(
             Line(
-                name=f"{plain_name(method.name)} (ECE {float(ece(confidence, errors, _NUM_BINS)):.3f})",
+                name=f"{plain_name(method.name)} (ECE {mean_ece:.3f})",
                 x=numbers(bins.mean_confidence[filled].numpy()),
                 y=numbers(bins.accuracy[filled].numpy()),
-                low=numbers([interval.low for interval in intervals]),
-                high=numbers([interval.high for interval in intervals]),
+                low=numbers(low),
+                high=numbers(high),
                 counts=numbers(counts),
             )
         )
@@ -107,14 +128,14 @@ def reliability_chart(methods: Sequence[Method]) -> LineChart:
 
 
 def risk_coverage_chart(methods: Sequence[Method]) -> LineChart:
-    """The error rate among the surest share of the samples; the name carries the AURC."""
+    """The error rate among the surest share of the samples; the name carries the AURC, mean over seeds."""
     lines = []
     for method in methods:
         confidence, errors = max_softmax(method.logits), method.errors
         coverage, risk = risk_coverage(confidence, errors)
         count = len(coverage)
         kept = np.unique(np.linspace(0, count - 1, min(count, _CURVE_POINTS)).round().astype(int))
-        name = f"{plain_name(method.name)} (AURC {float(aurc(confidence, errors)):.4f})"
+        name = f"{plain_name(method.name)} (AURC {_mean_over_seeds(method, aurc):.4f})"
         lines.append(Line(name, numbers(coverage[kept].numpy()), numbers(risk[kept].numpy()), counts=numbers(kept + 1)))
     return LineChart(
         key="risk-coverage",

@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         if not self._is_here():
             return
-        if url.path == "/" and secrets.compare_digest(query.get("token", ""), self.server.token):
+        if url.path == "/" and self._is_token(query.get("token", "")):
             # The token leaves the address, and so the history and what is copied from it.
             cookie = f"{self.server.cookie}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
             self._send(303, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie})
@@ -154,13 +154,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._refuse("Open the address that `diffident serve` printed.")
         return False
 
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode("utf-8", "replace"), self.server.token.encode())
+
     def _is_known(self) -> bool:
         """Whether the request has the token, in its cookie."""
         try:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
         except CookieError:
             cookie = None
-        if cookie is not None and secrets.compare_digest(cookie.value, self.server.token):
+        if cookie is not None and self._is_token(cookie.value):
             return True
         self._refuse("Open the whole address that `diffident serve` printed, with its token.")
         return False

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffident.errors import InputError, did_you_mean
-from diffident.files import check_unique_ids, first_line, npz_keys, read_npz, read_parquet, row_ids, texts_of
+from diffident.files import (
+    check_unique_ids,
+    first_line,
+    npz_keys,
+    parquet_column,
+    read_npz,
+    read_parquet,
+    row_ids,
+    texts_of,
+)
 from diffident.records import Features, tensor_of
 from diffident.storage.atomic import atomic_path, write_text
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _BLOCK_ROWS = 16_384
+# Before the name of a further label column that is called as a column of the index itself.
+_OTHER = "column:"
 _MANIFEST_ENTRIES = {
     "encoder": dict,
     "dataset": dict,
@@ -49,6 +61,7 @@ class FeatureSource:
         shards: Files in order, with their rows and checksums; empty for an array in memory.
         array: The features of an .npz, or None.
         column_names: Names of the classes of those other label columns that have names of their own.
+        label_column: The name of the column that the labels are from.
         checked: Files whose checksum has been compared.
     """
 
@@ -62,6 +75,7 @@ class FeatureSource:
     shards: tuple[dict, ...] = ()
     array: Tensor | None = field(default=None, repr=False)
     column_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    label_column: str = "label"
     checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -97,7 +111,9 @@ class FeatureSource:
         """Everything in memory."""
         values = torch.cat(list(self.blocks()))
         labels = None if self.labels is None else torch.from_numpy(self.labels)
-        return Features(self.ids, values, labels, self.label_names, self.encoder, self.columns, self.column_names)
+        return Features(
+            self.ids, values, labels, self.label_names, self.encoder, self.columns, self.column_names, self.label_column
+        )
 
     def verify(self) -> None:
         """Compare every shard with its checksum, without reading its features.
@@ -143,9 +159,9 @@ def open_features(path: str | Path, *, label_column: str | None = None) -> Featu
     if label_column is None:
         return source
     if label_column not in source.columns:
-        if label_column == "label" and source.labels is not None:
+        if label_column in ("label", source.label_column) and source.labels is not None:
             return source
-        known = ["label", *source.columns]
+        known = [*([] if source.labels is None else [source.label_column]), *source.columns]
         raise InputError(
             f"`label_column` must be one of {path}'s; got `{label_column}`. {did_you_mean(label_column, known)}"
         )
@@ -153,7 +169,7 @@ def open_features(path: str | Path, *, label_column: str | None = None) -> Featu
     if len(labels) and labels.min() < 0:
         raise InputError(f"`{label_column}` must be at least 0; got {labels.min()} in {path}. Choose another column.")
     names = names if names is not None and labels.max() < len(names) else None
-    values = {**vars(source), "labels": labels, "label_names": names}
+    values = {**vars(source), "labels": labels, "label_names": names, "label_column": label_column}
     return FeatureSource(**values)
 
 
@@ -197,10 +213,15 @@ def _check_manifest(manifest: dict, path: Path) -> None:
             )
 
 
-def names_entries(names: tuple[str, ...] | None, column_names: dict[str, tuple[str, ...]]) -> dict:
-    """What a manifest says of the classes' names; of other label columns only if there are names to tell."""
-    others = {column: list(own) for column, own in column_names.items()}
-    return {"label_names": None if names is None else list(names), **({"column_names": others} if others else {})}
+def names_entries(labelled: Any) -> dict:
+    """What a manifest says of the names of columns and classes of a `Dataset` or `Features`; the usual is left out."""
+    names, others = labelled.label_names, {column: list(own) for column, own in labelled.column_names.items()}
+    entries: dict[str, Any] = {"label_names": None if names is None else list(names)}
+    if others:
+        entries["column_names"] = others
+    if labelled.label_column != "label":
+        entries["label_column"] = labelled.label_column
+    return entries
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
@@ -259,8 +280,7 @@ def write_index(folder: Path, ids: np.ndarray, labels: np.ndarray | None, column
         table["label"] = pa.array(labels, pa.int64())
     table |= {name: pa.array(places, pa.int64()) for name, places in _places(shards).items()}
     for name, column in columns.items():
-        if name not in table:
-            table[name] = pa.array(column, pa.int64())
+        table[name if name not in table else _OTHER + name] = pa.array(column, pa.int64())
     with atomic_path(folder / "index.parquet") as temporary:
         pq.write_table(pa.table(table), temporary)
 
@@ -283,7 +303,7 @@ def save_features(features: Features, path: str | Path) -> FeatureSource:
     manifest = {"format_version": FORMAT_VERSION, "encoder": {"name": features.encoder, "fingerprint": "unknown"}}
     dataset = {"name": "memory", "fingerprint": "unknown"}
     dtype = str(features.values.dtype).removeprefix("torch.")
-    manifest |= names_entries(features.label_names, features.column_names)
+    manifest |= names_entries(features)
     manifest |= {"dataset": dataset, "num_features": features.values.shape[1], "dtype": dtype}
     manifest |= {"num_samples": len(features), "complete": True, "shards": shards, "skipped": []}
     write_manifest(folder, manifest)
@@ -313,11 +333,12 @@ def _open_store(path: Path) -> FeatureSource:
         ids=columns.pop("id"),
         labels=columns.pop("label", None),
         label_names=None if names is None else tuple(map(str, names)),
-        columns=columns,
+        columns={name.removeprefix(_OTHER): column for name, column in columns.items()},
         encoder=str(manifest["encoder"].get("name", "unknown")),
         num_features=manifest["num_features"],
         shards=tuple(manifest["shards"]),
         column_names={column: tuple(map(str, own)) for column, own in manifest.get("column_names", {}).items()},
+        label_column=str(manifest.get("label_column", "label")),
     )
 
 
@@ -339,15 +360,9 @@ def _index_columns(table: pa.Table, path: Path) -> dict[str, np.ndarray]:
     columns = {}
     for name in table.column_names:
         kind = pa.string() if name == "id" else pa.int64()
-        is_place = name in ("shard", "row")
-        is_kind = pa.types.is_integer(table[name].type) if is_place else table[name].type == kind
-        if not is_kind or table[name].null_count:
-            raise InputError(
-                f"`{name}` must be {kind} without nulls; got {table[name].type} with {table[name].null_count} in "
-                f"{path / 'index.parquet'}. Extract anew."
-            )
-        if not is_place:
-            columns[name] = np.array(table[name].to_numpy())  # a copy: what torch reads must be writable
+        column = parquet_column(table, name, kind, path / "index.parquet", "Extract anew.")
+        if name not in ("shard", "row"):
+            columns[name] = column
     return columns
 
 
@@ -386,6 +401,7 @@ def _open_npz(path: Path) -> FeatureSource:
         encoder="unknown",
         num_features=values.shape[1],
         array=tensor_of(values, "features"),
+        label_column="labels",
     )
 
 
