@@ -12,6 +12,7 @@ from diffident.cli import main
 from diffident.files import read_parquet
 from diffident.storage import difficulty_table
 from diffident.storage.difficulty_table import read_difficulty_table, write_difficulty_table
+from diffident.storage.predictions import read_predictions
 from diffident.storage.runs import open_run
 
 
@@ -172,6 +173,8 @@ def test_predicted_labels_are_names_where_those_of_the_run_are(work, capsys, nam
         "Write all labels in one way.\n"
     )
     assert not (work / "predictions.parquet").exists()
+    assert main(["predict", "run", "new.npz", "--no-labels", "--out", "predictions.parquet"]) == 0
+    assert read_predictions("predictions.parquet").labels is None
 
 
 def test_no_epochs_are_refused(work, capsys):

@@ -12,6 +12,7 @@ from diffident.errors import IdMismatchError, InputError
 from diffident.integrations.hugging_face import TrainerLoss, add_weights, pack_weights, unpack_weights
 from diffident.losses import DifficultyAwareLoss
 from diffident.records import DifficultyTable
+from diffident.training.by_id import with_weights
 
 COUNT = 24
 
@@ -159,3 +160,32 @@ def test_losses_that_want_more_than_outputs_and_labels_are_refused(loss, wants):
         TrainerLoss(loss, alpha=0.2)
     assert "\n" not in str(refused.value)
     assert str(refused.value).endswith("poly, mbls, logit-norm, mmce, soft-ece.")
+
+
+def test_ids_of_a_formatted_data_set_are_numbers_and_labels_are_compared():
+    plain = rows().remove_columns("id").add_column("id", list(range(COUNT)))
+    scored = table()
+    scored = replace(scored, ids=np.array([one[1:] for one in scored.ids], dtype=object))
+    expected = add_weights(plain, scored)["label"]
+    assert add_weights(plain.with_format("torch"), scored).with_format(None)["label"] == expected
+    assert with_weights(plain.with_format("torch"), scored).ids.tolist() == [str(row) for row in range(COUNT)]
+    shifted = replace(scored, labels=(scored.labels + 1) % 3)
+    for join in (add_weights, with_weights):
+        with pytest.raises(InputError, match="24 of 24 differ"):
+            join(plain, shifted)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.to_iterable_dataset(), "`dataset` must be one split, with a length; got IterableDataset"),
+        (lambda data: datasets.DatasetDict(train=data), "`dataset` must be one split, with a length; got DatasetDict"),
+        (
+            lambda data: data.remove_columns("label").add_column("label", ["a"] * COUNT),
+            "`label` must hold class numbers",
+        ),
+    ],
+)
+def test_what_has_no_class_numbers_by_row_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        add_weights(change(rows()), table())

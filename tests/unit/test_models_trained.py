@@ -16,7 +16,7 @@ from diffident.data import open_dataset
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError, UnavailableError
 from diffident.models import load_preprocessor
-from diffident.models.foreign import image_input
+from diffident.models.foreign import TransformersClassifier, image_input
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.predictions import read_predictions
@@ -235,3 +235,19 @@ def test_features_tables_texts_and_folders(tmp_path):
         image.save(tmp_path / "photos" / f"class{row % 2}" / f"{row}.png")
     for name, model in {"f.npz": "mlp", "numbers.csv": "mlp", "texts.csv": "ngrams", "photos": "cnn-small"}.items():
         run_through(open_dataset(tmp_path / name), tmp_path / "runs" / name, model=model, width=8)
+
+
+@pytest.mark.parametrize(("given", "token"), [({"pad_token_id": 3}, 3), ({"eos_token_id": 2}, 2), ({}, 0)])
+def test_decoders_classify_from_the_last_word_however_long_the_other_texts_are(given, token):
+    transformers = pytest.importorskip("transformers")
+    none = {"pad_token_id": None, "eos_token_id": None, "bos_token_id": None}
+    config = transformers.GPT2Config(
+        vocab_size=20, n_positions=16, n_embd=16, n_layer=1, n_head=2, num_labels=2, **{**none, **given}
+    )
+    model = TransformersClassifier(transformers.GPT2ForSequenceClassification(config).eval(), config)
+    assert model.model.config.pad_token_id == token
+    short = torch.tensor([[5, 6, 7], [8, 9, -1]])
+    long = torch.nn.functional.pad(short, (0, 9), value=-1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(torch.cat([long, torch.full((1, 12), 10)]))[:2], model(short))
+        torch.testing.assert_close(model(short)[1:], model(short[1:, :2]))

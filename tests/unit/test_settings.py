@@ -1,9 +1,10 @@
 import pickle
 
+import numpy as np
 import pytest
 
 from diffident.errors import InputError
-from diffident.losses import LOSSES
+from diffident.losses import LOSSES, make_loss
 from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.settings.checks import value_faults
 
@@ -217,3 +218,9 @@ def test_changed_settings_take_the_defaults_that_go_with_the_change_where_none_w
     assert given == load_settings(model="mlp", loss="difficulty-aware")
     assert pickle.loads(pickle.dumps(given)).changed(alpha=0.1).others == 0.2
     assert ours.changed(model="ngrams").epochs == 20
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = load_settings(model="mlp", width=np.int64(8), dropout=np.float32(0.5), seed=np.int64(3))
+    assert (settings.width, settings.dropout, settings.seed) == (8, 0.5, 3)
+    assert make_loss("entropy", alpha=np.float64(0.25)).alpha == 0.25

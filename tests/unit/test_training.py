@@ -219,3 +219,25 @@ def test_predict_on_a_named_device(tmp_path):
     assert predict(tmp_path / "r", vectors(), device="cpu").logits.shape == (41, 2)
     with pytest.raises(InputError, match=r"`device` must be a known name; got 'cup'\. Did you mean `cpu`"):
         predict(tmp_path / "r", vectors(), device="cup")
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_last_step_that_diverges_is_noticed(validation, tmp_path):
+    settings = replace(SETTINGS, epochs=1, learning_rate=1e38, batch_size=32, warmup=0.0, schedule="constant")
+    held = vectors(8) if validation else None
+    with pytest.raises(NonFiniteLossError, match="at epoch 1, step 1"):
+        train(vectors(32), settings, out=tmp_path / "r", validation=held)
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_csv_log_takes_validation_data_that_come_later(tmp_path):
+    settings = replace(SETTINGS, epochs=2, loggers=("csv",))
+    with pytest.raises(KeyboardInterrupt):
+        train(vectors(), settings, out=tmp_path / "r", progress=_stop_after_an_epoch, checkpoint_seconds=0.0)
+    train(vectors(), settings, out=tmp_path / "r", validation=vectors(8), resume=True)
+    assert "validation_loss" in (tmp_path / "r" / "metrics.csv").read_text().splitlines()[0]
+
+
+def _stop_after_an_epoch(progress):
+    if progress.epoch_done:
+        raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,6 +220,11 @@ def test_validation_data_of_a_run_stay_the_same_and_are_not_trained_on(tmp_path,
         train(data, settings, resume=True, **shared)
     with pytest.raises(InputError, match="must not be trained on, as doubt is learnt from it; 300 samples of set1 are"):
         train(data, settings, validation=data, out=tmp_path / "new", difficulty=difficulty)
+    part = replace(data.select(np.arange(50)), name="part", fingerprint="another file")
+    with pytest.raises(InputError, match="must not be trained on, as doubt is learnt from it; 50 samples of part are"):
+        train(data, settings, validation=part, out=tmp_path / "new", difficulty=difficulty)
+    other = replace(dataset(50, 2), ids=data.ids[:50])  # called alike, other samples
+    train(data, settings, validation=other, out=tmp_path / "alike", difficulty=difficulty)
     fixed = load_settings(model="mlp", loss="difficulty-aware", epochs=2, doubt=0.2)
     train(data, fixed, validation=data, out=tmp_path / "new", difficulty=difficulty)
 

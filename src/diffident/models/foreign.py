@@ -107,9 +107,10 @@ def python_model(path: str, num_classes: int) -> nn.Module:
 class TransformersClassifier(nn.Module):
     """A sequence classifier of transformers, called with token numbers padded with -1."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, config: Any):
         super().__init__()
         self.model = model
+        self.model.config.pad_token_id = _padding_of(config)
 
     def forward(self, inputs: Shaped[Tensor, "n length"]) -> Float[Tensor, "n c"]:
         """Logits of padded tokens."""
@@ -127,8 +128,7 @@ def transformers_model(name: str, num_classes: int, pretrained: bool, run: Path 
         config = transformers.AutoConfig.from_pretrained(source, num_labels=num_classes)
         kind = transformers.AutoModelForSequenceClassification
         model = kind.from_pretrained(name, config=config) if pretrained else kind.from_config(config)
-    model.config.pad_token_id = _padding_of(config)
-    return TransformersClassifier(model)
+    return TransformersClassifier(model, config)
 
 
 def _padding_of(config: Any) -> int:

@@ -119,6 +119,7 @@ class EpochMeter:
     def check(self, loss: float) -> None:
         """Raise `NonFiniteLossError` unless the loss after the last step is finite."""
         if not math.isfinite(loss):
+            self._look()  # at the steps that wait, of which one may have been the first
             self._raise(self._step - 1, loss)
 
     def _look(self) -> None:
