@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -109,3 +110,13 @@ def test_the_versions_are_those_that_the_tool_asks_for():
     wanted = json.loads((folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
     about = json.loads((resources.files("diffident.report") / "assets/vendor/vendor.json").read_text(encoding="utf-8"))
     assert wanted.items() <= about["packages"].items()
+
+
+def test_marks_are_kept_for_the_samples_of_the_page():
+    def key(suspects):
+        page = render_page(build_report(title="t", audit=AuditInput(suspects)))
+        return json.loads(re.search(r'id="settings"[^>]*>(.*?)</script>', page, re.DOTALL)[1])["key"]
+
+    suspects = make_suspects()
+    others = replace(suspects, table=replace(suspects.table, ids=suspects.table.ids + "x"))
+    assert key(suspects) == key(suspects) != key(others)
