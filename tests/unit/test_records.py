@@ -27,7 +27,7 @@ def test_numbers_are_found_as_text():
 @pytest.mark.parametrize(
     ("ids", "wanted", "expected"),
     [
-        (["a", "a"], ["a", "a"], "`ids` of the table must be unique; 1 occur twice."),
+        (["a", "a"], ["a", "a"], "`ids` of the table must be unique; 1 occur twice: 'a'. Remove one of each."),
         (
             ["a", "b"],
             ["a", "x", "y", "z", "w"],
