@@ -94,6 +94,10 @@ def evaluate(
     scores = check_scores(logits, probs, labels, called="evaluate")
     assert labels is not None  # seen to by `check_scores`
     labels = check_labels(labels, len(scores), scores.num_classes)
+    if label_names is not None and len(label_names) != scores.num_classes:
+        raise InputError(
+            f"`label_names` must have {scores.num_classes} entries, one per class; got {len(label_names)}. Name all."
+        )
     values = None if difficulty is None else _check_difficulty(difficulty, len(scores))
     outside = {name: _check_ood(values, name, scores) for name, values in (ood or {}).items()}
     sets = 2 + (values is not None) + by_class  # as often are all samples resampled

@@ -198,3 +198,13 @@ def test_softmax_of_scipy_gives_the_same_entropy():
     found = ood_score(fit_detector("entropy"), logits=logits)
     np.testing.assert_allclose(found, -(probs * np.log(probs)).sum(axis=1), atol=1e-11)
     assert set(DETECTORS) == {*PEERS}
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8"])
+def test_arrays_of_other_machines_are_fitted(dtype):
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(size=(60, 4)), np.arange(60) % 3
+    plain = fit_detector("mahalanobis", features=features.astype("<f4").astype(float), labels=labels)
+    other = fit_detector("mahalanobis", features=features.astype("<f4").astype(dtype), labels=labels.astype(">i8"))
+    found = [ood_score(one, features=features[:5]) for one in (plain, other)]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)

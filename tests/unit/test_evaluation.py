@@ -254,3 +254,9 @@ def test_progress_counts_resamples_of_all_samples(num_classes):
     groups = {"difficulty": torch.arange(80.0), "by_class": True}
     evaluate(logits, labels, ood={"noise": outside}, num_resamples=20, progress=more, **groups)
     assert rises_to(more.calls, 40 + 20 * 110 // 80 + 20 + 20)
+
+
+def test_names_are_one_per_class():
+    logits, labels = 2 * torch.eye(3), torch.arange(3)
+    with pytest.raises(InputError, match=r"`label_names` must have 3 entries, one per class; got 2\. Name all\."):
+        evaluate(logits, labels, by_class=True, label_names=["a", "b"], num_resamples=0)

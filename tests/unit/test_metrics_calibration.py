@@ -4,6 +4,7 @@ from sklearn.metrics import log_loss
 from tests import oracles_metrics as oracle
 
 from diffident import confidence as sure
+from diffident.errors import InputError
 from diffident.metrics import accuracy, brier, classwise_ece, ece, nll, reliability_bins
 
 
@@ -63,3 +64,9 @@ def test_confidences_by_hand():
     assert sure.negative_energy(logits).item() == pytest.approx(1.3862944)
     assert sure.max_logit(logits).item() == pytest.approx(1.0986123)
     assert sure.entropy(torch.tensor([[1e4, -1e4]], dtype=torch.float16)).item() == 0
+
+
+@pytest.mark.parametrize("num_bins", [0, -1])
+def test_no_bins_are_refused(num_bins):
+    with pytest.raises(InputError, match="`num_bins` must be a whole number, at least 1"):
+        ece(torch.tensor([0.5, 0.6]), torch.tensor([True, False]), num_bins)

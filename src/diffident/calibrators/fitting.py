@@ -14,6 +14,7 @@ from diffident.calibrators import find_calibrator, open_calibrator
 from diffident.calibrators.protocol import check_width, log_probs_of, mean_nll
 from diffident.errors import IdMismatchError, InputError, ShapeError
 from diffident.metrics.inputs import check_labels, check_logits
+from diffident.records import tensor_of
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _needed(name: str, difficulty: Tensor | np.ndarray | None, num_samples: int)
         return {}
     if difficulty is None:
         raise InputError(f"`difficulty` must be given for {name!r}; got none. Score the features of the samples.")
-    values = torch.as_tensor(difficulty).detach().cpu().double()
+    values = tensor_of(difficulty, "difficulty").detach().cpu().double()
     if values.shape != (num_samples,):
         raise ShapeError(
             f"`difficulty` must be one per row of logits, [{num_samples}]; got {list(values.shape)}. Match them by id."

@@ -87,6 +87,10 @@ def _compare_sources(sources: list[tuple[str | None, Path]], arguments: argparse
     baseline = arguments.baseline or ("cross-entropy" if "cross-entropy" in names else names[0])
     predicted = [(name, seed, predictions) for name, seed, _, predictions in runs if predictions is not None]
     paired = None
+    if arguments.metrics and len(predicted) < len(runs):
+        raise InputError(
+            "`--metrics` must be used where all runs have predictions/test.parquet; got some without. Leave it out."
+        )
     if len(predicted) == len(runs):  # the first to see the samples: of other ones it names the ids
         metrics = arguments.metrics or DEFAULT_METRICS
         with progress_bar("compare") as progress:

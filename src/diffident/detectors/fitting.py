@@ -12,6 +12,7 @@ from diffident.detectors import PEER_PREFIX, find_detector, open_detector
 from diffident.detectors.protocol import Outputs
 from diffident.errors import InputError, ShapeError
 from diffident.metrics.inputs import check_labels, check_logits
+from diffident.records import tensor_of
 
 Array = Tensor | np.ndarray
 
@@ -90,7 +91,7 @@ def _outputs(name: str, needed: tuple[str, ...], given: dict[str, Array | None])
             values[key] = _checked_features(value)
         else:
             first = next(iter(values.values()))
-            width = first.shape[1] if "logits" in values else int(np.max(np.asarray(value), initial=0)) + 1
+            width = first.shape[1] if "logits" in values else _most(value) + 1
             values[key] = check_labels(value, len(first), width)
     sizes = {key: len(value) for key, value in values.items()}
     if len(set(sizes.values())) > 1:
@@ -101,13 +102,19 @@ def _outputs(name: str, needed: tuple[str, ...], given: dict[str, Array | None])
     return Outputs(**values)
 
 
+def _most(labels: Array) -> int:
+    """The largest label; 0 where there is none that counts, which `check_labels` names."""
+    values = tensor_of(labels, "labels")
+    return int(values.max()) if values.numel() and bool(values.isfinite().all()) else 0
+
+
 def _checked_features(features: Array) -> Tensor:
     """The features on the CPU, in their own precision or float32 for halves.
 
     Raises:
         InputError: not floats [n, d] with n and d at least 1, or NaN or infinity, named by its row.
     """
-    values = torch.as_tensor(features).detach().cpu()
+    values = tensor_of(features, "features").detach().cpu()
     if values.ndim != 2 or not values.numel() or not values.is_floating_point():
         raise ShapeError(
             f"`features` must be floats [n, d] with n and d at least 1; got {values.dtype} {list(values.shape)}. "

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffident.confidence import TIE_DECIMALS
+from diffident.errors import InputError
 from diffident.metrics.ranking import CumulativeCounts, Ranking, one_or_all, rank_samples
 
 NUM_BINS = 15
@@ -81,6 +82,8 @@ def calibration_sums(
 
 def bin_edges(num_bins: int, device: torch.device | None = None) -> Float[Tensor, " e"]:
     """Edges of equal bins on [0, 1], each the float nearest to i / num_bins."""
+    if num_bins < 1 or num_bins != int(num_bins):
+        raise InputError(f"`num_bins` must be a whole number, at least 1; got {num_bins}. The default is {NUM_BINS}.")
     return torch.arange(num_bins + 1, dtype=torch.float64, device=device) / num_bins
 
 

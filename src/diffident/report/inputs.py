@@ -54,6 +54,8 @@ def sort_inputs(paths: list[str]) -> Inputs:
     for text in paths:
         name, path = _named(text)
         if (path / "config.toml").is_file():
+            if any(run.path.resolve() == path.resolve() for run in runs):
+                raise InputError(f"`INPUT` must name every run once; got {path} twice. Leave one out.")
             runs.append(open_run(path, unfinished=True))
         elif path.is_dir() and (path / DIFFICULTY).is_file():
             audits.append(path)
