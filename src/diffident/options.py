@@ -34,8 +34,7 @@ def options_of(kind: type[Options], what: str, values: dict[str, Any]) -> Option
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """The value as the field's type has it; a whole number is a number as well, but true is neither."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = plain(value)
     words = {int: "a whole number", float: "a number", str: "text", float | str: "a number or text"}
     if kind not in words:
         return value
@@ -46,6 +45,11 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, int) and abs(value) >= 2**63:
         raise InputError(f"`{name}` must be below 2^63; got {value}. Leave it out for the default.")
     return value
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_option(name: str, value: Any, known: Collection[str], what: str) -> None:

@@ -26,6 +26,7 @@ from rich.text import Text
 from diffident.errors import InputError
 from diffident.records import Estimate
 
+# Of folders that are read, the tables that a command could be told to write over.
 _PARTS = ("index.parquet", "dynamics.parquet", "predictions/*.parquet")
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,8 +12,8 @@ from diffident.difficulties.protocol import Blocks, counted_passes
 from diffident.difficulties.weights import scaled_rank
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian import Gaussians, relative_squared_distance
-from diffident.gaussian.blocks import Labels
-from diffident.records import DifficultyTable, tensor_of
+from diffident.gaussian.blocks import Labels, integers_of
+from diffident.records import DifficultyTable
 
 
 def difficulty(gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -70,7 +69,7 @@ def score_features(
         raise InputError("`ids` must name at least one sample; got none. Extract features first.")
     if len(labels) != len(ids):
         raise ShapeError(f"`labels` must be one per id; got {len(labels)} for {len(ids)}. Match them by id.")
-    ids, labels = _unique(ids), _integers(labels)
+    ids, labels = _unique(ids), integers_of(labels).cpu().numpy()
     if labels.min() == labels.max():
         raise InputError(
             f"`labels` must be of at least 2 classes to tell hard from easy; got only {labels[0]}. "
@@ -106,10 +105,3 @@ def _unique(ids: np.ndarray | Sequence[Any]) -> np.ndarray:
             f"`ids` must be unique; got {texts[row]!r} at rows {row} and {last[texts[row]]}. Name each sample once."
         )
     return np.array(texts, dtype=object)
-
-
-def _integers(labels: Labels) -> np.ndarray:
-    values = tensor_of(labels, "labels")
-    if values.is_floating_point() or values.dtype == torch.bool:
-        raise InputError(f"`labels` must be integers; got {values.dtype}. Convert them to int64.")
-    return values.cpu().numpy().astype(np.int64, copy=False)

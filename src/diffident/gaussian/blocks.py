@@ -51,6 +51,14 @@ def checked_values(values: Tensor | np.ndarray, num_features: int) -> Tensor:
     return values
 
 
+def integers_of(labels: Tensor | np.ndarray) -> Tensor:
+    """Labels as an int64 tensor; `InputError` where they are no integers."""
+    labels = tensor_of(labels, "labels")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(f"`labels` must be integers; got {labels.dtype}. Convert them to int64.")
+    return labels.long()
+
+
 def checked(
     values: Tensor | np.ndarray, labels: Tensor | np.ndarray, num_features: int, num_classes: int, first_row: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -60,12 +68,9 @@ def checked(
         ShapeError: features of another width, or not one label per row.
         InputError: labels that are no integers, or out of range; names the row.
     """
-    values, labels = checked_values(values, num_features), tensor_of(labels, "labels")
+    values, labels = checked_values(values, num_features), integers_of(labels)
     if labels.shape != values.shape[:1]:
         raise ShapeError(f"`labels` must be one per row, [{len(values)}]; got {tuple(labels.shape)}. Match them by id.")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"`labels` must be integers; got {labels.dtype}. Convert them to int64.")
-    labels = labels.long()
     outside = ((labels < 0) | (labels >= num_classes)).nonzero()
     if len(outside):
         row = int(outside[0])

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from diffident.errors import InputError
 from diffident.losses.base import Loss
 from diffident.losses.correctness_ranking import CorrectnessHistory, CorrectnessRankingLoss
@@ -27,7 +25,7 @@ from diffident.losses.mmce import MMCE
 from diffident.losses.poly import PolyLoss
 from diffident.losses.regmixup import RegMixup
 from diffident.losses.soft_ece import SoftBinnedECE
-from diffident.options import check_choice, check_option
+from diffident.options import check_choice, check_option, plain
 
 __all__ = [
     "LOSSES",
@@ -150,7 +148,7 @@ def make_loss(name: str, *, reduction: str = "mean", **options: Any) -> Loss:
     """
     check_choice("loss", name, LOSSES)
     kind = LOSSES[name]
-    options = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    options = {name: plain(value) for name, value in options.items()}
     for option, value in options.items():
         check_option(option, value, kind.options, f"loss {name!r}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -67,11 +67,13 @@ def stack_predictions(name: str, seeds: Sequence[Predictions], ood: Sequence[Map
     )
 
 
-def _mean_over_seeds(method: Method, measure: Callable[[Tensor, Tensor], Tensor]) -> float:
-    """Mean of a metric of confidences and errors over the seeds, as tables have it."""
-    sizes = list(method.sizes or (len(method.logits),))
-    pairs = zip(max_softmax(method.logits).split(sizes), method.errors.split(sizes), strict=True)
-    return float(np.mean([float(measure(confidence, errors)) for confidence, errors in pairs]))
+def _mean_over_seeds(
+    measure: Callable[[Tensor, Tensor], Tensor], confidence: Tensor, errors: Tensor, sizes: tuple[int, ...]
+) -> float:
+    """Mean of a metric over the seeds, as tables have it."""
+    parts = list(sizes or (len(errors),))
+    pairs = zip(confidence.split(parts), errors.split(parts), strict=True)
+    return float(np.mean([float(measure(*pair)) for pair in pairs]))
 
 
 def _wilson(share: float, count: float) -> tuple[float, float]:
@@ -105,7 +107,7 @@ def reliability_chart(methods: Sequence[Method]) -> LineChart:
         # Seeds see the same samples, which a bin has once each, on average.
         seen = zip(bins.accuracy[filled].tolist(), counts, strict=True)
         low, high = zip(*(_wilson(share, count / max(1, len(method.sizes))) for share, count in seen), strict=True)
-        mean_ece = _mean_over_seeds(method, partial(ece, num_bins=_NUM_BINS))
+        mean_ece = _mean_over_seeds(partial(ece, num_bins=_NUM_BINS), confidence, errors, method.sizes)
         lines.append(
             Line(
                 name=f"{plain_name(method.name)} (ECE {mean_ece:.3f})",
@@ -135,7 +137,7 @@ def risk_coverage_chart(methods: Sequence[Method]) -> LineChart:
         coverage, risk = risk_coverage(confidence, errors)
         count = len(coverage)
         kept = np.unique(np.linspace(0, count - 1, min(count, _CURVE_POINTS)).round().astype(int))
-        name = f"{plain_name(method.name)} (AURC {_mean_over_seeds(method, aurc):.4f})"
+        name = f"{plain_name(method.name)} (AURC {_mean_over_seeds(aurc, confidence, errors, method.sizes):.4f})"
         lines.append(Line(name, numbers(coverage[kept].numpy()), numbers(risk[kept].numpy()), counts=numbers(kept + 1)))
     return LineChart(
         key="risk-coverage",

@@ -7,10 +7,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffident.errors import did_you_mean
 from diffident.files import read_toml
+from diffident.options import plain
 from diffident.settings.checks import kind_of, loss_faults, raise_faults, value_faults
 from diffident.settings.defaults import MODEL_PREFIXES, MODELS
 from diffident.settings.record import TrainingSettings
@@ -108,6 +107,5 @@ def _converted(value: Any, kind: Any) -> Any:
             value = [parse_value(part.strip()) for part in value.split(",") if part.strip()]
         several = value if isinstance(value, list | tuple) else [value]
         return tuple(_converted(one, typing.get_args(kind)[0]) for one in several)
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = plain(value)
     return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
