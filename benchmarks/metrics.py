@@ -1,8 +1,7 @@
-"""Metrics: speed and memory against peers, speed of the intervals, and how often the intervals hold the truth.
+"""Metrics: speed and memory against peers, and speed of the intervals.
 
     python benchmarks/metrics.py peers [--rows 1000000] [--classes 100] [--repeats 3]     # about 2 GB of memory
     python benchmarks/metrics.py intervals [--rows 50000] [--classes 1000] [--resamples 1000]
-    python benchmarks/metrics.py coverage [--trials 200]
 
 `peers`: every library in a process of its own, on the same float32 probabilities; all metrics that it has, from the
 probabilities on, on one thread; seconds are the processor's, which other work on the machine changes little. Ours is
@@ -10,9 +9,7 @@ probabilities on, on one thread; seconds are the processor's, which other work o
 torch-uncertainty netcal) that are not installed are left out.
 
 `intervals`: `evaluate` with intervals, the classwise metrics (which go through all probabilities again) apart.
-
-`coverage`: how often 95 % intervals hold the true error of a model whose true probabilities are known, at several
-numbers of samples; beside them the percentile interval of `ece`.
+How often they hold the truth: interval_coverage.py.
 """
 
 import argparse
@@ -22,16 +19,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
-from diffident.bootstrap import bootstrap, percentile_interval, resampling_counts
-from diffident.metrics import ece
-from diffident.metrics.deviations import calibration_deviations
-from diffident.metrics.ranking import rank_samples
 from diffident.metrics.streaming import MetricAccumulator
-from diffident.metrics.suite import CALIBRATION, CalibrationSuite, DrawnCalibration
 
 BATCH = 10_000
 LIBRARIES = ("diffident", "torchmetrics", "torch-uncertainty", "netcal")
@@ -39,12 +30,11 @@ LIBRARIES = ("diffident", "torchmetrics", "torch-uncertainty", "netcal")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["peers", "intervals", "coverage", "worker"])
+    parser.add_argument("what", choices=["peers", "intervals", "worker"])
     parser.add_argument("--rows", type=int)
     parser.add_argument("--classes", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--library")
     arguments = parser.parse_args()
     if arguments.what == "worker":
@@ -55,14 +45,12 @@ def main() -> None:
                 compare_peers(arguments.rows or 1_000_000, arguments.classes or 100, arguments.repeats), indent=2
             )
         )
-    elif arguments.what == "intervals":
+    else:
         print(
             json.dumps(
                 time_intervals(arguments.rows or 50_000, arguments.classes or 1000, arguments.resamples), indent=2
             )
         )
-    else:
-        measure_coverage(arguments.trials)
 
 
 def make_predictions(num_rows: int, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -222,72 +210,14 @@ def time_intervals(num_rows: int, num_classes: int, num_resamples: int) -> dict[
         seconds[name] = {"seconds": round(took, 2), "of a processor": round(worked, 2)}
         return result
 
+    def drew(samples: int) -> None:
+        """What `evaluate` tells its progress."""
+
     scores = check_logits(logits, "logits", probs_as="")
     terms, sums = timed("terms of the samples", lambda: sample_terms(scores, labels))
-    timed("all but the classwise", lambda: evaluation._sample_metrics(terms, num_resamples, 0))
-    timed("classwise", lambda: evaluation._classwise_metrics(scores, terms, sums, num_resamples, 0))
+    timed("all but the classwise", lambda: evaluation._sample_metrics(terms, num_resamples, 0, drew))
+    timed("classwise", lambda: evaluation._classwise_metrics(scores, terms, sums, num_resamples, 0, drew))
     return seconds
-
-
-# How often intervals hold the truth.
-
-MODELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "calibrated": lambda confidence: confidence,
-    "0.015 too sure": lambda confidence: (confidence - 0.015).clamp(0, 1),
-    "0.04 too sure above 0.9": lambda confidence: torch.where(confidence > 0.9, confidence - 0.04, confidence),
-    "far too sure": lambda confidence: confidence.square(),
-}
-
-
-def draw(num_rows: int, generator: torch.Generator) -> torch.Tensor:
-    """Confidences, most of them high."""
-    return 0.1 + 0.9 * torch.rand(num_rows, generator=generator, dtype=torch.float64) ** 0.35
-
-
-def true_errors(model: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-    """The errors with the probabilities of being right in the place of outcomes, from many samples."""
-    confidence = draw(2_000_000, torch.Generator().manual_seed(1)).sort(descending=True).values
-    suite = CalibrationSuite(rank_samples(confidence, torch.zeros(len(confidence), dtype=torch.bool)))
-    suite = replace(suite, ranking=replace(suite.ranking, positive=1 - model(confidence)))
-    drawn = DrawnCalibration(suite, None)
-    found = {name: float(metric(drawn)) for name, metric in CALIBRATION.items()}
-    return found | {"ece_debiased": found["ece"]}
-
-
-def measure_coverage(num_trials: int, num_resamples: int = 200) -> None:
-    names = ["ece, percentiles", *CALIBRATION]
-    print("model, samples | " + " | ".join(names))
-    for title, model in MODELS.items():
-        truth = true_errors(model)
-        for num_rows in (200, 2_000, 20_000):
-            hits = dict.fromkeys(names, 0)
-            for trial in range(num_trials):
-                generator = torch.Generator().manual_seed(trial)
-                confidence = draw(num_rows, generator).round(decimals=12)
-                errors = torch.rand(num_rows, generator=generator, dtype=torch.float64) > model(confidence)
-                suite = CalibrationSuite(rank_samples(confidence, errors))
-                for name, (low, high) in intervals(suite, num_resamples, generator).items():
-                    hits[name] += low <= truth[name] <= high
-                chunks = resampling_counts([num_rows], num_resamples, generator)
-                low, high = percentile_interval(torch.cat([ece(confidence, errors, counts=c) for c in chunks]))
-                hits["ece, percentiles"] += low <= truth["ece"] <= high
-            shares = " | ".join(f"{count / num_trials:.3f}" for count in hits.values())
-            print(f"{title}, {num_rows:,} | {shares}", flush=True)
-
-
-def intervals(
-    suite: CalibrationSuite, num_resamples: int, generator: torch.Generator
-) -> dict[str, tuple[float, float]]:
-    values = {name: float(metric(DrawnCalibration(suite, None))) for name, metric in CALIBRATION.items()}
-    deviations = calibration_deviations(suite, values)
-    found = bootstrap(
-        values,
-        lambda counts: deviations(DrawnCalibration(suite, counts)),
-        [len(suite.ranking.scores)],
-        num_resamples=num_resamples,
-        generator=generator,
-    )
-    return {name: (estimate.low, estimate.high) for name, estimate in found.items()}
 
 
 if __name__ == "__main__":

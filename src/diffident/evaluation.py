@@ -11,6 +11,7 @@ from torch import Tensor
 from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks
 from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
+from diffident.metrics.bounds import coverage_at_risk_bounds, proportion_bounds
 from diffident.metrics.calibration import equal_mass_cuts
 from diffident.metrics.classwise import ClasswiseSums, classwise_sums, classwise_values
 from diffident.metrics.detection import (
@@ -131,11 +132,11 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
     values = {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), names).items()}
     suite = suites.in_place_order(suite)
     plain = [name for name in names if name.removesuffix("_positive") not in suites.CALIBRATION]
-    deviations = calibration_deviations(suite.calibration, values)
+    deviations = calibration_deviations(suite.calibration, values, seed)
     positive = None
     if suite.positive is not None:
         of_class = {name: values[f"{name}_positive"] for name in suites.CALIBRATION}
-        positive = calibration_deviations(suite.positive, of_class)
+        positive = calibration_deviations(suite.positive, of_class, seed)
 
     def resample(counts: Float[Tensor, "r n"]) -> dict[str, Draws]:
         drawn = suites.Drawn(suite, counts)
@@ -145,7 +146,18 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
         drew(counts.numel())
         return draws
 
-    return bootstrap(values, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
+    found = bootstrap(values, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
+    return found | _exact(suite, values)
+
+
+def _exact(suite: suites.Suite, values: dict[str, float]) -> dict[str, Estimate]:
+    """Metrics whose intervals need no resamples, which would all be alike where few errors were made."""
+    counts = suite.calibration.ranking.cumulate()
+    right, total = counts.negatives[0, -1:].numpy(), counts.totals[0, -1:].numpy()
+    ends = {name: coverage_at_risk_bounds(counts, risk) for name, risk in suites.RISKS.items()}
+    low, high = proportion_bounds(right, total)
+    ends["accuracy"] = float(low[0]), float(high[0])
+    return {name: Estimate(values[name], low, high) for name, (low, high) in ends.items()}
 
 
 def _classwise_metrics(
@@ -181,7 +193,7 @@ def _classwise_draws(
         brier += counts @ _brier(terms)[rows]
         drew(counts.numel())
     assert resampled is not None  # there is at least one row
-    return classwise_deviations(resampled, sums, brier / len(scores))
+    return classwise_deviations(resampled, sums, brier / len(scores), generator)
 
 
 def _by_difficulty(

@@ -70,6 +70,44 @@ def test_classwise_intervals_cover_the_truth():
     assert hits >= 25
 
 
+@pytest.mark.parametrize("n", [50, 300])
+def test_intervals_of_nearly_certain_predictions_hold_no_gap(n):
+    # No error at all, as happens most often, is what resamples cannot tell from certainty.
+    names = [name for name in CALIBRATION if name != "mce"]
+    hits = dict.fromkeys(names, 0)
+    for seed in range(NUM_TRIALS):
+        generator = torch.Generator().manual_seed(seed)
+        confidence = 0.99 + 0.01 * torch.rand(n, generator=generator, dtype=torch.float64)
+        found = intervals(confidence, torch.rand(n, generator=generator, dtype=torch.float64) > confidence, seed)
+        for name in names:
+            hits[name] += found[name].low == 0
+            assert found[name].high < found[name].value + 3 / n + 0.02
+    assert min(hits.values()) >= 0.95 * NUM_TRIALS - 4, hits
+
+
+@pytest.mark.parametrize(("n", "classes", "scale"), [(300, 60, 1.0), (300, 60, 1.5), (80, 3, 1.0)])
+def test_classwise_intervals_of_thin_cells_hold_the_truth(n, classes, scale):
+    hits = dict.fromkeys(("classwise_ece", "brier_reliability", "brier_uncertainty"), 0)
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(1000 + seed)
+        logits = torch.randn(n, classes, generator=generator, dtype=torch.float64) * 3
+        labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+        metrics = evaluate(scale * logits, labels, num_resamples=100, seed=seed).metrics
+        hits["brier_uncertainty"] += metrics["brier_uncertainty"].high >= 1 - 1 / classes - 1e-12
+        hits["brier_reliability"] += metrics["brier_reliability"].low <= (0 if scale == 1 else 0.033)  # as benchmarked
+        hits["classwise_ece"] += metrics["classwise_ece"].low <= (0 if scale == 1 else 0.0065)
+        assert metrics["brier_uncertainty"].high <= 1 - 1 / classes + 1e-12
+    assert min(hits.values()) >= 9, hits
+
+
+def test_outcomes_drawn_from_confidences_vary_as_they_do():
+    ranking = rank_samples(torch.tensor([0.9, 0.9, 0.6, 0.2], dtype=torch.float64), torch.zeros(4, dtype=torch.bool))
+    sums = ranking.cumulate_consistent(20_000, torch.Generator().manual_seed(0))
+    assert (sums[:, 0] == 0).all()
+    assert sums.mean(dim=0) == pytest.approx(torch.zeros(4).numpy(), abs=0.03)
+    assert sums.var(dim=0) == pytest.approx([0, 0.18, 0.18 + 0.24, 0.18 + 0.24 + 0.16], abs=0.02)
+
+
 def test_the_largest_gap_of_one_sample_is_no_evidence():
     confidence = torch.cat([torch.full((1,), 0.15), torch.full((99,), 0.95)]).double()
     errors = torch.arange(100) >= 95  # the unsure one is right: a gap of 0.85, as happens 15 times in 100

@@ -29,6 +29,8 @@ _TERMS = {
     "labels": torch.int64,
     "positive": torch.float64,
 }
+_SUMS = ("gaps", "sizes", "label_counts", "squares", "probs_by_bin")
+"""Names of the states that hold `ClasswiseSums.parts`."""
 
 
 class EvaluationMetric(Metric):
@@ -60,7 +62,7 @@ class EvaluationMetric(Metric):
         for name in self._names:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         shapes = {"gaps": (num_classes, NUM_BINS), "sizes": (num_classes, NUM_BINS), "label_counts": (num_classes,)}
-        for name, shape in {**shapes, "squares": (num_classes, NUM_BINS)}.items():
+        for name, shape in {**shapes, "squares": shapes["gaps"], "probs_by_bin": shapes["gaps"]}.items():
             self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, preds: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> None:
@@ -84,13 +86,13 @@ class EvaluationMetric(Metric):
         terms, sums = sample_terms(scores, check_labels(target, len(scores), self.num_classes))
         for name in self._names:
             getattr(self, name).append(getattr(terms, name).to(self.device))
-        for name, part in zip(("gaps", "sizes", "label_counts", "squares"), sums.parts, strict=True):
+        for name, part in zip(_SUMS, sums.parts, strict=True):
             setattr(self, name, getattr(self, name) + part.to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
         """Every metric of all samples so far, by the keys of an evaluation; NaN where undefined."""
         parts = {name: dim_zero_cat(getattr(self, name)).cpu() for name in self._names}
-        sums = [getattr(self, name).cpu() for name in ("gaps", "sizes", "label_counts", "squares")]
+        sums = [getattr(self, name).cpu() for name in _SUMS]
         values = all_values(SampleTerms(**{"positive": None, **parts}), ClasswiseSums(*sums))
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 

@@ -30,21 +30,23 @@ class ClasswiseSums:
         sizes: Samples (c, b, ...).
         labels: Samples with the label (c, ...).
         squares: Squares of the gaps (c, b); not resampled.
+        probs: p_k (c, b); not resampled.
     """
 
     gaps: Float[Tensor, "c b ..."]
     sizes: Float[Tensor, "c b ..."]
     labels: Float[Tensor, "c ..."]
     squares: Float[Tensor, "c b"]
+    probs: Float[Tensor, "c b"]
 
     def __add__(self, other: "ClasswiseSums") -> "ClasswiseSums":
         pairs = zip(self.parts, other.parts, strict=True)
         return ClasswiseSums(*(mine + theirs for mine, theirs in pairs))
 
     @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def parts(self) -> tuple[Tensor, ...]:
         """The tensors, in the order of the attributes."""
-        return self.gaps, self.sizes, self.labels, self.squares
+        return self.gaps, self.sizes, self.labels, self.squares, self.probs
 
 
 def classwise_sums(
@@ -73,15 +75,18 @@ def classwise_sums(
     binned_sizes = _grouped(weights, cells, (num_classes, num_bins))
     squares = torch.bincount(cells, weights=entries.square(), minlength=num_classes * num_bins)
     squares = squares.view(num_classes, num_bins)
+    summed = torch.bincount(cells, weights=probs[rows, classes], minlength=num_classes * num_bins)
+    summed = summed.view(num_classes, num_bins)
     label_counts = _grouped(drawn, labels, (num_classes,))
     binned_gaps[:, 0] = probs.T @ drawn - label_counts - binned_gaps[:, 1:].sum(dim=1)
     binned_sizes[:, 0] = drawn.sum(dim=0) - binned_sizes[:, 1:].sum(dim=1)
     # (p - 1[label])^2 = p^2, and 1 - 2 p more where it is the label
     of_label = torch.bincount(labels, weights=1 - 2 * at(probs, labels), minlength=num_classes)
     squares[:, 0] = probs.square().sum(dim=0) + of_label - squares[:, 1:].sum(dim=1)
+    summed[:, 0] = probs.sum(dim=0) - summed[:, 1:].sum(dim=1)
     if counts is None:
-        return ClasswiseSums(binned_gaps[..., 0], binned_sizes[..., 0], label_counts[..., 0], squares)
-    return ClasswiseSums(binned_gaps, binned_sizes, label_counts, squares)
+        return ClasswiseSums(binned_gaps[..., 0], binned_sizes[..., 0], label_counts[..., 0], squares, summed)
+    return ClasswiseSums(binned_gaps, binned_sizes, label_counts, squares, summed)
 
 
 def _grouped(values: Float[Tensor, "m r"], groups: Int[Tensor, " m"], shape: tuple[int, ...]) -> Float[Tensor, "..."]:

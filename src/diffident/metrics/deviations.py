@@ -8,21 +8,24 @@ estimated gaps in the place of e:
 - it cannot exceed the estimate by more than the norm changes to first order: |g + e| >= |g| + sign(g) e (`rise`);
 - it cannot fall short of it by more than |e| where a gap may be 0, and by sign(g) e where it is clearly not (`fall`).
 
-A gap is clearly not 0 beyond sqrt(log n) standard errors (Andrews and Soares 2010, moment selection). The largest gap
-of a bin, which may be that of a handful of samples, is bounded from below by exact binomial bounds instead. The
-interval from value - quantile(fall) to value - quantile(rise) holds the value always, and the truth at its level.
+A gap is clearly not 0 beyond sqrt(log n) standard errors (Andrews and Soares 2010, moment selection). Where fewer
+errors were made than are expected, no resample has more of them, and e* says too little: there it is the error of
+outcomes that are drawn from the confidences (consistency resampling, Bröcker and Smith 2007), where that varies more.
+The largest gap of a bin, which may be that of a handful of samples, is bounded from below by exact binomial bounds
+instead. The interval from value - quantile(fall) to value - quantile(rise) holds the value always, and the truth at its
+level.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.bootstrap import Deviations
+from diffident.bootstrap import Deviations, Draws
+from diffident.metrics.bounds import least_mce
 from diffident.metrics.calibration import BinSums
 from diffident.metrics.classwise import ClasswiseSums, brier_uncertainty_from_sums
 from diffident.metrics.smoothing import NUM_CELLS, cell_gaps, smooth
@@ -32,64 +35,84 @@ _CELLS_A_WIDTH = 8
 """Cells of one kernel width that the smooth error's deviations are computed on."""
 
 
-def norm_deviations(
-    resampled: Float[Tensor, "r b"], estimated: Float[Tensor, " b"], standard_error: Float[Tensor, " b"], size: int
-) -> Deviations:
-    """Deviations of the sum of |gaps|, every gap divided by the number of samples."""
-    noise = resampled - estimated
-    linear = noise * estimated.sign()
-    clear = estimated.abs() > math.sqrt(math.log(max(size, 2))) * standard_error
-    return Deviations(torch.where(clear, linear, noise.abs()).sum(dim=1), linear.sum(dim=1))
+@dataclass(frozen=True)
+class Gaps:
+    """Gaps of bins, cells or thresholds, with what chance does to them.
+
+    Attributes:
+        estimated: On the samples.
+        seen: Standard error by the gaps of the samples.
+        supposed: Standard error if each confidence is the probability of being right.
+    """
+
+    estimated: Float[Tensor, " b"]
+    seen: Float[Tensor, " b"]
+    supposed: Float[Tensor, " b"]
+
+    def noise(self, resampled: Float[Tensor, "r b"], consistent: Float[Tensor, "r b"]) -> Float[Tensor, "r b"]:
+        """Resampled minus estimated gaps, or the gaps of outcomes drawn from the confidences."""
+        return torch.where(self.supposed > self.seen, consistent, resampled - self.estimated)
+
+    def clear(self, size: int) -> Bool[Tensor, " b"]:
+        """Which are not 0, whatever chance does to so many samples."""
+        return self.estimated.abs() > math.sqrt(math.log(max(size, 2))) * torch.maximum(self.seen, self.supposed)
+
+    def of_norm(self, noise: Float[Tensor, "r b"], size: int) -> Deviations:
+        """Deviations of the sum of |gaps|, every gap divided by the number of samples."""
+        linear = noise * self.estimated.sign()
+        return Deviations(torch.where(self.clear(size), linear, noise.abs()).sum(dim=1), linear.sum(dim=1))
 
 
 def largest_deviations(noise: Float[Tensor, "r b"], estimated: Float[Tensor, " b"]) -> Deviations:
-    """Deviations of the largest |gap|; noise is resampled minus estimated gaps."""
+    """Deviations of the largest |gap|."""
     low, high = noise.aminmax(dim=1)
     place = int(estimated.abs().argmax())
     return Deviations(torch.maximum(-low, high), noise[:, place] * estimated[place].sign())
 
 
 def calibration_deviations(
-    suite: CalibrationSuite, values: dict[str, float]
+    suite: CalibrationSuite, values: dict[str, float], seed: int = 0
 ) -> Callable[[DrawnCalibration], dict[str, Deviations]]:
     """Deviations of all metrics of `CALIBRATION` for counts.
 
     Args:
         suite: The samples.
         values: The metrics on the samples themselves.
+        seed: Seed of the outcomes that are drawn from the confidences.
     """
     base = DrawnCalibration(suite, None)
     size = len(suite.ranking.scores)
-    errors, mass_errors = _standard_errors(suite, suite.cuts), _standard_errors(suite, suite.mass_cuts)
+    generator = torch.Generator().manual_seed(seed)
+    binned, massed = _of_bins(suite, base.bins, suite.cuts), _of_bins(suite, base.mass_bins, suite.mass_cuts)
     smoothing = _Smoothing(suite, values["ece_smooth"])
-    cumulated = _share(base.sums.gaps, base)[0]
+    seen, supposed = _variances(suite)
+    cumulated = Gaps(base.sums.gaps[0] / size, seen.sqrt(), supposed.sqrt())
     mean_gaps = _mean_gaps(base.bins, base.bins)[0]
-    least_mce = _least_mce(base.bins)
+    least, bias = least_mce(base.bins), values["ece"] - values["ece_debiased"]
 
     def deviations(drawn: DrawnCalibration) -> dict[str, Deviations]:
-        binned = norm_deviations(_share(drawn.bins.gaps, drawn), _share(base.bins.gaps, base)[0], errors, size)
-        # One pass over what has a column for every sample, in the place of `_share` and a difference.
-        noise = torch.addcdiv(-cumulated, drawn.sums.gaps, drawn.cumulative.totals[:, -1:])
-        bias = values["ece"] - values["ece_debiased"]
+        totals = drawn.cumulative.totals[:, -1:]
+        consistent = suite.ranking.cumulate_consistent(len(totals), generator) / size
+        in_bins, in_mass_bins = (_between(consistent, cuts) for cuts in (suite.cuts, suite.mass_cuts))
+        ece = binned.of_norm(binned.noise(drawn.bins.gaps / totals, in_bins), size)
         largest = largest_deviations(_mean_gaps(drawn.bins, base.bins) - mean_gaps, mean_gaps)
         found = {
-            "ece": binned,
-            "ece_equal_mass": norm_deviations(
-                _share(drawn.mass_bins.gaps, drawn), _share(base.mass_bins.gaps, base)[0], mass_errors, size
-            ),
+            "ece": ece,
+            "ece_equal_mass": massed.of_norm(massed.noise(drawn.mass_bins.gaps / totals, in_mass_bins), size),
             # The same number as `ece` is meant, so it has the same interval.
-            "ece_debiased": replace(binned, fall=binned.fall - bias, rise=binned.rise - bias),
-            "ece_smooth": smoothing.deviations(drawn),
-            "mce": replace(largest, fall=torch.full_like(largest.fall, values["mce"] - least_mce)),
-            "ks_error": largest_deviations(noise, cumulated),
+            "ece_debiased": replace(ece, fall=ece.fall - bias, rise=ece.rise - bias),
+            "ece_smooth": smoothing.deviations(drawn, consistent),
+            "mce": replace(largest, fall=torch.full_like(largest.fall, values["mce"] - least)),
+            "ks_error": largest_deviations(cumulated.noise(drawn.sums.gaps / totals, consistent), cumulated.estimated),
         }
         return {name: found[name] for name in CALIBRATION}
 
     return deviations
 
 
-def _share(gaps: Float[Tensor, "r b"], drawn: DrawnCalibration) -> Float[Tensor, "r b"]:
-    return gaps / drawn.cumulative.totals[:, -1:]
+def _of_bins(suite: CalibrationSuite, bins: BinSums, cuts: Int[Tensor, " e"]) -> Gaps:
+    seen, supposed = (_between(part[None], cuts)[0].clamp_min(0).sqrt() for part in _variances(suite))
+    return Gaps(bins.gaps[0] / bins.sizes.sum(), seen, supposed)
 
 
 def _mean_gaps(bins: BinSums, base: BinSums) -> Float[Tensor, "r b"]:
@@ -98,31 +121,20 @@ def _mean_gaps(bins: BinSums, base: BinSums) -> Float[Tensor, "r b"]:
     return torch.where(bins.sizes > 0, bins.gaps / bins.sizes.clamp_min(1), estimated)
 
 
-def _least_mce(bins: BinSums, tail: float = 0.025) -> float:
-    """The largest gap that some bin has for certain, by exact binomial bounds of its accuracy over all bins.
-
-    Resampling a bin of a handful of samples says little about it, and such bins are what the largest gap is made of.
-    """
-    from scipy.special import betaincinv  # scipy.stats takes seconds to import
-
-    filled = bins.sizes[0] > 0
-    sizes, hits = bins.sizes[0][filled].numpy(), bins.hits[0][filled].numpy()
-    confidence = bins.scores[0][filled].numpy() / sizes
-    share = tail / len(sizes)
-    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), sizes - hits + 1, share), 0)
-    high = np.where(hits < sizes, betaincinv(hits + 1, np.maximum(sizes - hits, 1), 1 - share), 1)
-    return float(np.maximum(np.maximum(confidence - high, low - confidence), 0).max())
+def _between(cumulated: Float[Tensor, "r g"], cuts: Int[Tensor, " e"]) -> Float[Tensor, "r b"]:
+    """Sums of every bin, the bin of the lowest confidences first."""
+    return cumulated.index_select(1, cuts).diff(dim=1).flip(1)
 
 
-def _squares(suite: CalibrationSuite, cuts: Int[Tensor, " e"]) -> Float[Tensor, " b"]:
-    """Sums of the squared gaps of the samples between the cuts."""
+def _variances(suite: CalibrationSuite) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
+    """Squared standard errors of the cumulated gaps, divided by the number of samples: seen and supposed."""
     ranking = suite.ranking
-    cumulated = torch.nn.functional.pad(ranking.gaps.square().cumsum(0)[ranking.ends], (1, 0))
-    return cumulated[cuts].diff().abs().flip(0)
-
-
-def _standard_errors(suite: CalibrationSuite, cuts: Int[Tensor, " e"]) -> Float[Tensor, " b"]:
-    return _squares(suite, cuts).sqrt() / len(suite.ranking.scores)
+    of_samples = ranking.gaps.square(), ranking.scores * (1 - ranking.scores)
+    seen, supposed = (
+        torch.nn.functional.pad(variance.cumsum(0)[ranking.ends], (1, 0)) / len(ranking.scores) ** 2
+        for variance in of_samples
+    )
+    return seen, supposed
 
 
 class _Smoothing:
@@ -134,50 +146,64 @@ class _Smoothing:
         self.cuts = suite.cells[:: min(step, NUM_CELLS // 16)]
         self.width = torch.tensor([max(width, 1 / NUM_CELLS)], dtype=torch.float64)
         self.size = len(suite.ranking.scores)
-        self.estimated = self._smooth(DrawnCalibration(suite, None))[0]
-        # The square of a Gaussian of width s is one of width s / sqrt 2, divided by 2 sqrt(pi) s.
-        squares = _squares(suite, self.cuts).flip(0)[None] / self.size**2
-        cell = 1 / squares.shape[1]
-        variance = smooth(squares, self.width / math.sqrt(2))[0] * cell / (2 * math.sqrt(math.pi) * self.width)
-        self.standard_error = variance.clamp_min(0).sqrt()
+        seen, supposed = (self._standard_error(part) for part in _variances(suite))
+        self.gaps = Gaps(self._smooth(cell_gaps(DrawnCalibration(suite, None).sums, self.cuts))[0], seen, supposed)
 
-    def _smooth(self, drawn: DrawnCalibration) -> Float[Tensor, "r m"]:
-        gaps = cell_gaps(drawn.sums, self.cuts)
+    def _standard_error(self, variances: Float[Tensor, " g"]) -> Float[Tensor, " m"]:
+        cells = -variances.index_select(0, self.cuts).diff()[None]
+        # The square of a Gaussian of width s is one of width s / sqrt 2, divided by 2 sqrt(pi) s.
+        scale = cells.shape[1] * 2 * math.sqrt(math.pi) * self.width
+        return (smooth(cells, self.width / math.sqrt(2))[0] / scale).clamp_min(0).sqrt()
+
+    def _smooth(self, gaps: Float[Tensor, "r m"]) -> Float[Tensor, "r m"]:
         return smooth(gaps, self.width.expand(len(gaps)))
 
-    def deviations(self, drawn: DrawnCalibration) -> Deviations:
-        return norm_deviations(self._smooth(drawn), self.estimated, self.standard_error, self.size)
+    def deviations(self, drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
+        resampled = self._smooth(cell_gaps(drawn.sums, self.cuts))
+        in_cells = -consistent.index_select(1, self.cuts).diff(dim=1)
+        return self.gaps.of_norm(self.gaps.noise(resampled, self._smooth(in_cells)), self.size)
 
 
 def classwise_deviations(
-    resampled: ClasswiseSums, estimated: ClasswiseSums, brier: Float[Tensor, " r"]
-) -> dict[str, Deviations | Tensor]:
-    """Deviations of the classwise error and of the Brier parts; the uncertainty's own values.
+    resampled: ClasswiseSums, estimated: ClasswiseSums, brier: Float[Tensor, " r"], generator: torch.Generator
+) -> dict[str, Draws]:
+    """Deviations of the classwise error and of the Brier parts.
 
     Args:
         resampled: Sums of every resample.
         estimated: Sums of the samples.
         brier: Brier score of every resample.
+        generator: Source of the outcomes that are drawn from the probabilities.
     """
-    size, drawn_size = estimated.labels.sum(), resampled.labels.sum(dim=0)
-    num_classes = len(estimated.labels)
-    ece = norm_deviations(
-        (resampled.gaps / drawn_size).flatten(0, 1).T,
-        (estimated.gaps / size).flatten(),
-        (estimated.squares.clamp_min(0).sqrt() / size).flatten(),
-        int(size),
+    size, num_classes = estimated.labels.sum(), len(estimated.labels)
+    sizes = estimated.sizes.flatten()
+    mean_probs = (estimated.probs.flatten() / sizes.clamp_min(1)).clamp(0, 1)
+    gaps = Gaps(
+        estimated.gaps.flatten() / size,
+        estimated.squares.flatten().clamp_min(0).sqrt() / size,
+        (sizes * mean_probs * (1 - mean_probs)).sqrt() / size,
     )
+    drawn = (resampled.gaps / resampled.labels.sum(dim=0)).flatten(0, 1).T
+    unseen = gaps.supposed > gaps.seen
+    consistent = torch.zeros_like(drawn)
+    outcomes = torch.binomial(
+        sizes[unseen].expand(len(drawn), -1), mean_probs[unseen].expand(len(drawn), -1), generator=generator
+    )
+    consistent[:, unseen] = ((sizes * mean_probs)[unseen] - outcomes) / size
+    shares = gaps.noise(drawn, consistent)
+    ece = gaps.of_norm(shares, int(size))
     mean = (estimated.gaps / estimated.sizes.clamp_min(1))[..., None]
     there = resampled.sizes > 0
-    noise = torch.where(there, resampled.gaps / resampled.sizes.clamp_min(1) - mean, 0)
-    weight = (estimated.sizes / size)[..., None]
-    linear = 2 * (weight * mean * noise).sum(dim=(0, 1))
-    square = (weight * noise.square()).sum(dim=(0, 1))
-    uncertainty = brier_uncertainty_from_sums(resampled)
-    others = uncertainty - brier_uncertainty_from_sums(estimated) - (brier - estimated.squares.sum() / size)
+    noise = torch.where(there, resampled.gaps / resampled.sizes.clamp_min(1) - mean, 0).flatten(0, 1).T
+    # The mean gap of a few samples hardly differs between resamples, but their sum does.
+    noise = torch.where(gaps.clear(int(size)) & ~unseen, noise, shares * size / sizes.clamp_min(1))
+    linear, square = 2 * noise @ gaps.estimated, noise.square() @ (sizes / size)
+    uncertainty = brier_uncertainty_from_sums(resampled) - brier_uncertainty_from_sums(estimated)
+    others = uncertainty - (brier - estimated.squares.sum() / size)
     return {
         "brier_reliability": Deviations(linear + square, linear, ceiling=math.inf),
         "brier_resolution": Deviations(linear + square + others, linear + others, -math.inf, math.inf),
-        "brier_uncertainty": uncertainty,
+        # A resample lowers it as the samples do.
+        "brier_uncertainty": Deviations(uncertainty, uncertainty, ceiling=1 - 1 / num_classes),
         "classwise_ece": replace(ece, fall=ece.fall / num_classes, rise=ece.rise / num_classes),
     }

@@ -78,6 +78,11 @@ class Ranking:
         """Cumulative sums of the gaps, 0 first (r, g + 1); arguments as for `cumulate`."""
         return self._at_ends(self.gaps[None] if counts is None else self._drawn(counts) * self.gaps)
 
+    def cumulate_consistent(self, num_rows: int, generator: torch.Generator) -> Float[Tensor, "r g"]:
+        """As `cumulate_gaps` where each score is the probability of not being positive: outcomes drawn from them."""
+        right = torch.rand(num_rows, len(self.scores), dtype=torch.float64, generator=generator) < self.scores
+        return self._at_ends(self.scores - right.to(torch.float64))
+
     def in_place_order(self) -> "Ranking":
         """The same ranking for rows that the caller has brought into its order."""
         return replace(self, order=None)

@@ -1,0 +1,70 @@
+"""Exact binomial bounds, for what a resample of a handful of samples says too little about."""
+
+import numpy as np
+from jaxtyping import Float
+
+from diffident.metrics.calibration import BinSums
+from diffident.metrics.ranking import CumulativeCounts
+
+TAIL = 0.025
+"""Chance that an end of an interval is on the wrong side of the truth."""
+
+
+def proportion_bounds(
+    hits: Float[np.ndarray, " b"], sizes: Float[np.ndarray, " b"], tail: float = TAIL
+) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
+    """What a share can be, given how often it was met: each end is beyond it with a chance of `tail` at most.
+
+    Args:
+        hits: How often.
+        sizes: Of how many, each at least 1.
+        tail: The chance.
+
+    Returns:
+        low, high, in [0, 1].
+
+    Reference:
+        Clopper and Pearson 1934.
+    """
+    from scipy.special import betaincinv  # scipy.stats takes seconds to import
+
+    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), sizes - hits + 1, tail), 0)
+    high = np.where(hits < sizes, betaincinv(hits + 1, np.maximum(sizes - hits, 1), 1 - tail), 1)
+    return low, high
+
+
+def least_mce(bins: BinSums) -> float:
+    """The largest gap that some bin has for certain, by the bounds of its accuracy over all bins (Bonferroni)."""
+    filled = bins.sizes[0] > 0
+    sizes, hits = bins.sizes[0][filled].numpy(), bins.hits[0][filled].numpy()
+    confidence = bins.scores[0][filled].numpy() / sizes
+    low, high = proportion_bounds(hits, sizes, TAIL / len(sizes))
+    return float(np.maximum(np.maximum(confidence - high, low - confidence), 0).max())
+
+
+def coverage_at_risk_bounds(cumulative: CumulativeCounts, risk: float) -> tuple[float, float]:
+    """What the coverage can be that has this risk, from tests of every threshold.
+
+    A threshold whose true risk is `risk` has no more errors than `high` allows, but for a chance of `TAIL`. One with a
+    greater risk has no fewer than `low` asks for; as many of them are looked at, the chance is divided by how often
+    their expected errors double. Short of all, the share of samples beyond a threshold has its own bounds.
+
+    Args:
+        cumulative: Counts of the samples themselves (r = 1).
+        risk: In [0, 1).
+
+    Returns:
+        low, high, in [0, 1]; the coverage of the samples lies between them.
+    """
+    from scipy.special import betainc
+
+    totals, wrong = cumulative.totals[0, 1:].numpy(), cumulative.positives[0, 1:].numpy()
+    allowed = wrong <= totals * (risk * (1 + 1e-12))
+    at_least = np.where(wrong > 0, betainc(np.maximum(wrong, 1), totals - wrong + 1, risk), 1)
+    at_most = np.where(wrong < totals, 1 - betainc(wrong + 1, np.maximum(totals - wrong, 1), risk), 1)
+    looks = 1 + max(np.log2(totals[-1] * risk), 0) if risk else 1
+    possible, certain = allowed | (at_least > TAIL), allowed & (at_most <= TAIL / looks)
+    accepted = np.array([totals[some].max(initial=0) for some in (certain, possible)])
+    low, high = proportion_bounds(accepted, np.full(2, totals[-1]))
+    least, most = np.where(accepted < totals[-1], (low[0], high[1]), 1).tolist()
+    return least, most
