@@ -144,6 +144,52 @@ def test_wrong_sources(sources, message, tmp_path, monkeypatch, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.fixture
+def runs(tmp_path, monkeypatch, capsys):
+    """Two evaluated runs, of seeds 3 and 5."""
+    monkeypatch.chdir(tmp_path)
+    labels = np.arange(60) % 3
+    features = (np.random.default_rng(0).normal(size=(60, 4)) + 2 * np.eye(3, 4)[labels]).astype(np.float32)
+    np.savez("train.npz", features=features, labels=labels)
+    np.savez("test.npz", features=features + 0.5, labels=labels)
+    for seed in (3, 5):
+        command = ["train", "train.npz", "--test", "test.npz", "--model", "mlp", "--epochs", "1", "--set", "device=cpu"]
+        assert main([*command, "--seed", str(seed), "--out", f"run-{seed}"]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_runs_pair_by_seed_and_beside_files_by_place(runs, capsys):
+    def seeds(*sources):
+        assert main(["compare", *sources, "--baseline", "b", "--resamples", "10", "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        return [one["num_seeds"] for one in content["paired"]["differences"][:1]]
+
+    assert seeds("a=run-3", "b=run-3", "b=run-5") == [1]
+    assert seeds("a=run-3", "b=run-5") == []
+    file = "run-5/predictions/test.parquet"
+    assert seeds("a=run-3", f"b={file}") == [1]
+    assert seeds("a=run-3", "a=run-5", f"b={file}", "b=run-3") == [2]
+
+
+def test_runs_without_predictions_or_with_few_metrics_are_compared_by_what_is_there(runs, capsys):
+    for folder in ("run-3", "run-5"):
+        (runs / folder / "predictions" / "test.parquet").unlink()
+        file = runs / folder / "evaluation.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({key: content[key] for key in ("ece", "num_samples", "num_classes")}))
+    sources = ["a=run-3", "b=run-3", "b=run-5", "a=run-5"]
+    assert main(["compare", *sources]) == 0
+    assert "b against a, 2 seeds: not clearly different in ece" in capsys.readouterr().out
+    assert main(["compare", *(f"{data}/{source}" for data in ("x", "y") for source in sources), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert list(content["datasets"]) == ["x", "y"]
+    assert content["mean_ranks"] == {"ece": {"a": 1.5, "b": 1.5}}
+    for option in (("--resamples", "10"), ("--metrics", "ece")):
+        assert main(["compare", *sources, *option]) == 2
+        assert f"`{option[0]}` must be used where all runs have predictions" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_a_run_by_the_defaults_has_the_name_of_its_loss(pretrained):
     settings = load_settings(model="timm:resnet18", loss="difficulty-aware", pretrained=pretrained)

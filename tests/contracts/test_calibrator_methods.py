@@ -256,3 +256,28 @@ def test_damaged_values_are_refused(change):
         del values["num_samples"]
     with pytest.raises(InputError, match=r"`calibrator` must hold the state of .*Fit it again\."):
         calibrator_from_dict({**values, **change})
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("temperature", {"temperature": -1.0}),
+        ("temperature", {"temperature": float("nan")}),
+        ("isotonic", {"starts": [0, 5, 4, 9]}),
+        ("isotonic", {"outputs": [0.5]}),
+        ("histogram", {"frequencies": [[0.5]]}),
+        ("vector", {"offsets": [float("inf"), 0.0, 0.0]}),
+    ],
+)
+def test_states_that_no_fit_gives_are_refused(name, changed):
+    values = calibrator_to_dict(run(name, *sample())[0])
+    with pytest.raises(InputError, match=rf"must hold the state of '{name}'; .*Fit it again\."):
+        calibrator_from_dict({**values, "state": {**values["state"], **changed}})
+
+
+def test_a_temperature_by_difficulty_that_no_fit_gives_is_refused():
+    logits, labels = sample()
+    values = calibrator_to_dict(fit_calibrator("difficulty-temperature", logits, labels, difficulty=np.arange(300.0)))
+    for changed in ({"inverses": [1.0, 0.0]}, {"ranks": [0.5]}):
+        with pytest.raises(InputError, match="must hold the state of 'difficulty-temperature'"):
+            calibrator_from_dict({**values, "state": {**values["state"], **changed}})

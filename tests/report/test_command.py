@@ -212,6 +212,14 @@ def test_a_run_brings_its_curves_and_its_out_of_distribution_sets(tmp_path, caps
     assert {"train-loss", "train-accuracy", "reliability", "metrics-cross-entropy"} <= stems
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "out-of-distribution: noise" in page
+    for option in ("--data", "--features", "--label-column"):
+        assert fail(capsys, tmp_path / "run", option, "some", "--out", tmp_path / "r.html") == (
+            f"`{option}` must be used with an audit; got none among the inputs. Name one, or leave it out."
+        )
+    noise = f"noise={tmp_path / 'run' / 'predictions' / 'noise.parquet'}"
+    assert fail(capsys, tmp_path / "run", "--ood", noise, "--out", tmp_path / "r.html").startswith(
+        "`--ood` must be used with files of predictions; got none among the inputs."
+    )
 
 
 def test_a_run_that_is_not_finished_is_said(tmp_path, capsys, monkeypatch):

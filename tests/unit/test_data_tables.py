@@ -238,6 +238,10 @@ JSON_MISTAKES = {
         "[" * 100_000,
         "`DATA` must have JSON on every line; line 1 of {path} is not: maximum recursion depth",
     ),
+    "half a surrogate pair": (
+        '{"text": "a"}\n{"text": "b", "id": "\\ud800"}\n',
+        "`DATA` must have JSON on every line; line 2 of {path} is not: 'utf-8' codec can't encode character '\\ud800'",
+    ),
     "no object": ("[1, 2]\n", "`DATA` must have an object on every line; got [1, 2] at line 1 of {path}. Mend it."),
     "no keys": ("{}\n", "`DATA` must have a text, image or numeric column; {path} has the columns none. Name one with"),
     "nested text": (

@@ -287,3 +287,10 @@ def test_modules_of_ones_own_count_by_their_source(start, tmp_path, monkeypatch)
         importlib.invalidate_caches()
         digests.append(digest_callable(importlib.import_module("encoder_made").encode))
     assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("spec", ["identity", "python:math:sqrt"])
+def test_a_wrong_device_or_precision_is_refused_where_none_is_used(spec):
+    for wrong in ({"device": "gpu"}, {"precision": "int8"}):
+        with pytest.raises(InputError, match=f"`{next(iter(wrong))}` must be"):
+            open_encoder(spec, **wrong)

@@ -1,8 +1,13 @@
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from diffident.cli.score import _label_features
 from diffident.encoders.label_text import encode_label_names, encode_prompts, text_features
 from diffident.errors import InputError
 from diffident.storage.label_features import read_label_features, write_label_features
@@ -72,19 +77,34 @@ def test_many_classes_go_in_batches():
     assert found.shape == (150, 3)
 
 
-@pytest.mark.slow  # its import alone takes seconds
-def test_text_tower_of_open_clip(monkeypatch):
+def test_text_tower_of_an_open_clip_folder_and_its_names(tmp_path):
     open_clip = pytest.importorskip("open_clip")
     torch.manual_seed(0)
-    vision = {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    model = open_clip.model.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text)
-    monkeypatch.setattr(open_clip, "create_model", lambda architecture, pretrained: model)
-    found = encode_label_names("open_clip:ViT-B-32/tag", ["cat", "dog"], device="cpu")
+    parts = {
+        "embed_dim": 8,
+        "vision_cfg": {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    model, folder = open_clip.model.CLIP(**parts), tmp_path / "clip"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": parts, "preprocess_cfg": {}}))
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    encoder = f"open_clip:local-dir:{folder}"
     tokens = open_clip.get_tokenizer("ViT-B-32")(["a photo of a cat.", "a photo of a dog."])
     with torch.no_grad():
         expected = nn.functional.normalize(model.eval().encode_text(tokens), dim=1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(encode_label_names(encoder, ["cat", "dog"], device="cpu"), expected)
+
+    def found(*names):
+        return _label_features(SimpleNamespace(path=tmp_path, encoder=encoder, label_names=names), None)
+
+    torch.testing.assert_close(found("cat", "dog"), expected)
+    assert read_label_features(tmp_path).equal(found("cat", "dog"))
+    torch.testing.assert_close(found("dog", "cat"), expected.flip(0))  # kept ones are of the names in another order
+    write_label_features(torch.ones(2, 8), tmp_path)  # one's own, which say no names
+    assert found("dog", "cat").equal(torch.ones(2, 8))
 
 
 def test_text_tower_of_transformers():
@@ -116,7 +136,7 @@ def test_text_tower_of_transformers():
 def test_wrong_encoders_names_and_templates_are_refused():
     with pytest.raises(InputError, match=r"must be made by an image-text encoder; got `open_clop:x`\. Did you mean"):
         encode_label_names("open_clop:x", ["a"])
-    with pytest.raises(InputError, match="must be followed by ARCH/TAG; got `ViT-B-32`"):
+    with pytest.raises(InputError, match="must be followed by ARCH/TAG or ARCH/CHECKPOINT; got `ViT-B-32`"):
         encode_label_names("open_clip:ViT-B-32", ["a"])
     for templates, got in (((), "none"), (("a photo",), "'a photo'")):
         with pytest.raises(InputError, match=f"`templates` must each have one {{}}; got {got}"):

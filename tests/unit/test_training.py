@@ -90,8 +90,12 @@ def test_resume_ends_in_the_same_bytes_and_leaves_the_seed_alone(tmp_path):
     assert torch.equal(before, torch.get_rng_state())
     with pytest.raises(KeyboardInterrupt):
         train(vectors(), SETTINGS, out=tmp_path / "parts", progress=stop, checkpoint_seconds=0.0)
+    checkpoint = tmp_path / "parts" / "checkpoint" / "last.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({**state, "lines": [{**line, "seconds": 100.0} for line in state["lines"]]}, checkpoint)
     seen = []
     train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=seen.append)
+    assert json.loads((tmp_path / "parts" / "environment.json").read_text())["seconds"] > 200  # of both parts
     assert [progress.epoch for progress in seen if progress.epoch_done] == [3, 4]
     assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
     train(vectors(), SETTINGS, out=tmp_path / "parts", resume=True, progress=lambda *_: pytest.fail("trained again"))

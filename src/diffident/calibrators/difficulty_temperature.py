@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffident.calibrators import temperature
 from diffident.calibrators.protocol import centred, make_options, minimised, row_blocks
+from diffident.errors import InputError
 from diffident.options import check_whole
 
 _MAX_POINTS = 1_001
@@ -55,6 +56,12 @@ class DifficultyTemperature:
     difficulties: Float[Tensor, " q"]
     ranks: Float[Tensor, " q"]
     inverses: Float[Tensor, " k"]
+
+    def __post_init__(self):
+        if len(self.ranks) != len(self.difficulties):
+            raise InputError(f"`ranks` must be {len(self.difficulties)} like `difficulties`; got {len(self.ranks)}.")
+        if not bool((self.inverses > 0).all()):
+            raise InputError(f"`inverses` must be above 0; got {float(self.inverses.min()):g}.")
 
 
 def fit(

@@ -126,6 +126,9 @@ def calibrator_from_dict(values: dict[str, Any]) -> Calibrator:
     record = getattr(open_calibrator(kind_name := str(values["name"])), kind.state)
     try:
         given = values["state"]
+        for name, value in given.items():
+            if not np.isfinite(np.asarray(value, dtype=float)).all():
+                raise ValueError(f"{name} is not finite")
         state = record(**{field.name: _array(given[field.name], field.type) for field in dataclasses.fields(record)})
         rest = {
             field.name: values[field.name]
@@ -133,7 +136,7 @@ def calibrator_from_dict(values: dict[str, Any]) -> Calibrator:
             if field.name not in ("name", "state")
         }
         return Calibrator(kind_name, state, **rest)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise InputError(
             f"`calibrator` must hold the state of {kind_name!r}; {type(error).__name__}: "
             f"{' '.join(str(error).split())}. Fit it again."

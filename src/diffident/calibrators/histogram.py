@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffident.calibrators.one_vs_rest import class_probs, joined
 from diffident.calibrators.protocol import check_width, make_options
+from diffident.errors import InputError
 from diffident.metrics.calibration import bin_edges, inner_edges
 from diffident.options import check_choice, check_whole
 
@@ -51,6 +52,11 @@ class HistogramMaps:
     edges: Float[Tensor, "c e"]
     frequencies: Float[Tensor, "c b"]
     num_fitted: int
+
+    def __post_init__(self):
+        wanted = [len(self.edges), self.edges.shape[1] + 1]
+        if list(self.frequencies.shape) != wanted:
+            raise InputError(f"`frequencies` must have shape {wanted}; got {list(self.frequencies.shape)}.")
 
 
 def fit(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], **options: Any) -> HistogramMaps:

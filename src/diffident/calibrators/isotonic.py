@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffident.calibrators.one_vs_rest import class_probs, joined
 from diffident.calibrators.protocol import check_width, make_options
+from diffident.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class IsotonicMaps:
     outputs: Float[Tensor, " m"]
     starts: Int[Tensor, " s"]
     num_fitted: int
+
+    def __post_init__(self):
+        ends = (int(self.starts[0]), int(self.starts[-1])) if len(self.starts) else None
+        if ends != (0, len(self.inputs)) or bool((self.starts.diff() < 1).any()):
+            raise InputError(
+                f"`starts` must rise from 0 to {len(self.inputs)}, the number of points; got {self.starts.tolist()}."
+            )
+        if len(self.outputs) != len(self.inputs):
+            raise InputError(f"`outputs` must have {len(self.inputs)} entries like `inputs`; got {len(self.outputs)}.")
 
 
 def fit(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], **options: Any) -> IsotonicMaps:

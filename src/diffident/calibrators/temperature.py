@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.calibrators.protocol import centred, make_options, row_blocks
+from diffident.errors import InputError
 
 _MAX_STEPS = 100
 _TOLERANCE = 1e-12
@@ -41,6 +42,10 @@ class Temperature:
 
     temperature: float
     at_bound: bool
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise InputError(f"`temperature` must be above 0; got {self.temperature:g}.")
 
 
 def fit(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], **options: Any) -> Temperature:

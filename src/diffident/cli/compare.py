@@ -26,7 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="[[DATASET/]NAME=]RUN|FILE",
-        help="evaluated runs, or predictions; of one name, those differ by seed. With several data sets: mean ranks",
+        help="evaluated runs, or predictions; of one name, those differ by seed (beside predictions, which have none, "
+        "by their place). With several data sets: mean ranks",
     )
     parser.add_argument(
         "--baseline", metavar="NAME", help="what to compare against (default: cross-entropy if there, else the first)"
@@ -34,19 +35,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics to test (default: the usual six)")
     parser.add_argument("--probs", action="store_true", help="what the files call logits are probabilities")
     parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples and permutations (default: 1000)"
+        "--resamples", type=int, metavar="N", help="bootstrap resamples and permutations (default: 1000)"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare the sources of every data set, and rank the methods where there are several."""
     found = {name: _compare_sources(sources, arguments) for name, sources in _by_data_set(arguments.sources).items()}
-    ranks = ranks_of([comparison for comparison, _ in found.values()]) if len(found) > 1 else {}
+    several = len(found) > 1
+    ranks = ranks_of([comparison for comparison, _ in found.values()]) if several else {}
     if arguments.json:
         written = {
             name: comparison_to_dict(one, paired) | paired_to_dict(paired) for name, (one, paired) in found.items()
         }
-        print_json({"datasets": written, "mean_ranks": ranks} if ranks else written.popitem()[1])
+        print_json({"datasets": written, "mean_ranks": ranks} if several else written.popitem()[1])
         return
     for name, (comparison, paired) in found.items():
         if name != ONE_DATA_SET:
@@ -80,6 +82,7 @@ def _by_data_set(texts: list[str]) -> dict[str, list[tuple[str | None, Path]]]:
 def _compare_sources(sources: list[tuple[str | None, Path]], arguments: argparse.Namespace):
     """The `Comparison` of the sources of one data set, and the `PairedComparison` where their predictions are there."""
     from diffident.comparison import compare
+    from diffident.evaluation import NUM_RESAMPLES
     from diffident.paired import DEFAULT_METRICS, compare_predictions
 
     runs = _opened(sources, arguments.probs)
@@ -87,15 +90,18 @@ def _compare_sources(sources: list[tuple[str | None, Path]], arguments: argparse
     baseline = arguments.baseline or ("cross-entropy" if "cross-entropy" in names else names[0])
     predicted = [(name, seed, predictions) for name, seed, _, predictions in runs if predictions is not None]
     paired = None
-    if arguments.metrics and len(predicted) < len(runs):
-        raise InputError(
-            "`--metrics` must be used where all runs have predictions/test.parquet; got some without. Leave it out."
-        )
+    for option in ("metrics", "resamples"):
+        if getattr(arguments, option) is not None and len(predicted) < len(runs):
+            raise InputError(
+                f"`--{option}` must be used where all runs have predictions/test.parquet; got some without. Leave it "
+                "out."
+            )
     if len(predicted) == len(runs):  # the first to see the samples: of other ones it names the ids
         metrics = arguments.metrics or DEFAULT_METRICS
         with progress_bar("compare") as progress:
+            resamples = NUM_RESAMPLES if arguments.resamples is None else arguments.resamples
             paired = compare_predictions(
-                predicted, baseline, metrics=metrics, num_resamples=arguments.resamples, progress=progress
+                predicted, baseline, metrics=metrics, num_resamples=resamples, progress=progress
             )
     return compare([(name, seed, evaluation) for name, seed, evaluation, _ in runs], baseline), paired
 
@@ -109,21 +115,25 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
 
     folders = {path: open_run(path) for _, path in sources if not path.is_file()}
     given = dict(zip(folders, names_of_runs(list(folders.values())), strict=True))
-    found, files = [], Counter()
+    found, places = [], Counter()
     for name, path in sources:
         if path in folders:
             folder, test = folders[path], folders[path].predictions("test")
             predictions = read_predictions(test) if test.exists() else None
             evaluation = read_evaluation(_evaluation_of(path, folder))
-            found.append((name or given[path], folder.settings.seed, evaluation, predictions))
+            name = name or given[path]
+            # Files have no seeds: beside them, the first of each name goes with the first of another.
+            seed = folder.settings.seed if len(folders) == len(sources) else places[name]
+            found.append((name, seed, evaluation, predictions))
+            places[name] += 1
             continue
         name = name or path.stem
         predictions = read_predictions(path, probs=probs)
         if predictions.labels is None:
             raise InputError(f"`FILE` must have labels to be compared; got none at {path}. Predict labelled data.")
         evaluation = evaluate(predictions.logits, predictions.labels, num_resamples=0)
-        found.append((name, files[name], evaluation, predictions))
-        files[name] += 1
+        found.append((name, places[name], evaluation, predictions))
+        places[name] += 1
     return found
 
 

@@ -135,7 +135,7 @@ def ranks_of(comparisons: list) -> dict[str, dict[str, float]]:
     from diffident.paired import mean_ranks
 
     ranks = {}
-    for metric in SHOWN:
+    for metric in (metric for metric in SHOWN if all(metric in one.metrics for one in comparisons)):
         values = [{row.name: row.metrics[metric].mean for row in one.rows} for one in comparisons]
         ranks[metric] = mean_ranks(values, higher_is_better=higher_is_better(metric))
     return ranks
@@ -152,8 +152,8 @@ def verdict(row, baseline: str) -> str:
     """One sentence on a method's paired differences: clear where their 95 % t interval over the seeds excludes 0."""
     from scipy.stats import t
 
-    spreads = {metric: row.differences[metric] for metric in VERDICT}
-    seeds = max(spread.num_seeds for spread in spreads.values())
+    spreads = {metric: row.differences[metric] for metric in VERDICT if metric in row.differences}
+    seeds = max((spread.num_seeds for spread in spreads.values()), default=0)
     if seeds < 2:
         return f"{row.name} against {baseline}: {seeds or 'no'} common seed, too few to tell a difference from chance."
     found: dict[str, list[str]] = {"better": [], "worse": [], "not clearly different": []}

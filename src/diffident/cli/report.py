@@ -88,6 +88,7 @@ def gather(arguments: argparse.Namespace, *, live: bool = False):
     from diffident.storage.predictions import read_predictions
 
     sources = inputs.sort_inputs(arguments.inputs)
+    _check_used(arguments, sources)
     limits = building.Limits(
         **{
             key: value
@@ -137,6 +138,20 @@ def write_default_page(inputs: list[str], out: Path, *, title: str | None = None
     report, _ = gather(build_parser("report").parse_args(given))
     write_page(report, out)
     return report
+
+
+def _check_used(arguments: argparse.Namespace, sources) -> None:
+    """Refuse options that nothing among the inputs needs."""
+    of_audits = ("data", "features", *data_options(arguments))
+    unused = [name for name in of_audits if sources.audit is None and getattr(arguments, name, None) is not None]
+    if unused:
+        flag = f"--{unused[0].replace('_', '-')}"
+        raise InputError(f"`{flag}` must be used with an audit; got none among the inputs. Name one, or leave it out.")
+    if arguments.ood and not sources.predictions:
+        raise InputError(
+            "`--ood` must be used with files of predictions; got none among the inputs. Runs have theirs beside "
+            "predictions/test.parquet; evaluate takes --ood, too."
+        )
 
 
 def _named(texts: list[str], option: str) -> dict[str, str]:

@@ -243,13 +243,20 @@ def score_run(paths: list[str], *, label_column: str | None = None, **options: A
 def _label_features(source, given: str | None):
     """Text features that were named, or lie with the features; else from the features' own encoder, kept with them."""
     from diffident.encoders.label_text import FAMILIES, encode_label_names
-    from diffident.storage.label_features import LABEL_FEATURES, read_label_features, write_label_features
+    from diffident.storage.label_features import (
+        LABEL_FEATURES,
+        are_of_other_names,
+        read_label_features,
+        write_label_features,
+    )
 
+    names = source.label_names or ()
     if given is not None and given.startswith(FAMILIES):
-        return encode_label_names(given, source.label_names or ())
-    is_missing = source.path.is_dir() and not (source.path / LABEL_FEATURES).exists()
-    if given is None and is_missing and source.encoder.startswith(FAMILIES):
-        write_label_features(encode_label_names(source.encoder, source.label_names or ()), source.path)
+        return encode_label_names(given, names)
+    if given is None and source.path.is_dir() and source.encoder.startswith(FAMILIES):
+        there = (source.path / LABEL_FEATURES).exists()
+        if not there or are_of_other_names(source.path, names):
+            write_label_features(encode_label_names(source.encoder, names), source.path, names)
     return read_label_features(source.path if given is None else given)
 
 

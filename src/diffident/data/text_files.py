@@ -73,6 +73,8 @@ def open_jsonl(path: Path, choice: ColumnChoice) -> Dataset:
             continue
         try:
             found = json.loads(line)
+            if "\\ud" in line.lower():  # half of a pair is text that no file can hold
+                json.dumps(found, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"`DATA` must have JSON on every line; line {number} of {path} is not: {first_line(error)}. Mend it."

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from diffident.devices import resolve_device
 from diffident.encoders.callables import CallableEncoder, GlyphsEncoder, IdentityEncoder, open_python
+from diffident.encoders.common import resolve_precision
 from diffident.encoders.hugging_face import open_transformers
 from diffident.encoders.protocol import Encoder
 from diffident.encoders.text import open_sentence_transformers
@@ -48,10 +50,9 @@ def open_encoder(
         )
     if family == "sentence-transformers" and name:
         return open_sentence_transformers(name, device=device, precision=precision)
-    if family == "python":
-        return open_python(name)
     if spec == "glyphs":
         return GlyphsEncoder(device=device, precision=precision)
-    if spec == "identity":
-        return IdentityEncoder()
+    if family == "python" or spec == "identity":
+        resolve_precision(precision, resolve_device(device))  # which must be right, though neither is used
+        return open_python(name) if family == "python" else IdentityEncoder()
     raise InputError(f"`encoder` must be a known one; got `{spec}`. {did_you_mean(spec, FAMILIES)}")

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from diffident.devices import resolve_device
 from diffident.encoders.common import freeze, loading
+from diffident.encoders.vision import split_tag
 from diffident.errors import InputError, MissingDependencyError, did_you_mean
 
 TEMPLATES = ("a photo of a {}.",)
@@ -23,7 +24,8 @@ def encode_label_names(
     """Text features of class names, by the text tower of the encoder that made the image features.
 
     Args:
-        spec: `open_clip:ARCH/TAG` or `transformers:NAME` (CLIP, SigLIP and the like).
+        spec: `open_clip:ARCH/TAG` (or a checkpoint or folder, as for `open_encoder`) or `transformers:NAME` (CLIP,
+            SigLIP and the like).
         label_names: Names of the classes, in the order of the labels; underscores become spaces.
         templates: Prompts with one {} each; a class's feature is the mean of the prompts' unit vectors.
         device: `auto`, `cpu`, `cuda`, ...
@@ -87,9 +89,7 @@ def _open_clip(name: str) -> tuple[nn.Module, Callable[[list[str]], Any], Callab
         raise MissingDependencyError(
             "`open_clip:` must have open_clip_torch. Install it: pip install 'diffident[vision]'."
         ) from None
-    architecture, _, tag = name.partition("/")
-    if architecture not in open_clip.list_models() or not tag:
-        raise InputError(f"`open_clip:` must be followed by ARCH/TAG; got `{name}`. List: open_clip.list_pretrained().")
+    architecture, tag = split_tag(name, open_clip)
     model = open_clip.create_model(architecture, pretrained=tag)
     return model, open_clip.get_tokenizer(architecture), lambda clip, tokens: clip.encode_text(tokens)
 

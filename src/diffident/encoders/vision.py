@@ -178,7 +178,7 @@ def open_clip_encoder(name: str, *, device: str, image_size: int | None, precisi
         raise MissingDependencyError(
             "`open_clip:` must have open_clip_torch. Install it: pip install 'diffident[vision]'."
         ) from None
-    architecture, tag = (name, None) if name.startswith(("hf-hub:", "local-dir:")) else _split_tag(name, open_clip)
+    architecture, tag = split_tag(name, open_clip)
     options: dict[str, Any] = {}
     if image_size is not None:
         options = {"force_image_size": image_size, "image_resize_mode": "squash"}
@@ -189,7 +189,10 @@ def open_clip_encoder(name: str, *, device: str, image_size: int | None, precisi
     )
 
 
-def _split_tag(name: str, open_clip: Any) -> tuple[str, str]:
+def split_tag(name: str, open_clip: Any) -> tuple[str, str | None]:
+    """Architecture, and tag or checkpoint, of an open_clip name; `hf-hub:` and `local-dir:` names have no tag."""
+    if name.startswith(("hf-hub:", "local-dir:")):
+        return name, None
     from open_clip.pretrained import is_pretrained_cfg
 
     architecture, _, tag = name.partition("/")

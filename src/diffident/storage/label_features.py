@@ -1,10 +1,12 @@
 """Text features of class names: `.npz` or `.safetensors` with `label_features` [K, d], in the order of the labels."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,13 +17,32 @@ from diffident.storage.atomic import atomic_path
 LABEL_FEATURES = "label_features.safetensors"
 
 
-def write_label_features(features: Float[Tensor, "k d"], path: str | Path) -> Path:
-    """Write text features atomically; `path` is a file, or the folder of a feature store."""
+def write_label_features(
+    features: Float[Tensor, "k d"], path: str | Path, label_names: Sequence[str] | None = None
+) -> Path:
+    """Write text features atomically.
+
+    Args:
+        features: One row a class.
+        path: A file, or the folder of a feature store.
+        label_names: The names that were encoded, kept with them.
+    """
     path = Path(path)
     path = path / LABEL_FEATURES if path.is_dir() else path
+    kept = None if label_names is None else {"label_names": json.dumps(list(label_names))}
     with atomic_path(path) as temporary:
-        save_file({"label_features": features.contiguous()}, temporary)
+        save_file({"label_features": features.contiguous()}, temporary, metadata=kept)
     return path
+
+
+def are_of_other_names(folder: Path, label_names: Sequence[str]) -> bool:
+    """Whether a feature store's text features say that they are of other classes than these."""
+    try:
+        with safe_open(folder / LABEL_FEATURES, framework="pt") as held:
+            kept = (held.metadata() or {}).get("label_names")
+    except (OSError, SafetensorError):
+        return False  # reading them says what is wrong
+    return kept is not None and json.loads(kept) != list(label_names)
 
 
 def read_label_features(path: str | Path) -> Float[Tensor, "k d"]:

@@ -125,7 +125,7 @@ def set_up(
     )
 
 
-def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> nn.Module:
+def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> tuple[nn.Module, float]:
     """Train from the last checkpoint to the last epoch.
 
     Args:
@@ -134,7 +134,8 @@ def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> nn.Module
         folder: Of the run; for the logs that the settings ask for.
 
     Returns:
-        The module, with the weights that are to be kept: the last, their average, or the best epoch's.
+        The module, with the weights that are to be kept (the last, their average, or the best epoch's); and the
+        seconds that the epochs before a restart took.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -143,6 +144,7 @@ def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> nn.Module
     if training.fabric.device.type == "cpu":
         keep_freed_memory()
     lines = checkpoints.restore(training.parts)
+    earlier = math.fsum(line["seconds"] for line in lines)
     if training.recorder is not None:
         training.recorder.begin(len(lines), training.fabric)
     logs = open_logs(settings, folder, lines) if training.fabric.is_global_zero else []
@@ -156,7 +158,7 @@ def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> nn.Module
         best.load_into(training.model)
     elif training.average is not None:
         training.average.load_into(training.model)
-    return training.module
+    return training.module, earlier
 
 
 def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], lines: list[dict[str, Any]]) -> None:

@@ -152,9 +152,9 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
             num_classes=job.dataset.num_classes,
         )
         checkpoints = Checkpoints(run.path, job.checkpoint_seconds, writes=fabric.is_global_zero)
-        module = fit(training, checkpoints, run.path)
+        module, earlier = fit(training, checkpoints, run.path)
     if fabric.is_global_zero:
-        write_environment(run.path, fabric.device, time.perf_counter() - started)
+        write_environment(run.path, fabric.device, earlier + time.perf_counter() - started)
         for split, part in parts.items():
             if part is not None:
                 predictions = predictions_of(module, held_out[split], part, job.dataset.label_names)
