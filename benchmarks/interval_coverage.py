@@ -14,7 +14,7 @@ import torch
 
 from diffident import evaluate
 from diffident.bootstrap import bootstrap, percentile_interval, resampling_counts
-from diffident.metrics import ece
+from diffident.metrics import coverage_at_risk, ece
 from diffident.metrics.calibration import NUM_BINS, bin_of
 from diffident.metrics.classwise import CLASSWISE_METRICS
 from diffident.metrics.deviations import calibration_deviations
@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     calibration_coverage(arguments.trials, arguments.resamples)
     classwise_coverage(arguments.trials, arguments.resamples)
-    selective_coverage(arguments.trials)
+    selective_coverage(arguments.trials, arguments.resamples)
 
 
 def high(num_rows: int, generator: torch.Generator) -> torch.Tensor:
@@ -137,8 +137,8 @@ def true_classwise(probs: torch.Tensor, stated: torch.Tensor) -> dict[str, float
     return dict(zip(CLASSWISE_METRICS, parts, strict=True))
 
 
-def selective_coverage(num_trials: int) -> None:
-    names = ("accuracy", *RISKS)
+def selective_coverage(num_trials: int, num_resamples: int) -> None:
+    names = ("accuracy", "coverage_at_risk_1, percentiles", *RISKS)
     print("risk, samples | " + " | ".join(names))
     for title, curve in RISKS_OF_COVERAGE.items():
         place = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
@@ -153,8 +153,12 @@ def selective_coverage(num_trials: int) -> None:
                 errors = torch.rand(num_rows, generator=generator, dtype=torch.float64) < curve(place)
                 probs = torch.stack([1 - place / 2, place / 2], dim=1)
                 metrics = evaluate(probs=probs, labels=errors.long(), num_resamples=1).metrics
-                for name in names:
+                for name in truth:
                     hits[name] += metrics[name].low <= truth[name] <= metrics[name].high
+                chunks = resampling_counts([num_rows], num_resamples, generator)
+                drawn = [coverage_at_risk(1 - place, errors, RISKS["coverage_at_risk_1"], counts) for counts in chunks]
+                low, high = percentile_interval(torch.cat(drawn))
+                hits["coverage_at_risk_1, percentiles"] += low <= truth["coverage_at_risk_1"] <= high
             print_shares(f"{title}, {num_rows:,}", hits, num_trials)
 
 

@@ -23,7 +23,7 @@ import torch
 
 from diffident.difficulties.rmd import statistics_of
 from diffident.gaussian import nearest_classes, solve_gaussians
-from diffident.storage.features import read_shard, write_shard
+from diffident.storage.feature_shards import read_shard, write_shard
 
 SHARD_ROWS, RECORD_BYTES, ID_BYTES, SCORE_BYTES = 4096, 400, 16, 24
 _ARITY, _PARTS_PER_CORE = 8, 4

@@ -28,7 +28,8 @@ import torch
 
 from diffident import score_features
 from diffident.gaussian import fit_gaussians, nearest_classes, relative_squared_distance
-from diffident.storage.features import open_features, write_index, write_manifest, write_shard
+from diffident.storage.feature_shards import write_manifest, write_shard
+from diffident.storage.features import open_features, write_index
 
 SHAPES = {"N 50,000, d 1280, K 10": (50_000, 1280, 10), "N 200,000, d 768, K 1000": (200_000, 768, 1000)}
 # Rows that a peer scores at K = 1000; scikit-learn's distance takes seconds for each class.

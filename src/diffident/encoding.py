@@ -17,7 +17,7 @@ from torch import Tensor
 from diffident.data.dataset import Dataset
 from diffident.encoders.protocol import Encoder
 from diffident.errors import DiffidentError, InputError, UnreadableSampleError
-from diffident.storage.features import write_shard
+from diffident.storage.feature_shards import write_shard
 from diffident.storage.shard_records import ShardRecord, read_record
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}

@@ -17,18 +17,16 @@ from diffident.encoders.protocol import Encoder
 from diffident.encoding import DTYPES, Job, Settings, Shard, encode, make_shard, reading_threads
 from diffident.errors import InputError, ResumeError, UnreadableSampleError
 from diffident.records import Features
-from diffident.storage.features import (
+from diffident.storage.feature_shards import (
     FORMAT_VERSION,
     MANIFEST,
-    FeatureSource,
     file_digest,
     names_entries,
-    open_features,
     read_manifest,
-    write_index,
     write_manifest,
     write_shard,
 )
+from diffident.storage.features import FeatureSource, open_features, write_index
 from diffident.storage.shard_records import ShardRecord, remove_records
 
 _LEFTOVER = re.compile(r"\.(shard-\d+\.(safetensors|json)|manifest\.json|index\.parquet)\.[0-9a-f]{8}\.tmp")

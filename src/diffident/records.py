@@ -1,7 +1,9 @@
 """Frozen records that pass between the stages. They hold data and shapes; the work on them is elsewhere."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,6 +214,15 @@ def tensor_of(values: Tensor | np.ndarray, name: str) -> Tensor:
     if array.dtype.kind == "u":
         array = array.astype(np.int64)
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def first_repeated(ids: Sequence[Any] | np.ndarray) -> tuple[int, int] | None:
+    """Places of the first entry that occurs again, and of its last occurrence; None where all differ."""
+    entries = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    last = dict(zip(entries, range(len(entries)), strict=True))
+    if len(last) == len(entries):
+        return None
+    return next((place, last[entry]) for place, entry in enumerate(entries) if last[entry] != place)
 
 
 def positions_of(ids: np.ndarray, wanted: np.ndarray, *, what: str, where: str) -> np.ndarray:

@@ -138,7 +138,8 @@ def test_errors_keep_their_type(one, dataset, tmp_path):
 def test_a_wrong_feature_is_named_by_its_row(one, dataset, tmp_path):
     store = extract(dataset, halves, out=tmp_path / "f", **OPTIONS)
     from diffident.difficulties import score_features
-    from diffident.storage.features import open_features, write_shard
+    from diffident.storage.feature_shards import write_shard
+    from diffident.storage.features import open_features
 
     values = store.load().values[16:32].clone()
     values[3, 5] = float("nan")

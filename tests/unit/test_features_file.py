@@ -13,7 +13,7 @@ from diffident.data.columns import read_ids
 from diffident.errors import InputError
 from diffident.extraction import extract
 from diffident.records import Features
-from diffident.storage import features as features_file
+from diffident.storage import feature_shards
 from diffident.storage.features import is_features, open_features, save_features
 
 
@@ -235,8 +235,8 @@ def test_truncated_npz(function, tmp_path):
 
 def test_a_shard_is_compared_with_its_checksum_once(store, monkeypatch):
     digested = []
-    digest = features_file.file_digest
-    monkeypatch.setattr(features_file, "file_digest", lambda path: digested.append(path.name) or digest(path))
+    digest = feature_shards.file_digest
+    monkeypatch.setattr(feature_shards, "file_digest", lambda path: digested.append(path.name) or digest(path))
     source = open_features(store)
     assert len(list(source.blocks())) == len(list(source.blocks())) == 1
     assert digested == ["shard-00000.safetensors"]

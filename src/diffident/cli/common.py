@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,25 @@ def data_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The data options as `open_dataset` takes them."""
     names = ("label_column", "text_column", "image_column", "id_column")
     return {name: getattr(arguments, name, None) for name in names}
+
+
+def named_files(texts: list[str], option: str, *, taken: Sequence[str] = ()) -> dict[str, str]:
+    """File by name, of an option that takes NAME=FILE several times.
+
+    Raises:
+        InputError: no name or file, a name that is given twice, or one that means something else already.
+    """
+    named: dict[str, str] = {}
+    for text in texts:
+        name, separator, file = text.partition("=")
+        if not (separator and name and file) or name in (*named, *taken):
+            but = f", not {', '.join(taken)}" if name in taken else ""
+            raise InputError(
+                f"`{option}` must be NAME=FILE with a name of its own{but}; got `{text}`. For example: "
+                f"{option} textures=textures.parquet."
+            )
+        named[name] = file
+    return named
 
 
 def check_out(out: str | None, *inputs: str | None, suffix: str) -> None:

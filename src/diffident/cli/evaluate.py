@@ -10,11 +10,12 @@ from diffident.cli.common import (
     data_options,
     interval_cell,
     log,
+    named_files,
     print_json,
     print_table,
     progress_bar,
 )
-from diffident.cli.posthoc import add_options, add_posthoc, check_options, print_posthoc
+from diffident.cli.posthoc import TAKEN_NAMES, add_options, add_posthoc, check_options, print_posthoc
 from diffident.errors import InputError
 
 EXAMPLE = "diffident evaluate predictions.parquet --ood textures=textures.parquet --out evaluation.json"
@@ -88,7 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"`PREDICTIONS` must have labels; got none at {path}. Give unlabelled data as --ood NAME=FILE."
         )
-    ood = {name: read_predictions(file, probs=arguments.probs) for name, file in map(_named, arguments.ood)}
+    outside = named_files(arguments.ood, "--ood", taken=TAKEN_NAMES)
+    ood = {name: read_predictions(file, probs=arguments.probs) for name, file in outside.items()}
     difficulty = None if arguments.difficulty is None else _difficulty(arguments.difficulty, predictions.ids, path)
     with progress_bar("evaluate") as progress:
         evaluation = evaluate(
@@ -186,13 +188,6 @@ def _difficulty(file: str, ids, path: Path):
 
     table = read_difficulty_table(file)
     return table.difficulty[positions_of(table.ids, ids, what=str(path), where=file)]
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, separator, file = text.partition("=")
-    if not (separator and name and file):
-        raise InputError(f"`--ood` must be NAME=FILE; got `{text}`. For example: --ood textures=textures.parquet.")
-    return name, file
 
 
 def print_evaluation(evaluation) -> None:

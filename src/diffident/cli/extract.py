@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Extract and say where the features are."""
     from diffident.data import open_dataset
     from diffident.extraction import extract
-    from diffident.storage.features import open_features, read_manifest
+    from diffident.storage.feature_shards import read_manifest
+    from diffident.storage.features import open_features
 
     open_data = partial(open_dataset, arguments.data, limit=arguments.limit, **data_options(arguments))
     open_model = partial(encoder_from, arguments, arguments.encoder)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from diffident.calibrators import CALIBRATORS
-from diffident.cli.common import interval_cell, log, print_table, progress_bar
+from diffident.cli.common import interval_cell, log, named_files, print_table, progress_bar
 from diffident.detectors import DETECTORS, PEER_PREFIX
 from diffident.errors import DiffidentError, InputError, did_you_mean
 
 SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
 """Metrics after calibration that people are shown; the others are in the file."""
+TAKEN_NAMES = ("test", "train", "calibration")
+"""What --features calls the labelled samples; no set of --ood has these names."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -89,13 +91,7 @@ def check_options(arguments: argparse.Namespace) -> None:
         for given in getattr(arguments, name):
             if given not in (*known, "all") and not (name == "detectors" and given.startswith(PEER_PREFIX)):
                 raise InputError(f"`--{name}` must name known ones; got {given!r}. {did_you_mean(given, known)}")
-    names = [text.partition("=")[0] for text in arguments.ood if "=" in text]
-    twice = next((name for name in names if names.count(name) > 1 or name in ("test", "train", "calibration")), None)
-    if twice is not None:
-        raise InputError(
-            f"`--ood` must be NAME=FILE with a name of its own, not test, train or calibration; got `{twice}`. Give "
-            "each a name."
-        )
+    named_files(arguments.ood, "--ood", taken=TAKEN_NAMES)
 
 
 def add_posthoc(arguments: argparse.Namespace, evaluation: Any, test: Any, where: Path, ood: dict[str, Any]) -> Any:
@@ -158,7 +154,7 @@ def _read_features(arguments: argparse.Namespace, ood: dict[str, Any]) -> dict[s
     """Feature sources by name."""
     from diffident.storage.features import open_features
 
-    known = ["train", "test", "calibration", *ood]
+    known = [*TAKEN_NAMES, *ood]
     sources = {}
     for text in arguments.features:
         name, separator, path = text.partition("=")

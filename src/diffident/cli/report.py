@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from diffident.cli.common import add_data_options, check_out, data_options, log, print_json, progress_bar
+from diffident.cli.common import add_data_options, check_out, data_options, log, named_files, print_json, progress_bar
 from diffident.errors import InputError
 
 EXAMPLE = "diffident report audit/ runs/* --out report.html"
@@ -96,8 +96,8 @@ def gather(arguments: argparse.Namespace, *, live: bool = False):
             if (value := getattr(arguments, key, None)) is not None
         }
     )
-    outside = {name: read_predictions(file) for name, file in _named(arguments.ood, "--ood").items()}
-    corrupted = _named(arguments.corrupted, "--corrupted")
+    outside = {name: read_predictions(file) for name, file in named_files(arguments.ood, "--ood").items()}
+    corrupted = named_files(arguments.corrupted, "--corrupted")
     audit, notes = None, inputs.unfinished_notes(sources.runs)
     if sources.audit is not None:
         audit, more = inputs.read_audit(
@@ -152,16 +152,6 @@ def _check_used(arguments: argparse.Namespace, sources) -> None:
             "`--ood` must be used with files of predictions; got none among the inputs. Runs have theirs beside "
             "predictions/test.parquet; evaluate takes --ood, too."
         )
-
-
-def _named(texts: list[str], option: str) -> dict[str, str]:
-    named: dict[str, str] = {}
-    for text in texts:
-        name, separator, file = text.partition("=")
-        if not (separator and name and file) or name in named:
-            raise InputError(f"`{option}` must be NAME=FILE with a name of its own; got `{text}`. Give each a name.")
-        named[name] = file
-    return named
 
 
 def _title(sources) -> str:

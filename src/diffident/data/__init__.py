@@ -18,7 +18,7 @@ from diffident.data.text_files import open_csv, open_jsonl
 from diffident.data.torchvision_sets import open_torchvision
 from diffident.errors import DiffidentError, InputError, MissingColumnError
 from diffident.files import first_line
-from diffident.storage.features import MANIFEST
+from diffident.storage.feature_shards import MANIFEST
 
 _FORMS = (
     "a folder of class folders, features from `diffident extract`, .parquet, .csv, .tsv, .jsonl, .npz, .npy, "

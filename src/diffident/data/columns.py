@@ -12,6 +12,7 @@ import numpy as np
 
 from diffident.errors import InputError, MissingColumnError, did_you_mean
 from diffident.files import row_ids
+from diffident.records import first_repeated
 
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category", "intent", "y")
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "review", "question")
@@ -157,11 +158,11 @@ def read_ids(values: Iterable | None, name: str, num_rows: int, column: str, whe
     if set(map(type, values)) != {str} or not all(map(str.strip, values)):
         _check_ids(values, column, where, rows)
     ids = np.array(list(map(str, values)), dtype=object)
-    seen: dict[str, int] = dict(zip(ids.tolist(), rows, strict=True))
-    if len(seen) < len(ids):
-        twice, row = next((one, row) for one, row in zip(ids, rows, strict=True) if seen[one] != row)
+    twice = first_repeated(ids)
+    if twice is not None:
+        first, last = twice
         raise InputError(
-            f"`{column}` must be unique; got {twice!r} at rows {row} and {seen[twice]} of {where}. "
+            f"`{column}` must be unique; got {ids[first]!r} at rows {rows[first]} and {rows[last]} of {where}. "
             "Choose another id column."
         )
     return ids

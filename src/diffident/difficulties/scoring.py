@@ -13,7 +13,7 @@ from diffident.difficulties.weights import scaled_rank
 from diffident.errors import InputError, ShapeError
 from diffident.gaussian import Gaussians, relative_squared_distance
 from diffident.gaussian.blocks import Labels, integers_of
-from diffident.records import DifficultyTable
+from diffident.records import DifficultyTable, first_repeated
 
 
 def difficulty(gaussians: Gaussians, values: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -98,10 +98,10 @@ def score_features(
 def _unique(ids: np.ndarray | Sequence[Any]) -> np.ndarray:
     """The ids as text, which are joined by."""
     texts = list(map(str, ids.tolist() if isinstance(ids, np.ndarray) else ids))
-    last = dict(zip(texts, range(len(texts)), strict=True))
-    if len(last) < len(texts):
-        row = next(row for row, sample in enumerate(texts) if last[sample] != row)
+    twice = first_repeated(texts)
+    if twice is not None:
+        first, last = twice
         raise InputError(
-            f"`ids` must be unique; got {texts[row]!r} at rows {row} and {last[texts[row]]}. Name each sample once."
+            f"`ids` must be unique; got {texts[first]!r} at rows {first} and {last}. Name each sample once."
         )
     return np.array(texts, dtype=object)

@@ -18,7 +18,7 @@ from diffident.encoding import Job, Settings, make_shard, reading_threads
 from diffident.errors import DiffidentError, ResumeError, WorkerError
 from diffident.files import first_line
 from diffident.gaussian import Gaussians, GaussianStatistics
-from diffident.storage.features import read_shard
+from diffident.storage.feature_shards import read_shard
 from diffident.storage.shard_records import ShardRecord, write_record
 
 _MOST_ATTEMPTS = 4

@@ -12,7 +12,7 @@ import torch
 from diffident.errors import InputError, ShapeError
 from diffident.files import first_line, read_npz, read_parquet, texts_of
 from diffident.metrics.inputs import check_logits, check_probs
-from diffident.records import Predictions
+from diffident.records import Predictions, first_repeated
 from diffident.storage.atomic import atomic_path
 
 FORMAT_VERSION = 1
@@ -183,13 +183,12 @@ def _check_rows(name: str, values: np.ndarray, num_samples: int, path: Path) -> 
 
 
 def _check_unique(ids: np.ndarray, path: Path) -> None:
-    seen: dict[str, int] = {}
-    for row, sample in enumerate(ids):
-        if seen.setdefault(sample, row) != row:
-            raise InputError(
-                f"`id` must be unique; got {sample!r} at rows {seen[sample]} and {row} of {path}. "
-                f"Keep one row per sample."
-            )
+    twice = first_repeated(ids)
+    if twice is not None:
+        first, last = twice
+        raise InputError(
+            f"`id` must be unique; got {ids[first]!r} at rows {first} and {last} of {path}. Keep one row per sample."
+        )
 
 
 def _check_present(columns: Any, held: list[str], path: Path) -> None:

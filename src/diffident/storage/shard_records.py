@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diffident.storage.atomic import write_text
-from diffident.storage.features import file_digest
+from diffident.storage.feature_shards import file_digest
 
 
 @dataclass(frozen=True)
