@@ -20,7 +20,7 @@ SLOW = (
     "scoring.py disk --rows 20000 --folder store",
     "serve.py --samples 500 --repeats 1",
     "training.py --samples 64 --width 4 --batch-size 16 --repeats 2 --classes 3",
-    "alpha_auto.py digits:train digits:test --difficulty difficulty.parquet --model mlp --seeds 1 --out o --set epochs=1",
+    "alpha_auto.py digits:train digits:test --difficulty d.parquet --model mlp --seeds 1 --out out --set epochs=1",
 )
 
 
@@ -30,7 +30,7 @@ def test_a_benchmark_ends_with_figures(command, tmp_path, monkeypatch):
     script, *options = command.split()
     if "--difficulty" in options:
         assert main(["extract", "digits:train", "--encoder", "identity", "--out", "features"]) == 0
-        assert main(["score", "features", "--out", "difficulty.parquet"]) == 0
+        assert main(["score", "features", "--out", "d.parquet"]) == 0
     done = subprocess.run([sys.executable, str(BENCHMARKS / script), *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert any(letter.isdigit() for letter in done.stdout)
