@@ -230,6 +230,16 @@ def test_train_says_what_the_loss_does_not_use(tables, capsys):
     assert "Note:" not in capsys.readouterr().err
 
 
+def test_train_says_what_model_and_schedule_do_not_use(tables, capsys):
+    command = ["train", tables("train", "label"), "--model", "mlp", "--epochs", "1", "--out", "plain"]
+    given = ("min_count=2", "pretrained=false", "milestones=0.5", "width=8", "dropout=0.1", "batch_size=8")
+    assert main([*command, "--set", *given]) == 0
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "Note: the model 'mlp' does not use `min_count`, `pretrained`.",
+        "Note: the schedule 'cosine' does not use `milestones`.",
+    ]
+
+
 def test_empty_class_folder(photos, tmp_path, capsys):
     (photos / "none").mkdir()
     line = fail(capsys, "extract", str(photos), "--encoder", "identity", "--out", str(tmp_path / "f"))

@@ -7,6 +7,7 @@ from diffident.errors import InputError
 from diffident.losses import LOSSES, make_loss
 from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.settings.checks import value_faults
+from diffident.settings.defaults import unused_by
 
 
 def test_the_later_source_wins(tmp_path):
@@ -224,3 +225,17 @@ def test_numbers_of_numpy_are_numbers():
     settings = load_settings(model="mlp", width=np.int64(8), dropout=np.float32(0.5), seed=np.int64(3))
     assert (settings.width, settings.dropout, settings.seed) == (8, 0.5, 3)
     assert make_loss("entropy", alpha=np.float64(0.25)).alpha == 0.25
+
+
+@pytest.mark.parametrize(
+    ("model", "schedule", "expected"),
+    [
+        ("timm:resnet18", "cosine", {"model": ["width", "dropout", "max_length"], "schedule": ["step_factor"]}),
+        ("transformers:bert", "step", {"model": ["width", "dropout"]}),
+        ("ngrams", "step", {"model": ["image_size", "pretrained"]}),
+        ("wrn-28-10", "step", {"model": ["max_length", "pretrained"]}),
+    ],
+)
+def test_settings_without_effect_are_known(model, schedule, expected):
+    names = ("width", "image_size", "dropout", "max_length", "pretrained", "step_factor", "seed")
+    assert unused_by({"model": model, "schedule": schedule}, names) == expected

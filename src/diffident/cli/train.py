@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.alpha is not None and not is_auto:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
-    notes = _unused(arguments, settings.loss)
+    notes = _unused(arguments, settings)
     if arguments.resume and not Path(arguments.out).exists():
         notes.append(f"Note: there is no run at {arguments.out} to go on with; a new one begins.")
     difficulty = _read_difficulty(arguments.difficulty, settings)
@@ -149,17 +149,22 @@ def _log_all(notes: list[str]) -> None:
         log(notes.pop(0))
 
 
-def _unused(arguments: argparse.Namespace, loss: str) -> list[str]:
-    """A note on which of the given options the loss does not use: it may be another one than was meant."""
+def _unused(arguments: argparse.Namespace, settings: "TrainingSettings") -> list[str]:
+    """Notes on which of the given options have no effect: another loss or model may have been meant."""
     from diffident.losses import LOSSES
+    from diffident.settings.defaults import unused_by
 
-    set_keys = [text.partition("=")[0].strip() for text in arguments.overrides]
+    loss, set_keys = settings.loss, [text.partition("=")[0].strip() for text in arguments.overrides]
     given = [f"`{key}`" for key in set_keys if _is_of_others(key, loss)]
     if arguments.alpha is not None and _is_of_others("alpha", loss):
         given.append("`--alpha`")
     if arguments.difficulty is not None and not LOSSES[loss].needs_weights:
         given.append("`--difficulty`")
-    return [f"Note: the loss {loss!r} does not use {', '.join(given)}. Choose another with --loss."] if given else []
+    notes = [f"Note: the loss {loss!r} does not use {', '.join(given)}. Choose another with --loss."] if given else []
+    for decides, names in unused_by(vars(settings), set_keys).items():
+        value = getattr(settings, decides)
+        notes.append(f"Note: the {decides} {value!r} does not use {', '.join(f'`{name}`' for name in names)}.")
+    return notes
 
 
 def _read_difficulty(file: str | None, settings: "TrainingSettings") -> "DifficultyTable | None":

@@ -1,5 +1,6 @@
 """What a setting is where it is not given: by model and by loss."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from diffident.difficulties.weights import TEMPERATURE
@@ -17,6 +18,17 @@ MODELS = (
     "wrn-28-10",
 )
 MODEL_PREFIXES = ("python:", "timm:", "torchvision:", "transformers:")
+_USED_BY = {
+    "width": ("model", MODELS),
+    "dropout": ("model", ("mlp", "ngrams", "wrn-28-10")),
+    "min_count": ("model", ("ngrams",)),
+    "max_length": ("model", ("ngrams", "transformers:")),
+    "pretrained": ("model", ("timm:", "torchvision:", "transformers:")),
+    "image_size": ("model", (*(name for name in MODELS if name != "ngrams"), *MODEL_PREFIXES)),
+    "milestones": ("schedule", ("step",)),
+    "step_factor": ("schedule", ("step",)),
+}
+"""Settings that some models, named or by their prefix, or some schedules alone have a use for."""
 # By model, or its prefix. Those of `ngrams` were chosen on validation data: benchmarks/clinc150_selection.py.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "cnn-small": {"epochs": 30, "learning_rate": 2e-3, "weight_decay": 0.01},
@@ -56,6 +68,18 @@ def defaults_of_model(model: str) -> dict[str, Any]:
     """Those of the model, or of its prefix; one that is unknown gets those of own models."""
     prefix = next((prefix for prefix in MODEL_PREFIXES if model.startswith(prefix)), model)
     return _DEFAULTS.get(prefix, _DEFAULTS["python:"])
+
+
+def unused_by(values: dict[str, Any], names: Iterable[str]) -> dict[str, list[str]]:
+    """Which of these settings have no effect, by the setting that decides it: `model` or `schedule`."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        decides, users = _USED_BY.get(name, ("", ()))
+        if decides and not any(
+            values[decides] == user or (user.endswith(":") and values[decides].startswith(user)) for user in users
+        ):
+            found.setdefault(decides, []).append(name)
+    return found
 
 
 def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str, Any]:
