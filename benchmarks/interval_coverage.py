@@ -94,11 +94,11 @@ def calibration_coverage(num_trials: int, num_resamples: int) -> None:
                 confidence = draw(num_rows, generator).round(decimals=12)
                 errors = torch.rand(num_rows, generator=generator, dtype=torch.float64) > model(confidence)
                 suite = CalibrationSuite(rank_samples(confidence, errors))
-                for name, (low, high) in intervals(suite, num_resamples, generator).items():
-                    hits[name] += low <= truth[name] <= high
+                for name, (least, most) in intervals(suite, num_resamples, generator).items():
+                    hits[name] += least <= truth[name] <= most
                 chunks = resampling_counts([num_rows], num_resamples, generator)
-                low, high = percentile_interval(torch.cat([ece(confidence, errors, counts=c) for c in chunks]))
-                hits["ece, percentiles"] += low <= truth["ece"] <= high
+                least, most = percentile_interval(torch.cat([ece(confidence, errors, counts=c) for c in chunks]))
+                hits["ece, percentiles"] += least <= truth["ece"] <= most
             print_shares(f"{title}, {num_rows:,}", hits, num_trials)
 
 

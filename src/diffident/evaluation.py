@@ -59,7 +59,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Every metric of one set of predictions, with 95 % bootstrap intervals.
+    """Every metric of one set of predictions, with 95 % intervals, bootstrapped or exact.
 
     Everything is computed in float64 on the CPU, in blocks of rows. The prediction is the largest logit, the lowest
     class among tied ones; the confidence is the largest probability.
@@ -131,7 +131,9 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
     names = suites.metric_names(binary=suite.positive is not None)
     values = {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), names).items()}
     suite = suites.in_place_order(suite)
-    plain = [name for name in names if name.removesuffix("_positive") not in suites.CALIBRATION]
+    exact = _exact(suite, values)
+    resampled = [name for name in names if name not in exact]
+    plain = [name for name in resampled if name.removesuffix("_positive") not in suites.CALIBRATION]
     deviations = calibration_deviations(suite.calibration, values, seed)
     positive = None
     if suite.positive is not None:
@@ -146,8 +148,9 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
         drew(counts.numel())
         return draws
 
-    found = bootstrap(values, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
-    return found | _exact(suite, values)
+    drawn = {name: values[name] for name in resampled}
+    found = bootstrap(drawn, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
+    return {name: (found | exact)[name] for name in names}
 
 
 def _exact(suite: suites.Suite, values: dict[str, float]) -> dict[str, Estimate]:

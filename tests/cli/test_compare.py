@@ -160,16 +160,34 @@ def runs(tmp_path, monkeypatch, capsys):
 
 
 def test_runs_pair_by_seed_and_beside_files_by_place(runs, capsys):
-    def seeds(*sources):
-        assert main(["compare", *sources, "--baseline", "b", "--resamples", "10", "--json"]) == 0
-        content = json.loads(capsys.readouterr().out)
-        return [one["num_seeds"] for one in content["paired"]["differences"][:1]]
+    def difference(*sources):
+        command = ["compare", *sources, "--baseline", "b", "--metrics", "nll", "--resamples", "10", "--json"]
+        assert main(command) == 0
+        said = capsys.readouterr()
+        assert ("files have no seeds" in said.err) == (file in said.err or any(file in source for source in sources))
+        found = json.loads(said.out)["paired"]["differences"]
+        return [(one["num_seeds"], round(one["value"], 9)) for one in found]
 
-    assert seeds("a=run-3", "b=run-3", "b=run-5") == [1]
-    assert seeds("a=run-3", "b=run-5") == []
     file = "run-5/predictions/test.parquet"
-    assert seeds("a=run-3", f"b={file}") == [1]
-    assert seeds("a=run-3", "a=run-5", f"b={file}", "b=run-3") == [2]
+    assert difference("a=run-3", "b=run-5", "b=run-3") == [(1, 0)]
+    assert difference("a=run-3", "b=run-5") == []
+    nll = {seed: json.loads((runs / f"run-{seed}" / "evaluation.json").read_text())["nll"]["value"] for seed in (3, 5)}
+    assert difference("a=run-3", f"b={file}") == [(1, round(nll[3] - nll[5], 9))]
+    assert difference("a=run-3", "a=run-5", f"b={file}", "b=run-3") == [(2, 0)]
+    assert difference("a=run-3", f"b={file}", "b=run-3") == [(1, round(nll[3] - nll[5], 9))]
+    for twice in (("a=run-3", f"a={runs / 'run-3'}"), (f"a={file}", f"a={file}")):
+        assert main(["compare", *twice, "b=run-5"]) == 2
+        assert "`SOURCE` must be given once by a name; got " in capsys.readouterr().err
+
+
+def test_without_the_usual_metrics_the_others_are_said(runs, capsys):
+    for folder in ("run-3", "run-5"):
+        (runs / folder / "predictions" / "test.parquet").unlink()
+        file = runs / folder / "evaluation.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({key: content[key] for key in ("mce", "num_samples", "num_classes")}))
+    assert main(["compare", "a=run-3", "b=run-3", "b=run-5", "a=run-5"]) == 0
+    assert "b against a, 2 seeds: not clearly different in mce" in capsys.readouterr().out
 
 
 def test_runs_without_predictions_or_with_few_metrics_are_compared_by_what_is_there(runs, capsys):

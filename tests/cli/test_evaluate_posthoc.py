@@ -110,7 +110,7 @@ def test_all_leaves_out_what_cannot_be(files, capsys):
         (["--ood", "far={far}", "--detectors", "enrgy"], "Did you mean `energy`"),
         (["--ood", "far={far}", "--detectors", "pytorch-ood:Nothing"], "must be a class of pytorch-ood"),
         (["--ood", "far={far}", "--detectors", "knn"], "`features` must be given for the detector 'knn'"),
-        (["--features", "train"], "`--features` must be NAME=FEATURES; got 'train'"),
+        (["--features", "train"], "`--features` must be NAME=FILE with a name of its own; got `train`"),
         (["--features", "tests=x"], "`--features` must be of known samples; got 'tests'. Did you mean `test`"),
         (["--features", "test={test}-features"], "`--features` must be used with --calibration or --detectors"),
         (["--corruptions", "digits:test"], "`--corruptions` must be used with a RUN"),

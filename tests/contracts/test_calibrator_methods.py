@@ -267,6 +267,14 @@ def test_damaged_values_are_refused(change):
         ("isotonic", {"outputs": [0.5]}),
         ("histogram", {"frequencies": [[0.5]]}),
         ("vector", {"offsets": [float("inf"), 0.0, 0.0]}),
+        ("vector", {"offsets": -1.0}),
+        ("vector", {"factors": [1.0, 10**400, 1.0]}),
+        ("matrix", {"weights": [[1.0]]}),
+        ("dirichlet", {"offsets": [0.0, 0.0]}),
+        ("beta", {"parameters": [[1.0, 1.0, 0.0]]}),
+        ("isotonic", {"num_fitted": 0}),
+        ("histogram", {"num_fitted": -1}),
+        ("temperature", {"at_bound": [[]]}),
     ],
 )
 def test_states_that_no_fit_gives_are_refused(name, changed):
@@ -278,6 +286,6 @@ def test_states_that_no_fit_gives_are_refused(name, changed):
 def test_a_temperature_by_difficulty_that_no_fit_gives_is_refused():
     logits, labels = sample()
     values = calibrator_to_dict(fit_calibrator("difficulty-temperature", logits, labels, difficulty=np.arange(300.0)))
-    for changed in ({"inverses": [1.0, 0.0]}, {"ranks": [0.5]}):
+    for changed in ({"inverses": [1.0, 0.0]}, {"ranks": [0.5]}, {"inverses": []}):
         with pytest.raises(InputError, match="must hold the state of 'difficulty-temperature'"):
             calibrator_from_dict({**values, "state": {**values["state"], **changed}})

@@ -127,7 +127,7 @@ def test_wrong_options_are_one_line(predictions, capsys):
         f"`--out` must be a file; got the folder {predictions}. For example: --out {predictions / 'report.html'}."
     )
     assert fail(capsys, plain, "--ood", "noise", *out) == (
-        "`--ood` must be NAME=FILE with a name of its own; got `noise`. For example: --ood textures=textures.parquet."
+        "`--ood` must be NAME=FILE with a name of its own; got `noise`. Give each a name."
     )
     assert fail(capsys, plain, "--baseline", "other", *out).startswith(
         "`--baseline` must be one of the methods; got 'other'"

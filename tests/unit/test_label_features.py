@@ -105,6 +105,12 @@ def test_text_tower_of_an_open_clip_folder_and_its_names(tmp_path):
     torch.testing.assert_close(found("dog", "cat"), expected.flip(0))  # kept ones are of the names in another order
     write_label_features(torch.ones(2, 8), tmp_path)  # one's own, which say no names
     assert found("dog", "cat").equal(torch.ones(2, 8))
+    save_file(
+        {"label_features": torch.zeros(2, 8)}, tmp_path / "label_features.safetensors", {"label_names": "dog, cat"}
+    )
+    assert found("dog", "cat").equal(torch.zeros(2, 8))  # names in another's way of writing them
+    write_label_features(torch.ones(2, 8), tmp_path, ["dog", "cat"])
+    assert _label_features(SimpleNamespace(path=tmp_path, encoder=encoder, label_names=None), None).sum() == 16
 
 
 def test_text_tower_of_transformers():

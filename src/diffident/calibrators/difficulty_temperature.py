@@ -59,9 +59,12 @@ class DifficultyTemperature:
 
     def __post_init__(self):
         if len(self.ranks) != len(self.difficulties):
-            raise InputError(f"`ranks` must be {len(self.difficulties)} like `difficulties`; got {len(self.ranks)}.")
-        if not bool((self.inverses > 0).all()):
-            raise InputError(f"`inverses` must be above 0; got {float(self.inverses.min()):g}.")
+            raise InputError(
+                f"`ranks` must have {len(self.difficulties)} entries like `difficulties`; got {len(self.ranks)}. "
+                "Fit it again."
+            )
+        if len(self.inverses) < 2 or not bool((self.inverses > 0).all()):
+            raise InputError(f"`inverses` must be 2 or more above 0; got {self.inverses.tolist()}. Fit it again.")
 
 
 def fit(

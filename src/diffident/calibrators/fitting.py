@@ -16,6 +16,9 @@ from diffident.errors import IdMismatchError, InputError, ShapeError
 from diffident.metrics.inputs import check_labels, check_logits
 from diffident.records import tensor_of
 
+_MOST_TRIED = 256
+"""Classes up to which each is tried when a calibrator is read."""
+
 
 @dataclass(frozen=True)
 class Calibrator:
@@ -135,12 +138,24 @@ def calibrator_from_dict(values: dict[str, Any]) -> Calibrator:
             for field in dataclasses.fields(Calibrator)
             if field.name not in ("name", "state")
         }
-        return Calibrator(kind_name, state, **rest)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        calibrator = Calibrator(kind_name, state, **rest)
+        _try_out(calibrator)
+        return calibrator
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
+        said = " ".join(str(error).split()).removesuffix(" Fit it again.").rstrip(".")
         raise InputError(
-            f"`calibrator` must hold the state of {kind_name!r}; {type(error).__name__}: "
-            f"{' '.join(str(error).split())}. Fit it again."
+            f"`calibrator` must hold the state of {kind_name!r}; {type(error).__name__}: {said}. Fit it again."
         ) from None
+
+
+def _try_out(calibrator: Calibrator) -> None:
+    """Calibrate one sample surely of each class, and one of none: what no fit gives fails or is not finite."""
+    count = calibrator.num_classes
+    logits = torch.cat([torch.zeros(1, count), 4 * torch.eye(count)]) if count < _MOST_TRIED else torch.zeros(1, count)
+    needs = find_calibrator(calibrator.name).needs
+    found = calibrate(calibrator, logits, difficulty=None if needs is None else np.zeros(len(logits)))
+    if found.shape != logits.shape or not bool(found.isfinite().all()):
+        raise ValueError(f"it does not give finite log-probabilities of {count} classes")
 
 
 def _plain(value: Any) -> Any:
@@ -150,6 +165,8 @@ def _plain(value: Any) -> Any:
 def _array(value: Any, kind: Any) -> Any:
     """A number, or a tensor where the record holds one: of whole numbers as int64, else float64."""
     if kind in (int, float, bool, str):
+        if not isinstance(value, kind | int):
+            raise TypeError(f"{value!r} is no {kind.__name__}")
         return kind(value)
     whole = "int" in str(getattr(kind, "dtypes", ""))
     return torch.tensor(value, dtype=torch.int64 if whole else torch.float64)

@@ -56,7 +56,11 @@ class HistogramMaps:
     def __post_init__(self):
         wanted = [len(self.edges), self.edges.shape[1] + 1]
         if list(self.frequencies.shape) != wanted:
-            raise InputError(f"`frequencies` must have shape {wanted}; got {list(self.frequencies.shape)}.")
+            raise InputError(
+                f"`frequencies` must have shape {wanted}; got {list(self.frequencies.shape)}. Fit it again."
+            )
+        if self.num_fitted < 1:
+            raise InputError(f"`num_fitted` must be at least 1; got {self.num_fitted}. Fit it again.")
 
 
 def fit(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], **options: Any) -> HistogramMaps:

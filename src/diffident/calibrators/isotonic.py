@@ -49,10 +49,15 @@ class IsotonicMaps:
         ends = (int(self.starts[0]), int(self.starts[-1])) if len(self.starts) else None
         if ends != (0, len(self.inputs)) or bool((self.starts.diff() < 1).any()):
             raise InputError(
-                f"`starts` must rise from 0 to {len(self.inputs)}, the number of points; got {self.starts.tolist()}."
+                f"`starts` must rise from 0 to {len(self.inputs)}, the number of points; got {self.starts.tolist()}. "
+                "Fit it again."
             )
         if len(self.outputs) != len(self.inputs):
-            raise InputError(f"`outputs` must have {len(self.inputs)} entries like `inputs`; got {len(self.outputs)}.")
+            raise InputError(
+                f"`outputs` must have {len(self.inputs)} entries like `inputs`; got {len(self.outputs)}. Fit it again."
+            )
+        if self.num_fitted < 1:
+            raise InputError(f"`num_fitted` must be at least 1; got {self.num_fitted}. Fit it again.")
 
 
 def fit(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], **options: Any) -> IsotonicMaps:

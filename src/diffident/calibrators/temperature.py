@@ -45,7 +45,7 @@ class Temperature:
 
     def __post_init__(self):
         if not self.temperature > 0:
-            raise InputError(f"`temperature` must be above 0; got {self.temperature:g}.")
+            raise InputError(f"`temperature` must be above 0; got {self.temperature:g}. Fit it again.")
 
 
 def fit(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], **options: Any) -> Temperature:

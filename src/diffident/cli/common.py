@@ -62,9 +62,9 @@ def named_files(texts: list[str], option: str, *, taken: Sequence[str] = ()) -> 
         name, separator, file = text.partition("=")
         if not (separator and name and file) or name in (*named, *taken):
             but = f", not {', '.join(taken)}" if name in taken else ""
+            again = " and the name before" if name in named else ""
             raise InputError(
-                f"`{option}` must be NAME=FILE with a name of its own{but}; got `{text}`. For example: "
-                f"{option} textures=textures.parquet."
+                f"`{option}` must be NAME=FILE with a name of its own{but}; got `{text}`{again}. Give each a name."
             )
         named[name] = file
     return named

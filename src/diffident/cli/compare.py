@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from diffident.cli.common import print_json, progress_bar
+from diffident.cli.common import log, print_json, progress_bar
 from diffident.cli.comparison_output import (
     comparison_to_dict,
     paired_to_dict,
@@ -115,19 +115,24 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
 
     folders = {path: open_run(path) for _, path in sources if not path.is_file()}
     given = dict(zip(folders, names_of_runs(list(folders.values())), strict=True))
-    found, places = [], Counter()
+    # Files have no seeds: beside them, the first of each name goes with the first of another.
+    found, places, by_place = [], Counter(), any(path not in folders for _, path in sources)
+    if by_place and folders:
+        log("Note: files have no seeds, so runs and files are compared by their place among those of their name.")
+    seen: set[tuple[str, Path]] = set()
     for name, path in sources:
         if path in folders:
             folder, test = folders[path], folders[path].predictions("test")
             predictions = read_predictions(test) if test.exists() else None
             evaluation = read_evaluation(_evaluation_of(path, folder))
             name = name or given[path]
-            # Files have no seeds: beside them, the first of each name goes with the first of another.
-            seed = folder.settings.seed if len(folders) == len(sources) else places[name]
+            _check_once(name, path, seen)
+            seed = places[name] if by_place else folder.settings.seed
             found.append((name, seed, evaluation, predictions))
             places[name] += 1
             continue
         name = name or path.stem
+        _check_once(name, path, seen)
         predictions = read_predictions(path, probs=probs)
         if predictions.labels is None:
             raise InputError(f"`FILE` must have labels to be compared; got none at {path}. Predict labelled data.")
@@ -135,6 +140,12 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
         found.append((name, places[name], evaluation, predictions))
         places[name] += 1
     return found
+
+
+def _check_once(name: str, path: Path, seen: set[tuple[str, Path]]) -> None:
+    if (name, path.resolve()) in seen:
+        raise InputError(f"`SOURCE` must be given once by a name; got {path} twice as {name!r}. Leave one out.")
+    seen.add((name, path.resolve()))
 
 
 def _evaluation_of(run: Path, folder) -> Path:

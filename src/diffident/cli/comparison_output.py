@@ -152,7 +152,8 @@ def verdict(row, baseline: str) -> str:
     """One sentence on a method's paired differences: clear where their 95 % t interval over the seeds excludes 0."""
     from scipy.stats import t
 
-    spreads = {metric: row.differences[metric] for metric in VERDICT if metric in row.differences}
+    shown = [metric for metric in VERDICT if metric in row.differences] or list(row.differences)
+    spreads = {metric: row.differences[metric] for metric in shown}
     seeds = max((spread.num_seeds for spread in spreads.values()), default=0)
     if seeds < 2:
         return f"{row.name} against {baseline}: {seeds or 'no'} common seed, too few to tell a difference from chance."

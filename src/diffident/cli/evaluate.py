@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.corruptions:
         _evaluate_corrupted(arguments)
         return
+    outside = named_files(arguments.ood, "--ood", taken=TAKEN_NAMES)
     path = Path(arguments.predictions)
     out = arguments.out
     if path.is_dir():
@@ -89,14 +90,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"`PREDICTIONS` must have labels; got none at {path}. Give unlabelled data as --ood NAME=FILE."
         )
-    outside = named_files(arguments.ood, "--ood", taken=TAKEN_NAMES)
     ood = {name: read_predictions(file, probs=arguments.probs) for name, file in outside.items()}
     difficulty = None if arguments.difficulty is None else _difficulty(arguments.difficulty, predictions.ids, path)
     with progress_bar("evaluate") as progress:
         evaluation = evaluate(
             predictions.logits,
             predictions.labels,
-            ood={name: outside.logits for name, outside in ood.items()},
+            ood={name: held.logits for name, held in ood.items()},
             difficulty=difficulty,
             by_class=arguments.by_class,
             label_names=predictions.label_names,
@@ -199,7 +199,7 @@ def print_evaluation(evaluation) -> None:
     columns = ["value", "low", "high"] if with_intervals else ["value"]
     rows = [[name, *(f"{getattr(e, column):.4f}" for column in columns)] for name, e in estimates.items()]
     title = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes"
-    print_table(title + (", 95 % bootstrap intervals" if with_intervals else ""), ["metric", *columns], rows)
+    print_table(title + (", 95 % intervals" if with_intervals else ""), ["metric", *columns], rows)
     _print_groups(
         "by difficulty, easiest first",
         "difficulty",

@@ -91,7 +91,6 @@ def check_options(arguments: argparse.Namespace) -> None:
         for given in getattr(arguments, name):
             if given not in (*known, "all") and not (name == "detectors" and given.startswith(PEER_PREFIX)):
                 raise InputError(f"`--{name}` must name known ones; got {given!r}. {did_you_mean(given, known)}")
-    named_files(arguments.ood, "--ood", taken=TAKEN_NAMES)
 
 
 def add_posthoc(arguments: argparse.Namespace, evaluation: Any, test: Any, where: Path, ood: dict[str, Any]) -> Any:
@@ -156,10 +155,7 @@ def _read_features(arguments: argparse.Namespace, ood: dict[str, Any]) -> dict[s
 
     known = [*TAKEN_NAMES, *ood]
     sources = {}
-    for text in arguments.features:
-        name, separator, path = text.partition("=")
-        if not (separator and path):
-            raise InputError(f"`--features` must be NAME=FEATURES; got {text!r}. For example: train=features/.")
+    for name, path in named_files(arguments.features, "--features").items():
         if name not in known:
             raise InputError(f"`--features` must be of known samples; got {name!r}. {did_you_mean(name, known)}")
         sources[name] = open_features(path).load()

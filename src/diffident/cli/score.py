@@ -62,9 +62,9 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--label-features",
         metavar="FILE|ENC",
-        help="of zero-shot: .npz or .safetensors with label_features [K, d], or open_clip:ARCH/TAG or "
-        "transformers:NAME to encode the class names (default: label_features.safetensors in FEATURES, made by their "
-        "encoder where it has a text tower)",
+        help="of zero-shot: .npz or .safetensors with label_features [K, d], or open_clip:ARCH/TAG, "
+        "open_clip:local-dir:PATH or transformers:NAME to encode the class names (default: label_features.safetensors "
+        "in FEATURES, made by their encoder where it has a text tower)",
     )
     group.add_argument(
         "--set",
@@ -255,7 +255,7 @@ def _label_features(source, given: str | None):
         return encode_label_names(given, names)
     if given is None and source.path.is_dir() and source.encoder.startswith(FAMILIES):
         there = (source.path / LABEL_FEATURES).exists()
-        if not there or are_of_other_names(source.path, names):
+        if not there or (names and are_of_other_names(source.path, names)):
             write_label_features(encode_label_names(source.encoder, names), source.path, names)
     return read_label_features(source.path if given is None else given)
 

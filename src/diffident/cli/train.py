@@ -154,7 +154,8 @@ def _unused(arguments: argparse.Namespace, settings: "TrainingSettings") -> list
     from diffident.losses import LOSSES
     from diffident.settings.defaults import unused_by
 
-    loss, set_keys = settings.loss, [text.partition("=")[0].strip() for text in arguments.overrides]
+    loss = settings.loss
+    set_keys = list(dict.fromkeys(text.partition("=")[0].strip() for text in arguments.overrides))
     given = [f"`{key}`" for key in set_keys if _is_of_others(key, loss)]
     if arguments.alpha is not None and _is_of_others("alpha", loss):
         given.append("`--alpha`")

@@ -42,12 +42,21 @@ def least_mce(bins: BinSums) -> float:
     return float(np.maximum(np.maximum(confidence - high, low - confidence), 0).max())
 
 
+def most_overall_gap(bins: BinSums) -> float:
+    """How far the mean confidence of all samples can be from their accuracy, by the bounds of the accuracy."""
+    size = float(bins.sizes.sum())
+    low, high = proportion_bounds(np.array([float(bins.hits.sum())]), np.array([size]))
+    confidence = float(bins.scores.sum()) / size
+    return float(max(confidence - low[0], high[0] - confidence))
+
+
 def coverage_at_risk_bounds(cumulative: CumulativeCounts, risk: float) -> tuple[float, float]:
     """What the coverage can be that has this risk, from tests of every threshold.
 
     A threshold whose true risk is `risk` has no more errors than `high` allows, but for a chance of `TAIL`. One with a
     greater risk has no fewer than `low` asks for; as many of them are looked at, the chance is divided by how often
-    their expected errors double. Short of all, the share of samples beyond a threshold has its own bounds.
+    their expected errors double, which is no proof but held in simulations (benchmarks/interval_coverage.py). Short of
+    all, the share of samples above a threshold has its own bounds.
 
     Args:
         cumulative: Counts of the samples themselves (r = 1).

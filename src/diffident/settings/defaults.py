@@ -71,7 +71,7 @@ def defaults_of_model(model: str) -> dict[str, Any]:
 
 
 def unused_by(values: dict[str, Any], names: Iterable[str]) -> dict[str, list[str]]:
-    """Which of these settings have no effect, by the setting that decides it: `model` or `schedule`."""
+    """Which of these settings the model or the schedule has no use for, by that setting: `model` or `schedule`."""
     found: dict[str, list[str]] = {}
     for name in names:
         decides, users = _USED_BY.get(name, ("", ()))

@@ -42,7 +42,10 @@ def are_of_other_names(folder: Path, label_names: Sequence[str]) -> bool:
             kept = (held.metadata() or {}).get("label_names")
     except (OSError, SafetensorError):
         return False  # reading them says what is wrong
-    return kept is not None and json.loads(kept) != list(label_names)
+    try:
+        return kept is not None and json.loads(kept) != list(label_names)
+    except ValueError:
+        return False
 
 
 def read_label_features(path: str | Path) -> Float[Tensor, "k d"]:
