@@ -3,7 +3,8 @@
     python benchmarks/interval_coverage.py [--trials 200] [--resamples 200]     # 15 minutes on one core
 
 Three tables: calibration errors beside percentiles of resampled ones, which is what a user would take instead; the
-metrics about all classes at once; accuracy and the coverage at a risk. 0.95 is aimed at; more is cautious.
+metrics about all classes at once; accuracy, the coverage at a risk and the risk at a coverage. 0.95 is aimed at; more
+is cautious.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from diffident.metrics.calibration import NUM_BINS, bin_of
 from diffident.metrics.classwise import CLASSWISE_METRICS
 from diffident.metrics.deviations import calibration_deviations
 from diffident.metrics.ranking import rank_samples
-from diffident.metrics.suite import CALIBRATION, RISKS, CalibrationSuite, DrawnCalibration
+from diffident.metrics.suite import CALIBRATION, COVERAGES, RISKS, CalibrationSuite, DrawnCalibration
 
 
 def main() -> None:
@@ -68,6 +69,7 @@ RISKS_OF_COVERAGE: dict[str, Curve] = {
     "0.005, from 0.3 on 0.2": lambda place: torch.where(place < 0.3, 0.005, 0.2).to(place),
     "0.4 place^2": lambda place: 0.4 * place**2,
     "0.3 place^6": lambda place: 0.3 * place**6,
+    "0, from 0.85 on 0.2": lambda place: torch.where(place < 0.85, 0.0, 0.2).to(place),
 }
 """Probability of an error by the place in the order of confidence, in (0, 1)."""
 
@@ -138,12 +140,13 @@ def true_classwise(probs: torch.Tensor, stated: torch.Tensor) -> dict[str, float
 
 
 def selective_coverage(num_trials: int, num_resamples: int) -> None:
-    names = ("accuracy", "coverage_at_risk_1, percentiles", *RISKS)
+    names = ("accuracy", "coverage_at_risk_1, percentiles", *RISKS, *COVERAGES)
     print("risk, samples | " + " | ".join(names))
     for title, curve in RISKS_OF_COVERAGE.items():
         place = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
         risk = curve(place).cumsum(0) / torch.arange(1, 200_001)
         truth = {name: float(((risk <= most) * (place + 0.5 / 200_000)).max()) for name, most in RISKS.items()}
+        truth |= {name: float(risk[place >= least][0]) for name, least in COVERAGES.items()}
         truth["accuracy"] = 1 - float(risk[-1])
         for num_rows in (200, 1_000, 5_000):
             hits = dict.fromkeys(names, 0)
@@ -152,7 +155,7 @@ def selective_coverage(num_trials: int, num_resamples: int) -> None:
                 place = torch.rand(num_rows, generator=generator, dtype=torch.float64)
                 errors = torch.rand(num_rows, generator=generator, dtype=torch.float64) < curve(place)
                 probs = torch.stack([1 - place / 2, place / 2], dim=1)
-                metrics = evaluate(probs=probs, labels=errors.long(), num_resamples=1).metrics
+                metrics = evaluate(probs=probs, labels=errors.long(), num_resamples=num_resamples).metrics
                 for name in truth:
                     hits[name] += metrics[name].low <= truth[name] <= metrics[name].high
                 chunks = resampling_counts([num_rows], num_resamples, generator)

@@ -31,6 +31,7 @@ from diffident.metrics.inputs import (
     row_blocks,
 )
 from diffident.metrics.ranking import CumulativeCounts, rank_samples
+from diffident.metrics.selective import accepted_at_coverage
 from diffident.metrics.terms import SampleTerms, confidence_of, sample_terms
 from diffident.progress import reporting
 from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
@@ -150,7 +151,15 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
 
     drawn = {name: values[name] for name in resampled}
     found = bootstrap(drawn, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
+    for name, share in suites.COVERAGES.items():
+        found[name] = _widened(found[name], accepted_at_coverage(len(terms), share))
     return {name: (found | exact)[name] for name in names}
+
+
+def _widened(rate: Estimate, size: int) -> Estimate:
+    """An error rate whose interval is no narrower than the binomial one: where none was made, no resample differs."""
+    low, high = proportion_bounds(np.array([rate.value * size]), np.array([float(size)]))
+    return Estimate(rate.value, min(rate.low, float(low[0])), max(rate.high, float(high[0])))
 
 
 def _exact(suite: suites.Suite, values: dict[str, float]) -> dict[str, Estimate]:

@@ -24,6 +24,15 @@ def test_accuracy_without_an_error_has_an_interval():
     assert accuracy.low == pytest.approx(0.025 ** (1 / 30))
 
 
+def test_a_risk_without_an_error_has_an_interval():
+    confidence = torch.linspace(0.99, 0.6, 100, dtype=torch.float64)
+    labels = (torch.arange(100) >= 92).long()
+    found = evaluate(probs=torch.stack([confidence, 1 - confidence], dim=1), labels=labels, num_resamples=50).metrics
+    assert (found["risk_at_coverage_80"].value, found["risk_at_coverage_80"].low) == (0, 0)
+    assert found["risk_at_coverage_80"].high == pytest.approx(1 - 0.025 ** (1 / 80))
+    assert found["risk_at_coverage_90"].high >= 1 - 0.025 ** (1 / 90) - 1e-12
+
+
 def bounds(errors, risk, confidence=None):
     confidence = torch.linspace(1, 0, len(errors), dtype=torch.float64) if confidence is None else confidence
     return coverage_at_risk_bounds(rank_samples(confidence, torch.tensor(errors, dtype=torch.bool)).cumulate(), risk)

@@ -4,6 +4,7 @@ Tied confidences are one group: the risk inside it is the expected one over rand
 the order of the samples. A resample draws a sample several times; its copies are tied.
 """
 
+import math
 from functools import lru_cache
 
 import torch
@@ -68,6 +69,11 @@ def risk_at_coverage_from_counts(cumulative: CumulativeCounts, coverage: float) 
     totals, wrong = cumulative.totals.contiguous(), cumulative.positives
     accepted = (coverage * totals[:, -1:] * (1 - 1e-12)).ceil().clamp_min(1)
     return (_expected_errors(totals, wrong, accepted) / accepted).squeeze(1)
+
+
+def accepted_at_coverage(num_samples: int, coverage: float) -> int:
+    """How many samples are at least this share, and at least one."""
+    return max(1, math.ceil(coverage * num_samples * (1 - 1e-12)))
 
 
 def _expected_errors(
