@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks
 from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
-from diffident.metrics.bounds import coverage_at_risk_bounds, proportion_bounds
+from diffident.metrics.bounds import coverage_at_risk_bounds, share_of
 from diffident.metrics.calibration import equal_mass_cuts
 from diffident.metrics.classwise import ClasswiseSums, classwise_sums, classwise_values
 from diffident.metrics.detection import (
@@ -158,18 +159,18 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
 
 def _widened(rate: Estimate, size: int) -> Estimate:
     """An error rate whose interval is no narrower than the binomial one: where none was made, no resample differs."""
-    low, high = proportion_bounds(np.array([rate.value * size]), np.array([float(size)]))
-    return Estimate(rate.value, min(rate.low, float(low[0])), max(rate.high, float(high[0])))
+    exact = share_of(rate.value * size, float(size))
+    return Estimate(rate.value, min(rate.low, exact.low), max(rate.high, exact.high))
 
 
 def _exact(suite: suites.Suite, values: dict[str, float]) -> dict[str, Estimate]:
     """Metrics whose intervals need no resamples, which would all be alike where few errors were made."""
     counts = suite.calibration.ranking.cumulate()
-    right, total = counts.negatives[0, -1:].numpy(), counts.totals[0, -1:].numpy()
-    ends = {name: coverage_at_risk_bounds(counts, risk) for name, risk in suites.RISKS.items()}
-    low, high = proportion_bounds(right, total)
-    ends["accuracy"] = float(low[0]), float(high[0])
-    return {name: Estimate(values[name], low, high) for name, (low, high) in ends.items()}
+    found = {
+        name: Estimate(values[name], *coverage_at_risk_bounds(counts, risk)) for name, risk in suites.RISKS.items()
+    }
+    accuracy = share_of(float(counts.negatives[0, -1]), float(counts.totals[0, -1]))
+    return {"accuracy": replace(accuracy, value=values["accuracy"]), **found}
 
 
 def _classwise_metrics(

@@ -17,6 +17,7 @@ from diffident.detectors import find_detector, fit_detector, ood_score
 from diffident.errors import IdMismatchError, InputError
 from diffident.evaluation import NUM_RESAMPLES, evaluate, ood_metrics
 from diffident.metrics.accuracy import mean_of
+from diffident.metrics.bounds import share_of
 from diffident.progress import counted
 from diffident.records import Estimate, Predictions
 
@@ -117,7 +118,10 @@ def evaluate_prediction_sets(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Metrics]:
-    """Coverage and sizes of the sets of every conformal method on the test samples, by method."""
+    """Coverage and sizes of the sets of every conformal method on the test samples, by method.
+
+    Shares have exact binomial intervals; `num_resamples` are those of the mean size.
+    """
     check_apart(calibration, test)
     assert calibration.labels is not None  # seen to by `check_apart`
     assert test.labels is not None
@@ -128,7 +132,13 @@ def evaluate_prediction_sets(
             calibration.logits, calibration.labels, method=method, error_rate=error_rate, generator=drawing
         )
         sets = prediction_sets(state, test.logits, generator=drawing)
-        metrics[method] = _means(set_terms(sets, test.labels), num_resamples, seed)
+        terms = set_terms(sets, test.labels)
+        metrics[method] = {
+            name: _mean(term, num_resamples, seed)
+            if name == "mean_size"
+            else share_of(float(term.sum()), float(len(term)))
+            for name, term in terms.items()
+        }
     return metrics
 
 
@@ -138,31 +148,23 @@ def evaluate_abstention(
     *,
     target: float,
     delta: float = 0.1,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
 ) -> tuple[AbstentionThreshold, Metrics]:
     """The certified threshold of the calibration split, and what it does to the test samples.
 
     Returns:
-        The threshold; and threshold, coverage and selective_risk on the test samples, the latter NaN where the
-        threshold accepts none of them.
+        The threshold; and threshold, coverage and selective_risk on the test samples, with exact binomial intervals;
+        the last is NaN where the threshold accepts none of them.
     """
     check_apart(calibration, test)
     confidence, errors = _confidence_and_errors(calibration)
     state = fit_abstention(confidence, errors, target=target, delta=delta)
     confidence, errors = _confidence_and_errors(test)
-    accepted = (confidence >= state.threshold).double()
-    wrong = accepted * errors
-
-    def metrics(counts: Float[Tensor, "r n"]) -> dict[str, Tensor]:
-        return {"coverage": mean_of(accepted, counts), "selective_risk": counts @ wrong / (counts @ accepted)}
-
-    values = {name: float(value) for name, value in metrics(torch.ones(1, len(errors), dtype=torch.float64)).items()}
-    found = bootstrap(
-        values, metrics, [len(errors)], num_resamples=num_resamples, generator=torch.Generator().manual_seed(seed)
-    )
-    threshold = Estimate(state.threshold, state.threshold, state.threshold)
-    return state, {"threshold": threshold, **found}
+    accepted = confidence >= state.threshold
+    return state, {
+        "threshold": Estimate(state.threshold, state.threshold, state.threshold),
+        "coverage": share_of(float(accepted.sum()), float(len(accepted))),
+        "selective_risk": share_of(float((accepted & errors).sum()), float(accepted.sum())),
+    }
 
 
 def predicted_difficulty(train: ModelOutputs, *others: Array) -> list[Float[Tensor, " n"]]:
@@ -221,17 +223,17 @@ def _confidence_and_errors(predictions: Predictions) -> tuple[Float[Tensor, " n"
     return max_softmax(logits), logits.argmax(dim=1) != predictions.labels
 
 
-def _means(terms: Mapping[str, Tensor], num_resamples: int, seed: int) -> Metrics:
-    """Means of one term a sample, with intervals."""
-    columns = {name: values.double() for name, values in terms.items()}
-    size = len(next(iter(columns.values())))
-    return bootstrap(
-        {name: float(values.mean()) for name, values in columns.items()},
-        lambda counts: {name: mean_of(values, counts) for name, values in columns.items()},
-        [size],
+def _mean(term: Float[Tensor, " n"], num_resamples: int, seed: int) -> Estimate:
+    """Mean of one term a sample, with its interval."""
+    generator = torch.Generator().manual_seed(seed)
+    found = bootstrap(
+        {"mean": float(term.mean())},
+        lambda counts: {"mean": mean_of(term, counts)},
+        [len(term)],
         num_resamples=num_resamples,
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
     )
+    return found["mean"]
 
 
 def _are_row_numbers(ids: np.ndarray) -> bool:

@@ -91,7 +91,7 @@ def test_prediction_sets_cover_the_test_samples():
 
 def test_abstention_on_the_test_samples():
     test = predictions(n=3000, seed=1, name="t")
-    state, found = evaluate_abstention(predictions(n=3000), test, target=0.2, num_resamples=50)
+    state, found = evaluate_abstention(predictions(n=3000), test, target=0.2)
     accepted = torch.softmax(test.logits.double(), dim=1).amax(dim=1) >= state.threshold
     wrong = test.logits.argmax(dim=1) != test.labels
     assert found["threshold"].value == state.threshold
@@ -101,8 +101,22 @@ def test_abstention_on_the_test_samples():
     assert found["selective_risk"].low < found["selective_risk"].value < found["selective_risk"].high
 
 
+def test_shares_of_no_error_have_intervals():
+    n = 200
+    labels = torch.arange(n) % 3
+    logits = 9 * torch.eye(3)[labels].double()
+    one, other = (Predictions(np.array([f"{part}{row}" for row in range(n)]), logits, labels) for part in "ab")
+    _, found = evaluate_abstention(one, other, target=0.1)
+    assert (found["coverage"].value, found["selective_risk"].value) == (1, 0)
+    assert found["coverage"].low == pytest.approx(0.025 ** (1 / n))
+    assert found["selective_risk"].high == pytest.approx(1 - 0.025 ** (1 / n))
+    sets = evaluate_prediction_sets(one, other, error_rate=0.1, num_resamples=20)["lac"]
+    assert sets["empty"].high > 0 or sets["empty"].value > 0
+    assert sets["coverage"].low < sets["coverage"].high
+
+
 def test_where_nothing_is_certified_everything_is_abstained_from():
-    state, found = evaluate_abstention(predictions(n=30), predictions(name="t"), target=0.01, num_resamples=5)
+    state, found = evaluate_abstention(predictions(n=30), predictions(name="t"), target=0.01)
     assert not state.certified
     assert found["coverage"].value == 0
     assert math.isnan(found["selective_risk"].value)

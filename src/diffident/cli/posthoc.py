@@ -222,7 +222,7 @@ def _calibrated(
         sets = evaluate_prediction_sets(calibration, test, error_rate=arguments.conformal, **options)
         evaluation = replace(evaluation, conformal=sets)
     if arguments.abstain is not None:
-        state, found = evaluate_abstention(calibration, test, target=arguments.abstain, **options)
+        state, found = evaluate_abstention(calibration, test, target=arguments.abstain)
         log(str(state))
         evaluation = replace(evaluation, abstention={f"{arguments.abstain:g}": found})
     return evaluation

@@ -1,10 +1,13 @@
 """Exact binomial bounds, for what a resample of a handful of samples says too little about."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
 from diffident.metrics.calibration import BinSums
 from diffident.metrics.ranking import CumulativeCounts
+from diffident.records import Estimate
 
 TAIL = 0.025
 """Chance that an end of an interval is on the wrong side of the truth."""
@@ -33,6 +36,15 @@ def proportion_bounds(
     return low, high
 
 
+def share_of(hits: float, size: float) -> Estimate:
+    """A share with its interval by `proportion_bounds`; NaN of nothing."""
+    if not size:
+        return Estimate(math.nan, math.nan, math.nan)
+    low, high = proportion_bounds(np.array([float(hits)]), np.array([float(size)]))
+    value = float(hits) / float(size)
+    return Estimate(value, min(float(low[0]), value), max(float(high[0]), value))
+
+
 def least_mce(bins: BinSums) -> float:
     """The largest gap that some bin has for certain, by the bounds of its accuracy over all bins (Bonferroni)."""
     filled = bins.sizes[0] > 0
@@ -45,9 +57,9 @@ def least_mce(bins: BinSums) -> float:
 def most_overall_gap(bins: BinSums) -> float:
     """How far the mean confidence of all samples can be from their accuracy, by the bounds of the accuracy."""
     size = float(bins.sizes.sum())
-    low, high = proportion_bounds(np.array([float(bins.hits.sum())]), np.array([size]))
+    accuracy = share_of(float(bins.hits.sum()), size)
     confidence = float(bins.scores.sum()) / size
-    return float(max(confidence - low[0], high[0] - confidence))
+    return max(confidence - accuracy.low, accuracy.high - confidence)
 
 
 def coverage_at_risk_bounds(cumulative: CumulativeCounts, risk: float) -> tuple[float, float]:

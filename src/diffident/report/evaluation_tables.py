@@ -29,7 +29,7 @@ def evaluation_table(name: str, evaluation: Evaluation) -> Table:
     columns = ("value", "low", "high") if with_intervals else ("value",)
     rows = tuple((key, *(cell(getattr(e, column)) for column in columns)) for key, e in estimates.items())
     note = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes"
-    note += "; 95 % bootstrap intervals." if with_intervals else "."
+    note += "; 95 % intervals." if with_intervals else "."
     return Table(f"metrics-{slug(name)}", f"Metrics: {plain_name(name)}", ("metric", *columns), rows, note)
 
 
