@@ -17,6 +17,13 @@ def test_bounds_of_a_proportion_are_those_of_scipy(hits, size):
     assert (low[0], high[0]) == pytest.approx((expected.low, expected.high))
 
 
+def test_bounds_of_parts_lie_between_those_of_whole_numbers():
+    low, high = proportion_bounds(np.array([0.0, 0.3, 1.0, 19.0, 19.9, 20.0]), np.full(6, 20.0))
+    assert (np.diff(low) > 0).all()
+    assert (np.diff(high)[:4] > 0).all()
+    assert high[3] < high[4] <= high[5] == 1
+
+
 def test_accuracy_without_an_error_has_an_interval():
     probs = torch.tensor([[0.9, 0.1]]).repeat(30, 1)
     accuracy = evaluate(probs=probs, labels=torch.zeros(30, dtype=torch.long), num_resamples=10).metrics["accuracy"]

@@ -19,7 +19,7 @@ def proportion_bounds(
     """What a share can be, given how often it was met: each end is beyond it with a chance of `tail` at most.
 
     Args:
-        hits: How often.
+        hits: How often; a part of one, where ties count by expectation, lies between whole numbers.
         sizes: Of how many, each at least 1.
         tail: The chance.
 
@@ -31,8 +31,9 @@ def proportion_bounds(
     """
     from scipy.special import betaincinv  # scipy.stats takes seconds to import
 
-    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), sizes - hits + 1, tail), 0)
-    high = np.where(hits < sizes, betaincinv(hits + 1, np.maximum(sizes - hits, 1), 1 - tail), 1)
+    misses = sizes - hits
+    low = np.where(hits > 0, betaincinv(np.where(hits > 0, hits, 1), misses + 1, tail), 0)
+    high = np.where(misses > 0, betaincinv(hits + 1, np.where(misses > 0, misses, 1), 1 - tail), 1)
     return low, high
 
 
