@@ -175,6 +175,8 @@ def test_runs_pair_by_seed_and_beside_files_by_place(runs, capsys):
     assert difference("a=run-3", f"b={file}") == [(1, round(nll[3] - nll[5], 9))]
     assert difference("a=run-3", "a=run-5", f"b={file}", "b=run-3") == [(2, 0)]
     assert difference("a=run-3", f"b={file}", "b=run-3") == [(1, round(nll[3] - nll[5], 9))]
+    assert main(["compare", "run-3/predictions/test.parquet", file]) == 2
+    assert "`FILE` must be given as NAME=FILE where several are called test; got no names." in capsys.readouterr().err
     for twice in (("a=run-3", f"a={runs / 'run-3'}"), (f"a={file}", f"a={file}")):
         assert main(["compare", *twice, "b=run-5"]) == 2
         assert "`SOURCE` must be given once by a name; got " in capsys.readouterr().err

@@ -6,7 +6,7 @@ import torch
 from diffident.bootstrap import bootstrap, percentile_interval, resampling_blocks, resampling_counts
 from diffident.evaluation import evaluate
 from diffident.metrics.calibration import bin_of, ece
-from diffident.metrics.classwise import classwise_ece
+from diffident.metrics.classwise import classwise_ece, classwise_sums
 from diffident.metrics.deviations import calibration_deviations
 from diffident.metrics.ranking import rank_samples
 from diffident.metrics.suite import CALIBRATION, CalibrationSuite, DrawnCalibration
@@ -115,6 +115,35 @@ def test_classwise_intervals_of_thin_cells_hold_the_truth(n, classes, scale):
             assert metrics["brier_reliability"].low > 0.004
             assert metrics["classwise_ece"].high < 0.15
     assert min(hits.values()) >= 9, hits
+
+
+def test_probabilities_in_the_first_bin_alone_have_sums_too():
+    probs, labels = torch.full((20, 100), 0.01, dtype=torch.float64), torch.arange(20)
+    sums = classwise_sums(probs, labels)
+    assert sums.probs[:, 0] == pytest.approx(torch.full((100,), 0.2).numpy())
+    assert sums.squares.sum().item() == pytest.approx(20 * (99 * 0.01**2 + 0.99**2))
+    metrics = evaluate(probs=probs, labels=labels, num_resamples=50).metrics
+    assert metrics["classwise_ece"].low == 0
+    assert metrics["brier_reliability"].low == 0
+
+
+def test_all_wrong_has_the_lower_end_of_the_accuracy():
+    confidence, errors = torch.full((5,), 0.9, dtype=torch.float64), torch.ones(5, dtype=torch.bool)
+    found = intervals(confidence, errors, 0)
+    for name in CALIBRATION:
+        assert found[name].low <= 0.9 - (1 - 0.025 ** (1 / 5)) + 1e-12, name
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.3, 0.2], [1 / 3, 1 / 3, 1 / 3]])
+def test_the_uncertainty_of_unequal_and_equal_classes_is_held(shares):
+    hits, truth = 0, 1 - sum(share**2 for share in shares)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.multinomial(torch.tensor(shares), 50, replacement=True, generator=generator)
+        found = evaluate(torch.zeros(50, 3), labels, num_resamples=100, seed=seed).metrics["brier_uncertainty"]
+        hits += found.low <= truth <= found.high + 1e-9
+        assert found.low < found.value
+    assert hits >= 18
 
 
 def test_without_an_error_the_upper_end_is_that_of_the_accuracy():

@@ -113,6 +113,12 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
     from diffident.storage.predictions import read_predictions
     from diffident.storage.runs import open_run
 
+    stems = Counter(path.stem for name, path in sources if name is None and path.is_file())
+    twice = next((stem for stem, count in stems.items() if count > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"`FILE` must be given as NAME=FILE where several are called {twice}; got no names. Name each."
+        )
     folders = {path: open_run(path) for _, path in sources if not path.is_file()}
     given = dict(zip(folders, names_of_runs(list(folders.values())), strict=True))
     # Files have no seeds: beside them, the first of each name goes with the first of another.

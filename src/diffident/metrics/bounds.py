@@ -55,12 +55,13 @@ def least_mce(bins: BinSums) -> float:
     return float(np.maximum(np.maximum(confidence - high, low - confidence), 0).max())
 
 
-def most_overall_gap(bins: BinSums) -> float:
-    """How far the mean confidence of all samples can be from their accuracy, by the bounds of the accuracy."""
+def overall_gap_bounds(bins: BinSums) -> tuple[float, float]:
+    """How near and how far the mean confidence of all samples can be to their accuracy, by the accuracy's bounds."""
     size = float(bins.sizes.sum())
     accuracy = share_of(float(bins.hits.sum()), size)
     confidence = float(bins.scores.sum()) / size
-    return max(confidence - accuracy.low, accuracy.high - confidence)
+    above, below = confidence - accuracy.low, accuracy.high - confidence
+    return max(0.0, -above, -below), max(above, below)
 
 
 def coverage_at_risk_bounds(cumulative: CumulativeCounts, risk: float) -> tuple[float, float]:

@@ -73,10 +73,8 @@ def classwise_sums(
     weights = drawn[rows]
     binned_gaps = _grouped(weights * entries[:, None], cells, (num_classes, num_bins))
     binned_sizes = _grouped(weights, cells, (num_classes, num_bins))
-    squares = torch.bincount(cells, weights=entries.square(), minlength=num_classes * num_bins)
-    squares = squares.view(num_classes, num_bins)
-    summed = torch.bincount(cells, weights=probs[rows, classes], minlength=num_classes * num_bins)
-    summed = summed.view(num_classes, num_bins)
+    terms = torch.stack([entries.square(), probs[rows, classes]], dim=1)  # of no entry, bincount gives whole numbers
+    squares, summed = _grouped(terms, cells, (num_classes, num_bins)).unbind(dim=-1)
     label_counts = _grouped(drawn, labels, (num_classes,))
     binned_gaps[:, 0] = probs.T @ drawn - label_counts - binned_gaps[:, 1:].sum(dim=1)
     binned_sizes[:, 0] = drawn.sum(dim=0) - binned_sizes[:, 1:].sum(dim=1)

@@ -13,8 +13,9 @@ errors were made than are expected, no resample has more of them, and e* says to
 outcomes that are drawn from the confidences (consistency resampling, Bröcker and Smith 2007), where that varies more.
 The largest gap of a bin, which may be that of a handful of samples, is bounded from below by exact binomial bounds
 instead; and every error is at least the overall gap, so that no interval ends below what the binomial bounds of the
-accuracy allow of it. The interval from value - quantile(fall) to value - quantile(rise) holds the value always; how
-often it holds the truth is measured by benchmarks/interval_coverage.py.
+accuracy allow of it, nor begins above it where all are right or all wrong. The interval from value - quantile(fall) to
+value - quantile(rise) holds the value always; how often it holds the truth is measured by
+benchmarks/interval_coverage.py.
 """
 
 import math
@@ -26,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffident.bootstrap import Deviations, Draws
-from diffident.metrics.bounds import least_mce, most_overall_gap
+from diffident.metrics.bounds import least_mce, overall_gap_bounds
 from diffident.metrics.calibration import BinSums
 from diffident.metrics.classwise import ClasswiseSums, brier_uncertainty_from_sums
 from diffident.metrics.smoothing import NUM_CELLS, cell_gaps, smooth
@@ -89,7 +90,8 @@ def calibration_deviations(
     seen, supposed = _variances(suite)
     cumulated = Gaps(base.sums.gaps[0] / size, seen.sqrt(), supposed.sqrt())
     mean_gaps = _mean_gaps(base.bins, base.bins)[0]
-    least, overall = least_mce(base.bins), most_overall_gap(base.bins)
+    least, (least_overall, overall) = least_mce(base.bins), overall_gap_bounds(base.bins)
+    are_alike = float(base.bins.hits.sum()) in (0.0, float(size))  # then no resample differs in outcomes
     bias = values["ece"] - values["ece_debiased"]
 
     def deviations(drawn: DrawnCalibration) -> dict[str, Deviations]:
@@ -108,7 +110,12 @@ def calibration_deviations(
             "ks_error": largest_deviations(cumulated.noise(drawn.sums.gaps / totals, consistent), cumulated.estimated),
         }
         return {
-            name: replace(found[name], rise=found[name].rise.clamp_max(values[name] - overall)) for name in CALIBRATION
+            name: replace(
+                found[name],
+                fall=found[name].fall.clamp_min(values[name] - least_overall) if are_alike else found[name].fall,
+                rise=found[name].rise.clamp_max(values[name] - overall),
+            )
+            for name in CALIBRATION
         }
 
     return deviations
@@ -207,7 +214,7 @@ def classwise_deviations(
     return {
         "brier_reliability": Deviations(linear + square, linear, ceiling=math.inf),
         "brier_resolution": Deviations(linear + square + others, linear + others, -math.inf, math.inf),
-        # A resample lowers it as the samples do.
-        "brier_uncertainty": Deviations(uncertainty, uncertainty, ceiling=1 - 1 / num_classes),
+        # A resample lowers it as the samples do, and hardly moves it where classes are equally common: both ways.
+        "brier_uncertainty": Deviations(uncertainty.abs(), -uncertainty.abs(), ceiling=1 - 1 / num_classes),
         "classwise_ece": replace(ece, fall=ece.fall / num_classes, rise=ece.rise / num_classes),
     }
