@@ -152,14 +152,15 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
 
     drawn = {name: values[name] for name in resampled}
     found = bootstrap(drawn, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
+    size = torch.tensor(len(terms), dtype=torch.float64)
     for name, share in suites.COVERAGES.items():
-        found[name] = _widened(found[name], accepted_at_coverage(len(terms), share))
+        found[name] = _widened(found[name], float(accepted_at_coverage(size, share)))
     return {name: (found | exact)[name] for name in names}
 
 
-def _widened(rate: Estimate, size: int) -> Estimate:
+def _widened(rate: Estimate, size: float) -> Estimate:
     """An error rate whose interval is no narrower than the binomial one: where none was made, no resample differs."""
-    exact = share_of(rate.value * size, float(size))
+    exact = share_of(rate.value * size, size)
     return Estimate(rate.value, min(rate.low, exact.low), max(rate.high, exact.high))
 
 

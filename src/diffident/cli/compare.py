@@ -127,24 +127,21 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
         log("Note: files have no seeds, so runs and files are compared by their place among those of their name.")
     seen: set[tuple[str, Path]] = set()
     for name, path in sources:
-        if path in folders:
-            folder, test = folders[path], folders[path].predictions("test")
+        folder = folders.get(path)
+        name = name or (path.stem if folder is None else given[path])
+        _check_once(name, path, seen)
+        seed = places[name] if by_place or folder is None else folder.settings.seed
+        places[name] += 1
+        if folder is not None:
+            test = folder.predictions("test")
             predictions = read_predictions(test) if test.exists() else None
             evaluation = read_evaluation(_evaluation_of(path, folder))
-            name = name or given[path]
-            _check_once(name, path, seen)
-            seed = places[name] if by_place else folder.settings.seed
-            found.append((name, seed, evaluation, predictions))
-            places[name] += 1
-            continue
-        name = name or path.stem
-        _check_once(name, path, seen)
-        predictions = read_predictions(path, probs=probs)
-        if predictions.labels is None:
-            raise InputError(f"`FILE` must have labels to be compared; got none at {path}. Predict labelled data.")
-        evaluation = evaluate(predictions.logits, predictions.labels, num_resamples=0)
-        found.append((name, places[name], evaluation, predictions))
-        places[name] += 1
+        else:
+            predictions = read_predictions(path, probs=probs)
+            if predictions.labels is None:
+                raise InputError(f"`FILE` must have labels to be compared; got none at {path}. Predict labelled data.")
+            evaluation = evaluate(predictions.logits, predictions.labels, num_resamples=0)
+        found.append((name, seed, evaluation, predictions))
     return found
 
 

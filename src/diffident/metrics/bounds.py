@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from diffident.metrics.calibration import BinSums
 from diffident.metrics.ranking import CumulativeCounts
+from diffident.metrics.selective import within_risk
 from diffident.records import Estimate
 
 TAIL = 0.025
@@ -82,7 +83,7 @@ def coverage_at_risk_bounds(cumulative: CumulativeCounts, risk: float) -> tuple[
     from scipy.special import betainc
 
     totals, wrong = cumulative.totals[0, 1:].numpy(), cumulative.positives[0, 1:].numpy()
-    allowed = wrong <= totals * (risk * (1 + 1e-12))
+    allowed = within_risk(cumulative, risk)[0, 1:].numpy()
     at_least = np.where(wrong > 0, betainc(np.maximum(wrong, 1), totals - wrong + 1, risk), 1)
     at_most = np.where(wrong < totals, 1 - betainc(wrong + 1, np.maximum(totals - wrong, 1), risk), 1)
     looks = 1 + max(np.log2(totals[-1] * risk), 0) if risk else 1

@@ -33,6 +33,7 @@ from diffident.metrics.classwise import ClasswiseSums, brier_uncertainty_from_su
 from diffident.metrics.smoothing import NUM_CELLS, cell_gaps, smooth
 from diffident.metrics.suite import CALIBRATION, CalibrationSuite, DrawnCalibration
 
+_Variances = tuple[Float[Tensor, " g"], Float[Tensor, " g"]]
 _CELLS_A_WIDTH = 8
 """Cells of one kernel width that the smooth error's deviations are computed on."""
 
@@ -85,9 +86,10 @@ def calibration_deviations(
     base = DrawnCalibration(suite, None)
     size = len(suite.ranking.scores)
     generator = torch.Generator().manual_seed(seed)
-    binned, massed = _of_bins(suite, base.bins, suite.cuts), _of_bins(suite, base.mass_bins, suite.mass_cuts)
-    smoothing = _Smoothing(suite, values["ece_smooth"])
-    seen, supposed = _variances(suite)
+    seen, supposed = variances = _variances(suite)
+    binned = _of_bins(variances, base.bins, suite.cuts)
+    massed = _of_bins(variances, base.mass_bins, suite.mass_cuts)
+    smoothing = _Smoothing(suite, variances, values["ece_smooth"])
     cumulated = Gaps(base.sums.gaps[0] / size, seen.sqrt(), supposed.sqrt())
     mean_gaps = _mean_gaps(base.bins, base.bins)[0]
     least, (least_overall, overall) = least_mce(base.bins), overall_gap_bounds(base.bins)
@@ -121,8 +123,8 @@ def calibration_deviations(
     return deviations
 
 
-def _of_bins(suite: CalibrationSuite, bins: BinSums, cuts: Int[Tensor, " e"]) -> Gaps:
-    seen, supposed = (_between(part[None], cuts)[0].clamp_min(0).sqrt() for part in _variances(suite))
+def _of_bins(variances: _Variances, bins: BinSums, cuts: Int[Tensor, " e"]) -> Gaps:
+    seen, supposed = (_between(part[None], cuts)[0].clamp_min(0).sqrt() for part in variances)
     return Gaps(bins.gaps[0] / bins.sizes.sum(), seen, supposed)
 
 
@@ -137,7 +139,7 @@ def _between(cumulated: Float[Tensor, "r g"], cuts: Int[Tensor, " e"]) -> Float[
     return cumulated.index_select(1, cuts).diff(dim=1).flip(1)
 
 
-def _variances(suite: CalibrationSuite) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
+def _variances(suite: CalibrationSuite) -> _Variances:
     """Squared standard errors of the cumulated gaps, divided by the number of samples: seen and supposed."""
     ranking = suite.ranking
     of_samples = ranking.gaps.square(), ranking.scores * (1 - ranking.scores)
@@ -151,13 +153,13 @@ def _variances(suite: CalibrationSuite) -> tuple[Float[Tensor, " g"], Float[Tens
 class _Smoothing:
     """The smooth error's gaps at the width of the estimate, on cells as coarse as that width allows."""
 
-    def __init__(self, suite: CalibrationSuite, width: float):
+    def __init__(self, suite: CalibrationSuite, variances: _Variances, width: float):
         coarsest = max(1, int(NUM_CELLS * width / _CELLS_A_WIDTH))
         step = 1 << (coarsest.bit_length() - 1)  # a power of 2 divides the number of cells
         self.cuts = suite.cells[:: min(step, NUM_CELLS // 16)]
         self.width = torch.tensor([max(width, 1 / NUM_CELLS)], dtype=torch.float64)
         self.size = len(suite.ranking.scores)
-        seen, supposed = (self._standard_error(part) for part in _variances(suite))
+        seen, supposed = (self._standard_error(part) for part in variances)
         self.gaps = Gaps(self._smooth(cell_gaps(DrawnCalibration(suite, None).sums, self.cuts))[0], seen, supposed)
 
     def _standard_error(self, variances: Float[Tensor, " g"]) -> Float[Tensor, " m"]:

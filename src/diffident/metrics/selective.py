@@ -4,7 +4,6 @@ Tied confidences are one group: the risk inside it is the expected one over rand
 the order of the samples. A resample draws a sample several times; its copies are tied.
 """
 
-import math
 from functools import lru_cache
 
 import torch
@@ -59,21 +58,26 @@ def eaurc_from_counts(cumulative: CumulativeCounts) -> Float[Tensor, " r"]:
 
 def coverage_at_risk_from_counts(cumulative: CumulativeCounts, risk: float) -> Float[Tensor, " r"]:
     """`coverage_at_risk` of every resample."""
-    totals, wrong = cumulative.totals, cumulative.positives
-    allowed = wrong <= totals * (risk * (1 + 1e-12))  # 1 in 20 is a risk of 0.05, whatever 0.05 * 20 rounds to
-    return torch.where(allowed, totals, 0).amax(dim=1) / totals[:, -1]
+    totals = cumulative.totals
+    return torch.where(within_risk(cumulative, risk), totals, 0).amax(dim=1) / totals[:, -1]
+
+
+def within_risk(cumulative: CumulativeCounts, risk: float) -> Bool[Tensor, "r g"]:
+    """Which thresholds accept samples with at most this error rate."""
+    # 1 in 20 is a risk of 0.05, whatever 0.05 * 20 rounds to
+    return cumulative.positives <= cumulative.totals * (risk * (1 + 1e-12))
 
 
 def risk_at_coverage_from_counts(cumulative: CumulativeCounts, coverage: float) -> Float[Tensor, " r"]:
     """`risk_at_coverage` of every resample."""
     totals, wrong = cumulative.totals.contiguous(), cumulative.positives
-    accepted = (coverage * totals[:, -1:] * (1 - 1e-12)).ceil().clamp_min(1)
+    accepted = accepted_at_coverage(totals[:, -1:], coverage)
     return (_expected_errors(totals, wrong, accepted) / accepted).squeeze(1)
 
 
-def accepted_at_coverage(num_samples: int, coverage: float) -> int:
-    """How many samples are at least this share, and at least one."""
-    return max(1, math.ceil(coverage * num_samples * (1 - 1e-12)))
+def accepted_at_coverage(sizes: Float[Tensor, "..."], coverage: float) -> Float[Tensor, "..."]:
+    """How many of so many samples are at least this share, and at least one."""
+    return (coverage * sizes * (1 - 1e-12)).ceil().clamp_min(1)
 
 
 def _expected_errors(
