@@ -2,17 +2,15 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks
+from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks, resampling_counts
 from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
-from diffident.metrics.bounds import coverage_at_risk_bounds, share_of
 from diffident.metrics.calibration import equal_mass_cuts
 from diffident.metrics.classwise import ClasswiseSums, classwise_sums, classwise_values
 from diffident.metrics.detection import (
@@ -21,7 +19,7 @@ from diffident.metrics.detection import (
     errors_from_accepted,
     fpr95_from_counts,
 )
-from diffident.metrics.deviations import calibration_deviations, classwise_deviations
+from diffident.metrics.deviations import classwise_deviations
 from diffident.metrics.inputs import (
     ClassScores,
     as_tensor,
@@ -31,8 +29,8 @@ from diffident.metrics.inputs import (
     check_scores,
     row_blocks,
 )
+from diffident.metrics.intervals import EXACT_ALONE, mean_estimate, measured
 from diffident.metrics.ranking import CumulativeCounts, rank_samples
-from diffident.metrics.selective import accepted_at_coverage
 from diffident.metrics.terms import SampleTerms, confidence_of, sample_terms
 from diffident.progress import reporting
 from diffident.records import ClassGroup, DifficultyGroup, Estimate, Evaluation
@@ -129,49 +127,21 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
             suites.sample_values(terms), lambda counts: {}, [len(terms)], num_resamples=0, generator=_seeded(0)
         )
     terms = terms.take(torch.argsort(terms.confidence, descending=True, stable=True))  # resamples need no gathering
-    suite = suites.prepare(terms)
+    suite = suites.in_place_order(suites.prepare(terms))
     names = suites.metric_names(binary=suite.positive is not None)
-    values = {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), names).items()}
-    suite = suites.in_place_order(suite)
-    exact = _exact(suite, values)
-    resampled = [name for name in names if name not in exact]
+    of_samples = measured(suite, names, seed)
+    resampled = [name for name in names if name not in EXACT_ALONE]
     plain = [name for name in resampled if name.removesuffix("_positive") not in suites.CALIBRATION]
-    deviations = calibration_deviations(suite.calibration, values, seed)
-    positive = None
-    if suite.positive is not None:
-        of_class = {name: values[f"{name}_positive"] for name in suites.CALIBRATION}
-        positive = calibration_deviations(suite.positive, of_class, seed)
 
     def resample(counts: Float[Tensor, "r n"]) -> dict[str, Draws]:
         drawn = suites.Drawn(suite, counts)
-        draws: dict[str, Draws] = {**suites.drawn_metrics(drawn, plain), **deviations(drawn)}
-        if positive is not None:
-            draws |= {f"{name}_positive": found for name, found in positive(drawn.positive).items()}
+        draws: dict[str, Draws] = {**suites.drawn_metrics(drawn, plain), **of_samples.deviations(drawn)}
         drew(counts.numel())
         return draws
 
-    drawn = {name: values[name] for name in resampled}
-    found = bootstrap(drawn, resample, [len(terms)], num_resamples=num_resamples, generator=_seeded(seed))
-    size = torch.tensor(len(terms), dtype=torch.float64)
-    for name, share in suites.COVERAGES.items():
-        found[name] = _widened(found[name], float(accepted_at_coverage(size, share)))
-    return {name: (found | exact)[name] for name in names}
-
-
-def _widened(rate: Estimate, size: float) -> Estimate:
-    """An error rate whose interval is no narrower than the binomial one: where none was made, no resample differs."""
-    exact = share_of(rate.value * size, size)
-    return Estimate(rate.value, min(rate.low, exact.low), max(rate.high, exact.high))
-
-
-def _exact(suite: suites.Suite, values: dict[str, float]) -> dict[str, Estimate]:
-    """Metrics whose intervals need no resamples, which would all be alike where few errors were made."""
-    counts = suite.calibration.ranking.cumulate()
-    found = {
-        name: Estimate(values[name], *coverage_at_risk_bounds(counts, risk)) for name, risk in suites.RISKS.items()
-    }
-    accuracy = share_of(float(counts.negatives[0, -1]), float(counts.totals[0, -1]))
-    return {"accuracy": replace(accuracy, value=values["accuracy"]), **found}
+    chunks = [resample(counts) for counts in resampling_counts([len(terms)], num_resamples, _seeded(seed))]
+    draws = {name: [join_draws([chunk[name] for chunk in chunks])] for name in resampled}
+    return {name: mean_estimate(name, [of_samples], draws.get(name, [])) for name in names}
 
 
 def _classwise_metrics(

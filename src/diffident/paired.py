@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from diffident.bootstrap import MAX_ELEMENTS, percentile_interval, resampling_counts
+from diffident.bootstrap import MAX_ELEMENTS, Draws, estimate_of, join_draws, resampling_counts
 from diffident.errors import IdMismatchError, InputError, ShapeError, did_you_mean
 from diffident.metrics import suite as suites
 from diffident.metrics.inputs import check_labels, check_logits
+from diffident.metrics.intervals import Measured, mean_estimate, measured
 from diffident.metrics.terms import SampleTerms, concatenate_terms, sample_terms
 from diffident.progress import reporting
 from diffident.records import Estimate, Predictions, positions_of
@@ -21,7 +22,8 @@ DEFAULT_METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
 LEVEL = 0.05
 """Adjusted p-value below which a difference is called real."""
 
-Draws = dict[str, Float[Tensor, " r"]]
+Values = dict[str, Float[Tensor, " r"]]
+"""Of every metric on every resample."""
 Run = tuple[str, int]
 """Method and seed."""
 
@@ -94,7 +96,8 @@ def compare_predictions(
 
     Intervals: all runs are measured on the same bootstrap resamples of the samples, averaged over seeds; where there
     are several seeds, each draw is moved by Student's t times the standard error over seeds, as few seeds ask for.
-    The draws are centred on the value, because a resample raises calibration errors (docs/metrics.md).
+    Means of one run have the intervals of an evaluation. The draws of differences are centred on the value, because a
+    resample raises calibration errors (docs/metrics.md).
 
     p-values: a permutation test swaps the two methods' outputs on random samples, in all seeds at once. With several
     seeds a paired t-test over seeds is made too, and the larger p counts: a real difference holds on other samples and
@@ -126,9 +129,9 @@ def compare_predictions(
     tested = {} if baseline is None else _common_seeds(seeds, baseline)
     work = len(terms) + _WORK_OF_PERMUTATION * sum(map(len, tested.values()))
     did = reporting(progress, work * num_resamples)
-    measured = _measure(terms, metrics, num_resamples, seed, did)
+    resampled = _resample(terms, metrics, num_resamples, seed, did)
     noise = np.random.default_rng(seed)
-    means = {name: measured.estimates([(name, number) for number in seeds[name]], None, noise) for name in names}
+    means = {name: resampled.means([(name, number) for number in seeds[name]], noise) for name in names}
     differences: list[PairedDifference] = []
     for name, common in tested.items():
         ours, theirs = [(name, number) for number in common], [(str(baseline), number) for number in common]
@@ -139,7 +142,7 @@ def compare_predictions(
             seed,
             did,
         )
-        differences += _differences(measured, ours, theirs, p_values, noise)
+        differences += _differences(resampled, ours, theirs, p_values, noise)
     return PairedComparison(baseline, len(first), tuple(metrics), means, tuple(differences))
 
 
@@ -150,44 +153,56 @@ def _common_seeds(seeds: dict[str, list[int]], baseline: str) -> dict[str, list[
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """Metrics of every run.
+class _Resampled:
+    """Metrics of every run, and what the same resamples say of all of them.
 
     Attributes:
-        values: On the samples.
-        draws: On the same resamples for all runs.
-        metrics: Their keys.
+        runs: Their values and exact intervals.
+        draws: How far off each may be (`metrics.intervals`): for means.
+        values: Values on the resamples: for differences.
+        metrics: The keys.
     """
 
-    values: dict[Run, dict[str, float]]
-    draws: dict[Run, Draws]
+    runs: dict[Run, Measured]
+    draws: dict[Run, dict[str, Draws]]
+    values: dict[Run, Values]
     metrics: Sequence[str]
 
-    def each(self, metric: str, ours: list[Run], theirs: list[Run] | None) -> list[float]:
-        """Value of every seed, minus the other method's."""
-        found = [self.values[run][metric] for run in ours]
-        if theirs is None:
-            return found
-        return [value - self.values[run][metric] for value, run in zip(found, theirs, strict=True)]
-
-    def estimates(self, ours: list[Run], theirs: list[Run] | None, noise: np.random.Generator) -> dict[str, Estimate]:
-        """Mean over seeds of every metric, or of the differences to the other method, with its interval."""
-        estimates = {}
+    def means(self, runs: list[Run], noise: np.random.Generator) -> dict[str, Estimate]:
+        """Mean over seeds of every metric, with its interval."""
+        found = {}
         for metric in self.metrics:
-            mean = torch.stack([self.draws[run][metric] for run in ours]).mean(dim=0)
-            if theirs is not None:
-                mean = mean - torch.stack([self.draws[run][metric] for run in theirs]).mean(dim=0)
-            estimates[metric] = _estimate(self.each(metric, ours, theirs), mean, noise)
-        return estimates
+            each = [self.runs[run].values[metric] for run in runs]
+            draws = [self.draws[run][metric] for run in runs]
+            error = _seeds_error(each, len(self.values[runs[0]][metric]), noise)
+            found[metric] = mean_estimate(metric, [self.runs[run] for run in runs], draws, error)
+        return found
+
+    def each(self, metric: str, ours: list[Run], theirs: list[Run]) -> list[float]:
+        """Difference of every seed."""
+        pairs = zip(ours, theirs, strict=True)
+        return [self.runs[run].values[metric] - self.runs[other].values[metric] for run, other in pairs]
+
+    def differences(self, ours: list[Run], theirs: list[Run], noise: np.random.Generator) -> dict[str, Estimate]:
+        """Mean over seeds of the differences of every metric, with its interval."""
+        found = {}
+        for metric in self.metrics:
+            mean, other = (torch.stack([self.values[run][metric] for run in runs]).mean(0) for runs in (ours, theirs))
+            found[metric] = _centred(self.each(metric, ours, theirs), mean - other, metric, noise)
+        return found
 
 
 def _differences(
-    measured: _Measured, ours: list[Run], theirs: list[Run], over_samples: dict[str, float], noise: np.random.Generator
+    resampled: _Resampled,
+    ours: list[Run],
+    theirs: list[Run],
+    over_samples: dict[str, float],
+    noise: np.random.Generator,
 ) -> list[PairedDifference]:
     """The differences of one method, with the p-values over samples and those over seeds made one."""
-    estimates, p_values = measured.estimates(ours, theirs, noise), {}
+    estimates, p_values = resampled.differences(ours, theirs, noise), {}
     for metric, estimate in estimates.items():
-        of_seeds = _seed_p_value(measured.each(metric, ours, theirs))
+        of_seeds = _seed_p_value(resampled.each(metric, ours, theirs))
         p_values[metric] = math.nan if math.isnan(estimate.value) else max(over_samples[metric], of_seeds)
     adjusted = holm(p_values)
     name = ours[0][0]
@@ -264,41 +279,54 @@ def _check_metrics(metrics: Sequence[str], *, binary: bool) -> None:
         raise InputError("`metrics` must name at least one; got none. Leave it out for the usual ones.")
 
 
-def _measure(
+def _resample(
     terms: dict[Run, SampleTerms], metrics: Sequence[str], num_resamples: int, seed: int, did: _Did
-) -> _Measured:
+) -> _Resampled:
     prepared = {run: suites.prepare(one) for run, one in terms.items()}
-    chunks: dict[Run, list[Draws]] = {run: [] for run in terms}
+    runs = {run: measured(suite, metrics, seed) for run, suite in prepared.items()}
+    draws: dict[Run, list[dict[str, Draws]]] = {run: [] for run in terms}
+    values: dict[Run, list[Values]] = {run: [] for run in terms}
     size = len(next(iter(terms.values())))
     for counts in resampling_counts([size], num_resamples, torch.Generator().manual_seed(seed)):
         for run, suite in prepared.items():
-            chunks[run].append(suites.drawn_metrics(suites.Drawn(suite, counts), metrics))
+            drawn = suites.Drawn(suite, counts)
+            values[run].append(suites.drawn_metrics(drawn, metrics))
+            draws[run].append({**values[run][-1], **runs[run].deviations(drawn)})
             did(len(counts))
-    draws = {run: {name: torch.cat([one[name] for one in drawn]) for name in metrics} for run, drawn in chunks.items()}
-    values = {
-        run: {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), metrics).items()}
-        for run, suite in prepared.items()
-    }
-    return _Measured(values, draws, metrics)
+    return _Resampled(
+        runs,
+        {run: {name: join_draws([one[name] for one in drawn]) for name in metrics} for run, drawn in draws.items()},
+        {run: {name: torch.cat([one[name] for one in drawn]) for name in metrics} for run, drawn in values.items()},
+        metrics,
+    )
 
 
-def _estimate(each: list[float], draws: Float[Tensor, " r"], noise: np.random.Generator) -> Estimate:
-    """Mean over seeds with an interval over samples and seeds.
+def _centred(each: list[float], draws: Float[Tensor, " r"], metric: str, noise: np.random.Generator) -> Estimate:
+    """Mean difference over seeds, with an interval over samples and seeds.
 
     Args:
-        each: Value of every seed.
+        each: Difference of every seed.
         draws: Mean over seeds on every resample.
+        metric: Its name.
         noise: For the seeds' part.
     """
     value = math.fsum(each) / len(each)
     if math.isnan(value) or bool(draws.isnan().all()):
         return Estimate(value, math.nan, math.nan)
     moved = draws - draws.nanmean() + value
-    if len(each) > 1:
-        error = float(np.std(each, ddof=1)) / math.sqrt(len(each))
-        moved = moved + torch.from_numpy(noise.standard_t(len(each) - 1, len(moved))) * error
-    low, high = percentile_interval(moved)
-    return Estimate(value, min(low, value), max(high, value))
+    error = _seeds_error(each, len(draws), noise)
+    if error is not None:
+        moved = moved + error
+    low, high = suites.range_of(metric)
+    return estimate_of(value, moved.clamp(low - high, high - low))
+
+
+def _seeds_error(each: list[float], num_draws: int, noise: np.random.Generator) -> Float[Tensor, " r"] | None:
+    """Student's t times the standard error over seeds; None of one seed."""
+    if len(each) < 2:
+        return None
+    error = float(np.std(each, ddof=1)) / math.sqrt(len(each))
+    return torch.from_numpy(noise.standard_t(len(each) - 1, num_draws)) * error
 
 
 def _seed_p_value(differences: list[float]) -> float:
@@ -353,9 +381,9 @@ def _swaps(size: int, num_permutations: int, generator: torch.Generator) -> Iter
         left -= rows
 
 
-def _difference(pooled: list[suites.Suite], swapped: Bool[Tensor, "r n"], metrics: Sequence[str]) -> Draws:
+def _difference(pooled: list[suites.Suite], swapped: Bool[Tensor, "r n"], metrics: Sequence[str]) -> Values:
     """The method minus the baseline, mean over seeds, with the swapped samples' outputs exchanged."""
-    totals: Draws = {}
+    totals: Values = {}
     counts = torch.cat([~swapped, swapped], dim=1).to(torch.float64)
     for suite in pooled:
         ours = suites.drawn_metrics(suites.Drawn(suite, counts), metrics)

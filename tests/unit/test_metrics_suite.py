@@ -47,7 +47,6 @@ def test_the_largest_gap_of_a_resample_is_sought_at_every_threshold(table):
     confidence, errors, labels, counts = columns(table)
     assume(0 < errors.sum() < len(errors))  # else the bounds of the accuracy count too
     suite = prepare(SampleTerms(confidence, errors, confidence, confidence, labels.long(), None))
-    values = {name: float(metric(Drawn(suite))) for name, metric in CALIBRATION.items()}
     gaps = confidence - (~errors).double()
     noise = counts[0] * gaps / counts.sum() - gaps / len(gaps)
     drawn = suite.calibration.ranking.cumulate_consistent(1, torch.Generator().manual_seed(0))[0] / len(gaps)
@@ -57,7 +56,7 @@ def test_the_largest_gap_of_a_resample_is_sought_at_every_threshold(table):
         seen, supposed = gaps[above].square().sum(), (confidence * (1 - confidence))[above].sum()
         assume((seen - supposed).abs() > 1e-9)  # else rounding decides which of the two is taken
         largest = max(largest, abs(float(drawn[place + 1] if supposed > seen else noise[above].sum())))
-    found = calibration_deviations(suite.calibration, values)(Drawn(suite, counts))["ks_error"]
+    found = calibration_deviations(suite.calibration)(Drawn(suite, counts))["ks_error"]
     torch.testing.assert_close(found.fall, torch.tensor([largest], dtype=torch.float64), atol=1e-12, rtol=0)
 
 

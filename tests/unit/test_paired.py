@@ -6,6 +6,7 @@ import torch
 from tests.progress import Recorded, rises_to
 
 from diffident.errors import IdMismatchError, InputError
+from diffident.evaluation import evaluate
 from diffident.paired import PairedDifference, compare_predictions, holm, mean_ranks
 from diffident.records import Estimate, Predictions
 
@@ -143,3 +144,50 @@ def test_a_metric_that_is_named_twice_counts_once():
     runs = [(name, 0, Predictions(ids, torch.randn(60, 3, generator=generator), labels)) for name in ("a", "b")]
     once, twice = (compare_predictions(runs, "a", metrics=names) for names in (["nll"], ["nll", "nll"]))
     assert once == twice
+
+
+def test_means_of_one_run_have_the_intervals_of_an_evaluation():
+    names = ("accuracy", "nll", "ece", "ece_debiased", "mce", "aurc", "coverage_at_risk_5", "risk_at_coverage_80")
+    plain = predictions(noise=0.3)
+    of_run = compare_predictions([("a", 0, plain)], metrics=names, num_resamples=1000).means["a"]
+    evaluated = evaluate(plain.logits, plain.labels).metrics
+    for name in names:
+        assert of_run[name].value == evaluated[name].value
+        width = evaluated[name].high - evaluated[name].low
+        assert of_run[name].low == pytest.approx(evaluated[name].low, abs=0.07 * width)  # other resamples
+        assert of_run[name].high == pytest.approx(evaluated[name].high, abs=0.07 * width)
+    for name in ("accuracy", "coverage_at_risk_5"):
+        assert of_run[name] == evaluated[name]
+
+
+def test_means_of_few_seeds_stay_in_the_range():
+    # Two seeds of which one is far better: Student's t of one degree of freedom goes beyond every bound.
+    metrics = ["accuracy", "nll", "brier", "ece", "mce", "coverage_at_risk_5"]
+    labels = predictions(n=60).logits.argmax(1)
+    good = predictions(scale=3.0, n=60, labels=labels)
+    bad, worse = (predictions(noise=40.0, seed=seed, n=60, labels=labels) for seed in (1, 2))
+    runs = [("a", 0, good), ("a", 1, bad), ("b", 0, worse), ("b", 1, good)]
+    compared = compare_predictions(runs, "a", metrics=metrics, num_resamples=400)
+    for name, estimate in compared.means["a"].items():
+        assert 0 <= estimate.low < estimate.value < estimate.high <= {"nll": math.inf, "brier": 2}.get(name, 1), name
+    assert compared.means["a"]["accuracy"].high == 1
+    assert compared.means["a"]["accuracy"].low == 0
+    for one in compared.differences:
+        low, high = {"nll": (-math.inf, math.inf), "brier": (-2, 2)}.get(one.metric, (-1, 1))
+        assert low <= one.difference.low <= one.difference.value <= one.difference.high <= high
+
+
+def test_the_mean_calibration_error_of_calibrated_seeds_reaches_down_to_zero():
+    runs = [("a", seed, predictions(seed=seed, noise=0.01)) for seed in range(3)]
+    means = compare_predictions(runs, metrics=["ece", "mce"], num_resamples=300).means["a"]
+    assert means["ece"].low == means["mce"].low == 0
+
+
+def test_means_without_an_error_have_the_width_of_the_exact_interval():
+    ids, labels = np.arange(50).astype(str).astype(object), torch.arange(50) % 2
+    runs = [("a", seed, Predictions(ids, torch.eye(2)[labels] * 9, labels)) for seed in range(2)]
+    metrics = ["accuracy", "risk_at_coverage_80"]
+    means = compare_predictions(runs, metrics=metrics, num_resamples=50).means["a"]
+    accuracy, risk = means["accuracy"], means["risk_at_coverage_80"]
+    assert (accuracy.low, accuracy.value, accuracy.high) == pytest.approx((0.025 ** (1 / 50), 1, 1))
+    assert (risk.low, risk.value, risk.high) == pytest.approx((0, 0, 1 - 0.025 ** (1 / 40)))

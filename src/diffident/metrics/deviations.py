@@ -19,7 +19,7 @@ benchmarks/interval_coverage.py.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,7 +33,6 @@ from diffident.metrics.classwise import ClasswiseSums, brier_uncertainty_from_su
 from diffident.metrics.smoothing import NUM_CELLS, cell_gaps, smooth
 from diffident.metrics.suite import CALIBRATION, CalibrationSuite, DrawnCalibration
 
-_Variances = tuple[Float[Tensor, " g"], Float[Tensor, " g"]]
 _CELLS_A_WIDTH = 8
 """Cells of one kernel width that the smooth error's deviations are computed on."""
 
@@ -74,58 +73,108 @@ def largest_deviations(noise: Float[Tensor, "r b"], estimated: Float[Tensor, " b
 
 
 def calibration_deviations(
-    suite: CalibrationSuite, values: dict[str, float], seed: int = 0
+    suite: CalibrationSuite, seed: int = 0, names: Sequence[str] = tuple(CALIBRATION)
 ) -> Callable[[DrawnCalibration], dict[str, Deviations]]:
-    """Deviations of all metrics of `CALIBRATION` for counts.
+    """Deviations of metrics of `CALIBRATION` for counts.
 
     Args:
         suite: The samples.
-        values: The metrics on the samples themselves.
         seed: Seed of the outcomes that are drawn from the confidences.
+        names: The metrics.
     """
     base = DrawnCalibration(suite, None)
     size = len(suite.ranking.scores)
     generator = torch.Generator().manual_seed(seed)
-    seen, supposed = variances = _variances(suite)
-    binned = _of_bins(variances, base.bins, suite.cuts)
-    massed = _of_bins(variances, base.mass_bins, suite.mass_cuts)
-    smoothing = _Smoothing(suite, variances, values["ece_smooth"])
-    cumulated = Gaps(base.sums.gaps[0] / size, seen.sqrt(), supposed.sqrt())
-    mean_gaps = _mean_gaps(base.bins, base.bins)[0]
-    least, (least_overall, overall) = least_mce(base.bins), overall_gap_bounds(base.bins)
+    least, greatest = overall_gap_bounds(base.bins)
     are_alike = float(base.bins.hits.sum()) in (0.0, float(size))  # then no resample differs in outcomes
-    bias = values["ece"] - values["ece_debiased"]
+    values = {name: float(CALIBRATION[name](base)) for name in names}
+    made = {name: _DEVIATIONS[name](base) for name in names}
 
     def deviations(drawn: DrawnCalibration) -> dict[str, Deviations]:
-        totals = drawn.cumulative.totals[:, -1:]
-        consistent = suite.ranking.cumulate_consistent(len(totals), generator) / size
-        in_bins, in_mass_bins = (_between(consistent, cuts) for cuts in (suite.cuts, suite.mass_cuts))
-        ece = binned.of_norm(binned.noise(drawn.bins.gaps / totals, in_bins), size)
-        largest = largest_deviations(_mean_gaps(drawn.bins, base.bins) - mean_gaps, mean_gaps)
-        found = {
-            "ece": ece,
-            "ece_equal_mass": massed.of_norm(massed.noise(drawn.mass_bins.gaps / totals, in_mass_bins), size),
-            # The same number as `ece` is meant, so it has the same interval.
-            "ece_debiased": replace(ece, fall=ece.fall - bias, rise=ece.rise - bias),
-            "ece_smooth": smoothing.deviations(drawn, consistent),
-            "mce": replace(largest, fall=torch.full_like(largest.fall, values["mce"] - least)),
-            "ks_error": largest_deviations(cumulated.noise(drawn.sums.gaps / totals, consistent), cumulated.estimated),
-        }
+        consistent = suite.ranking.cumulate_consistent(len(drawn.cumulative.totals), generator) / size
+        found = {name: one(drawn, consistent) for name, one in made.items()}
         return {
             name: replace(
-                found[name],
-                fall=found[name].fall.clamp_min(values[name] - least_overall) if are_alike else found[name].fall,
-                rise=found[name].rise.clamp_max(values[name] - overall),
+                one,
+                fall=one.fall.clamp_min(values[name] - least) if are_alike else one.fall,
+                rise=one.rise.clamp_max(values[name] - greatest),
             )
-            for name in CALIBRATION
+            for name, one in found.items()
         }
 
     return deviations
 
 
-def _of_bins(variances: _Variances, bins: BinSums, cuts: Int[Tensor, " e"]) -> Gaps:
-    seen, supposed = (_between(part[None], cuts)[0].clamp_min(0).sqrt() for part in variances)
-    return Gaps(bins.gaps[0] / bins.sizes.sum(), seen, supposed)
+_Deviate = Callable[[DrawnCalibration, Float[Tensor, "r g"]], Deviations]
+"""From a resample and the cumulated gaps of outcomes drawn from the confidences."""
+
+
+def _of_bins(bins_of: Callable[[DrawnCalibration], BinSums], cuts_of: Callable[[CalibrationSuite], Tensor]):
+    """The sum of the |gaps| of bins."""
+
+    def prepare(base: DrawnCalibration) -> _Deviate:
+        cuts, size = cuts_of(base.suite), len(base.suite.ranking.scores)
+        seen, supposed = (_between(part[None], cuts)[0].clamp_min(0).sqrt() for part in _variances(base.suite))
+        gaps = Gaps(bins_of(base).gaps[0] / size, seen, supposed)
+
+        def deviate(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
+            resampled = bins_of(drawn).gaps / drawn.cumulative.totals[:, -1:]
+            return gaps.of_norm(gaps.noise(resampled, _between(consistent, cuts)), size)
+
+        return deviate
+
+    return prepare
+
+
+def _of_debiased(base: DrawnCalibration) -> _Deviate:
+    """Those of `ece`, whose interval it shares: the same number is meant."""
+    deviate = _DEVIATIONS["ece"](base)
+    bias = float(CALIBRATION["ece"](base)) - float(CALIBRATION["ece_debiased"](base))
+
+    def moved(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
+        ece = deviate(drawn, consistent)
+        return replace(ece, fall=ece.fall - bias, rise=ece.rise - bias)
+
+    return moved
+
+
+def _of_largest_bin(base: DrawnCalibration) -> _Deviate:
+    """The largest mean gap of a bin."""
+    mean_gaps = _mean_gaps(base.bins, base.bins)[0]
+    most = float(CALIBRATION["mce"](base)) - least_mce(base.bins)
+
+    def deviate(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
+        largest = largest_deviations(_mean_gaps(drawn.bins, base.bins) - mean_gaps, mean_gaps)
+        return replace(largest, fall=torch.full_like(largest.fall, most))
+
+    return deviate
+
+
+def _of_thresholds(base: DrawnCalibration) -> _Deviate:
+    """The largest cumulated gap."""
+    seen, supposed = _variances(base.suite)
+    gaps = Gaps(base.sums.gaps[0] / len(base.suite.ranking.scores), seen.sqrt(), supposed.sqrt())
+
+    def deviate(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
+        resampled = drawn.sums.gaps / drawn.cumulative.totals[:, -1:]
+        return largest_deviations(gaps.noise(resampled, consistent), gaps.estimated)
+
+    return deviate
+
+
+def _of_smoothed(base: DrawnCalibration) -> _Deviate:
+    """The smooth error's sum of |gaps|."""
+    return _Smoothing(base, float(CALIBRATION["ece_smooth"](base))).deviations
+
+
+_DEVIATIONS: dict[str, Callable[[DrawnCalibration], _Deviate]] = {
+    "ece": _of_bins(lambda drawn: drawn.bins, lambda suite: suite.cuts),
+    "ece_equal_mass": _of_bins(lambda drawn: drawn.mass_bins, lambda suite: suite.mass_cuts),
+    "ece_debiased": _of_debiased,
+    "ece_smooth": _of_smoothed,
+    "mce": _of_largest_bin,
+    "ks_error": _of_thresholds,
+}
 
 
 def _mean_gaps(bins: BinSums, base: BinSums) -> Float[Tensor, "r b"]:
@@ -139,7 +188,7 @@ def _between(cumulated: Float[Tensor, "r g"], cuts: Int[Tensor, " e"]) -> Float[
     return cumulated.index_select(1, cuts).diff(dim=1).flip(1)
 
 
-def _variances(suite: CalibrationSuite) -> _Variances:
+def _variances(suite: CalibrationSuite) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
     """Squared standard errors of the cumulated gaps, divided by the number of samples: seen and supposed."""
     ranking = suite.ranking
     of_samples = ranking.gaps.square(), ranking.scores * (1 - ranking.scores)
@@ -153,14 +202,15 @@ def _variances(suite: CalibrationSuite) -> _Variances:
 class _Smoothing:
     """The smooth error's gaps at the width of the estimate, on cells as coarse as that width allows."""
 
-    def __init__(self, suite: CalibrationSuite, variances: _Variances, width: float):
+    def __init__(self, base: DrawnCalibration, width: float):
+        suite = base.suite
         coarsest = max(1, int(NUM_CELLS * width / _CELLS_A_WIDTH))
         step = 1 << (coarsest.bit_length() - 1)  # a power of 2 divides the number of cells
         self.cuts = suite.cells[:: min(step, NUM_CELLS // 16)]
         self.width = torch.tensor([max(width, 1 / NUM_CELLS)], dtype=torch.float64)
         self.size = len(suite.ranking.scores)
-        seen, supposed = (self._standard_error(part) for part in variances)
-        self.gaps = Gaps(self._smooth(cell_gaps(DrawnCalibration(suite, None).sums, self.cuts))[0], seen, supposed)
+        seen, supposed = (self._standard_error(part) for part in _variances(suite))
+        self.gaps = Gaps(self._smooth(cell_gaps(base.sums, self.cuts))[0], seen, supposed)
 
     def _standard_error(self, variances: Float[Tensor, " g"]) -> Float[Tensor, " m"]:
         cells = -variances.index_select(0, self.cuts).diff()[None]

@@ -3,6 +3,7 @@
 What several metrics share (the order, the bins, cumulative counts) is worked out once; a metric is then one line.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -217,6 +218,11 @@ _ALL: dict[str, Callable[[Drawn], Tensor]] = {
 def metric_names(*, binary: bool) -> tuple[str, ...]:
     """The keys of `drawn_metrics`: with the positive-class forms where the task is binary."""
     return tuple(name for name in _ALL if binary or not name.endswith("_positive"))
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric of `metric_names` can take."""
+    return 0.0, {"nll": math.inf, "brier": 2.0}.get(name, 1.0)
 
 
 def metric_order(*, binary: bool) -> tuple[str, ...]:
