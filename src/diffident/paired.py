@@ -271,6 +271,8 @@ def _rows_of(predictions: Predictions, first: Predictions, called: str, first_na
 def _check_metrics(metrics: Sequence[str], *, binary: bool) -> None:
     known = suites.metric_names(binary=binary)
     for name in metrics:
+        if name in suites.metric_names(binary=True) and name not in known:
+            raise InputError(f"`metrics` must be of these classes; got `{name}`, which is of two. Leave it out.")
         if name not in known:
             raise InputError(
                 f"`metrics` must be among those that can be paired; got `{name}`. {did_you_mean(name, known)}"

@@ -43,7 +43,7 @@ class ModelOutputs:
 def check_apart(calibration: Predictions, test: Predictions) -> None:
     """Refuse calibration samples that will also be evaluated.
 
-    They are compared by id; where both have row numbers for ids, as an .npz without ids has, by their logits.
+    They are compared by id; where one has row numbers for ids, as an .npz without ids has, by their logits.
 
     Raises:
         InputError: the calibration samples have no labels or other classes.
@@ -56,8 +56,10 @@ def check_apart(calibration: Predictions, test: Predictions) -> None:
             f"`calibration` must have {test.logits.shape[1]} classes, as the test split; got "
             f"{calibration.logits.shape[1]}. Predict both with the same model."
         )
-    if not (_are_row_numbers(calibration.ids) and _are_row_numbers(test.ids)):
+    numbered = [_are_row_numbers(one.ids) for one in (calibration, test)]
+    if not all(numbered):
         check_disjoint(calibration.ids, test.ids)
+    if not any(numbered):
         return
     seen = {row.tobytes() for row in test.logits.float().numpy()}
     shared = [number for number, row in enumerate(calibration.logits.float().numpy()) if row.tobytes() in seen]

@@ -113,6 +113,20 @@ def test_files_of_one_name_are_seeds_and_metrics_are_chosen(tmp_path, capsys):
     assert content["paired"]["means"]["new"]["nll"]["low"] < content["paired"]["means"]["new"]["nll"]["value"]
 
 
+def test_metrics_that_are_tested_are_in_the_tables_and_seeds_without_a_partner_are_named(tmp_path, capsys):
+    write_files(tmp_path, a=1.0, b=1.01, c=3.0)
+    sources = [*(f"old={tmp_path / name}.npz" for name in "ab"), f"new={tmp_path / 'c.npz'}"]
+    options = ["--baseline", "old", "--resamples", "9", "--metrics", "mce"]
+    assert main(["compare", *sources, *options]) == 0
+    printed = capsys.readouterr().out
+    header = next(line for line in printed.splitlines() if line.startswith("┃ method"))
+    names = ["method", "accuracy", "nll", "brier", "ece", "aurc", "auroc_errors", "mce"]
+    assert header.replace("┃", " ").split() == names
+    assert "Only one of new and old has seed 1, which is left out:" in printed
+    assert main(["compare", *sources, f"new={tmp_path / 'a.npz'}", *options]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_several_data_sets_give_mean_ranks(tmp_path, capsys):
     write_files(tmp_path, a=1.0, b=3.0)
     a, b = tmp_path / "a.npz", tmp_path / "b.npz"
@@ -133,12 +147,19 @@ def test_several_data_sets_give_mean_ranks(tmp_path, capsys):
         (["x/=a.npz"], "`SOURCE` must be PATH, NAME=PATH or DATASET/NAME=PATH; got `x/=a.npz`"),
         (["a=a.npz", "a=other.npz"], "398 of 400 ids of 'a' are not in 'a', seed 1: first '2', '3', '4'"),
         (["a.npz", "b.npz", "--metrics", "classwise_ece"], "`metrics` must be among those that can be paired"),
+        (["x/a=a.npz", "x/b=b.npz", "y/a=b.npz"], "got 'b' for x and not for y. Give y/b=PATH, or leave x/b out."),
+        (
+            ["a.npz", "b=b.json"],
+            "`FILE` must be predictions, which are compared sample by sample; got b.json. Give the",
+        ),
+        (["a.npz", "b.npz", "--metrics", "ece_positive"], "got `ece_positive`, which is of two. Leave it out."),
         (["a.npz", "b.npz", "--resamples", "0"], "`num_resamples` must be at least 1"),
     ],
 )
 def test_wrong_sources(sources, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path, a=1.0, b=3.0)
+    (tmp_path / "b.json").write_text("{}")
     np.savez("other.npz", logits=np.zeros((2, 3)), labels=np.zeros(2, dtype=int))
     assert main(["compare", *sources]) == 2
     assert message in capsys.readouterr().err

@@ -54,6 +54,31 @@ def test_probabilities_that_the_file_calls_logits(work, capsys):
     assert called["nll"]["value"] == pytest.approx(json.loads(capsys.readouterr().out)["nll"]["value"])
 
 
+def test_probs_reads_the_probabilities_beside_logits_and_refuses_logits(work, capsys):
+    logits = np.random.default_rng(1).normal(size=(40, 3))
+    probs = np.full((40, 3), 1 / 3)
+    np.savez("both.npz", logits=logits, probs=probs, labels=np.arange(40) % 3)
+    np.savez("logits.npz", logits=logits, labels=np.arange(40) % 3)
+    assert main(["evaluate", "both.npz", "--probs", "--json", "--resamples", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["nll"]["value"] == pytest.approx(np.log(3))
+    assert main(["evaluate", "both.npz", "--json", "--resamples", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["nll"]["value"] > 1.2
+    assert main(["evaluate", "logits.npz", "--probs"]) == 2
+    assert "of logits.npz. If these are logits, leave out --probs (in Python `probs=True`)." in capsys.readouterr().err
+
+
+def test_one_sample_is_one_and_an_abstention_without_a_threshold_has_none(work, capsys):
+    rows = np.random.default_rng(1).normal(size=(41, 3))
+    np.savez("one.npz", logits=rows[:1], labels=[0])
+    np.savez("others.npz", logits=rows[1:], labels=np.arange(40) % 3)
+    assert main(["evaluate", "one.npz", "--calibration", "others.npz", "--abstain", "0.01", "--resamples", "9"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("1 sample, 3 classes")
+    assert "none" in printed
+    assert "inf" not in printed
+    assert "-0.0000" not in printed
+
+
 def test_ids_that_do_not_match(work, capsys):
     write_table("other.parquet", [f"s{number}" for number in range(39)])
     assert main(["evaluate", "p.npz", "--difficulty", "other.parquet"]) == 2

@@ -109,7 +109,11 @@ def test_all_leaves_out_what_cannot_be(files, capsys):
         (["--calibration", "{calibration}", "--calibrators", "difficulty-temperature"], "Give --features train=..."),
         (["--ood", "far={far}", "--detectors", "enrgy"], "Did you mean `energy`"),
         (["--ood", "far={far}", "--detectors", "pytorch-ood:Nothing"], "must be a class of pytorch-ood"),
-        (["--ood", "far={far}", "--detectors", "knn"], "`features` must be given for the detector 'knn'"),
+        (
+            ["--ood", "far={far}", "--detectors", "knn"],
+            "`knn` must have the features of all samples; got too few. Give",
+        ),
+        (["--seed", "3"], "`--seed` must be used with --corruptions"),
         (["--features", "train"], "`--features` must be NAME=FILE with a name of its own; got `train`"),
         (["--features", "tests=x"], "`--features` must be of known samples; got 'tests'. Did you mean `test`"),
         (["--features", "test={test}-features"], "`--features` must be used with --calibration or --detectors"),

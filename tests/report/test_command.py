@@ -144,8 +144,13 @@ def test_corrupted_data_are_files_by_kind_and_severity_or_a_methods_robustness(p
     assert found["plain"] == {("fog", 3): {"accuracy": 0.5, "ece": 0.2}}
     assert list(found["corrupted"]) == [("salt", 1)]
     assert 0 < found["corrupted"]["salt", 1]["accuracy"] < 1
-    with pytest.raises(InputError, match=r"^`--corrupted` must be KIND-SEVERITY=FILE; got `fog="):
+    with pytest.raises(
+        InputError, match=r"^`--corrupted` must be KIND-SEVERITY=FILE with a severity from 1 to 5; got `fog="
+    ):
         read_corrupted({"fog": str(predictions / "fog-2.parquet")})
+    for name in ("fog-0", "fog-6", "fog-²", "-3"):
+        with pytest.raises(InputError, match="with a severity from 1 to 5; got"):
+            read_corrupted({name: str(predictions / "fog-2.parquet")})
 
 
 def test_an_audit_comes_back_from_its_folder(tmp_path):

@@ -70,6 +70,10 @@ def test_without_ids_of_their_own_rows_are_compared_by_their_logits():
     mixed = Predictions(rows[:3], torch.cat([other.logits[:2], one.logits[7:8]]), other.labels[:3])
     with pytest.raises(IdMismatchError, match=r"the same logits in 1 of 3 rows: first row 2\."):
         check_apart(mixed, one)
+    named = Predictions(np.array([f"s{row}" for row in range(len(one))], dtype=object), one.logits, one.labels)
+    for pair in ((named, one), (one, named)):
+        with pytest.raises(IdMismatchError, match="the same logits in 400 of 400 rows"):
+            check_apart(*pair)
 
 
 def test_calibration_without_labels_or_with_other_classes_is_refused():

@@ -214,8 +214,20 @@ def _plain(value: Any) -> Any:
 
 def interval_cell(estimate: Estimate) -> str:
     """A metric as a table shows it: the value, in brackets its interval if it has one."""
-    value = f"{estimate.value:.4f}"
-    return f"{value} ({estimate.low:.4f}, {estimate.high:.4f})" if estimate.has_interval else value
+    value = number_cell(estimate.value)
+    if not estimate.has_interval or math.isinf(estimate.value):
+        return value
+    return f"{value} ({number_cell(estimate.low)}, {number_cell(estimate.high)})"
+
+
+def number_cell(value: float) -> str:
+    """A number as tables show it: without the sign of a 0, and a word for a threshold that nothing reaches."""
+    return "none" if math.isinf(value) else f"{value:z.4f}"
+
+
+def counted(number: int, what: str) -> str:
+    """How many of something, in the singular of one."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:

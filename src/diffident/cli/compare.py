@@ -41,9 +41,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare the sources of every data set, and rank the methods where there are several."""
-    found = {name: _compare_sources(sources, arguments) for name, sources in _by_data_set(arguments.sources).items()}
+    opened = {name: _opened(sources, arguments.probs) for name, sources in _by_data_set(arguments.sources).items()}
+    _check_same_methods(opened)
+    found = {name: _compare_runs(runs, arguments) for name, runs in opened.items()}
     several = len(found) > 1
-    ranks = ranks_of([comparison for comparison, _ in found.values()]) if several else {}
+    ranks = ranks_of(list(found.values())) if several else {}
     if arguments.json:
         written = {
             name: comparison_to_dict(one, paired) | paired_to_dict(paired) for name, (one, paired) in found.items()
@@ -79,13 +81,25 @@ def _by_data_set(texts: list[str]) -> dict[str, list[tuple[str | None, Path]]]:
     return found
 
 
-def _compare_sources(sources: list[tuple[str | None, Path]], arguments: argparse.Namespace):
-    """The `Comparison` of the sources of one data set, and the `PairedComparison` where their predictions are there."""
+def _check_same_methods(opened: dict[str, list[tuple]]) -> None:
+    """Refuse data sets whose methods cannot be ranked together."""
+    methods = {data_set: dict.fromkeys(name for name, *_ in runs) for data_set, runs in opened.items()}
+    for data_set, of_one in methods.items():
+        for other, names in methods.items():
+            missing = next((name for name in names if name not in of_one), None)
+            if missing is not None:
+                raise InputError(
+                    f"`SOURCE` must give every data set the same methods; got {missing!r} for {other} and not for "
+                    f"{data_set}. Give {data_set}/{missing}=PATH, or leave {other}/{missing} out."
+                )
+
+
+def _compare_runs(runs: list[tuple], arguments: argparse.Namespace):
+    """The `Comparison` of the runs of one data set, and the `PairedComparison` where their predictions are there."""
     from diffident.comparison import compare
     from diffident.evaluation import NUM_RESAMPLES
     from diffident.paired import DEFAULT_METRICS, compare_predictions
 
-    runs = _opened(sources, arguments.probs)
     names = [name for name, *_ in runs]
     baseline = arguments.baseline or ("cross-entropy" if "cross-entropy" in names else names[0])
     predicted = [(name, seed, predictions) for name, seed, _, predictions in runs if predictions is not None]
@@ -137,12 +151,21 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
             predictions = read_predictions(test) if test.exists() else None
             evaluation = read_evaluation(_evaluation_of(path, folder))
         else:
+            _check_no_evaluation(path)
             predictions = read_predictions(path, probs=probs)
             if predictions.labels is None:
                 raise InputError(f"`FILE` must have labels to be compared; got none at {path}. Predict labelled data.")
             evaluation = evaluate(predictions.logits, predictions.labels, num_resamples=0)
         found.append((name, seed, evaluation, predictions))
     return found
+
+
+def _check_no_evaluation(path: Path) -> None:
+    if path.suffix == ".json":
+        raise InputError(
+            f"`FILE` must be predictions, which are compared sample by sample; got {path}. Give the predictions that "
+            "it was made from, or the folder of its run."
+        )
 
 
 def _check_once(name: str, path: Path, seen: set[tuple[str, Path]]) -> None:

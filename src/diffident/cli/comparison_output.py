@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 
-from diffident.cli.common import print_table
+from diffident.cli.common import counted, print_table
 
 SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
 VERDICT = ("accuracy", "nll", "ece", "aurc")
@@ -71,14 +71,19 @@ def print_comparison(comparison, paired=None) -> None:
         paired: Of the predictions; without it the sentences are of the seeds alone.
     """
     print_tables(comparison, paired)
+    theirs = next((row.seeds for row in comparison.rows if row.name == comparison.baseline), ())
     for row in comparison.rows:
         if row.differences:
+            alone = sorted(set(row.seeds) ^ set(theirs))
+            if alone and len(alone) < len(row.seeds) + len(theirs):
+                seeds = ", ".join(map(str, alone))
+                print(f"Only one of {row.name} and {comparison.baseline} has seed {seeds}, which is left out:")
             print(verdict(row, comparison.baseline) if paired is None else "\n".join(sentences(row, paired)))
 
 
 def print_tables(comparison, paired=None) -> None:
     """Mean ± standard deviation over seeds, with the interval of `paired`, and the differences to the baseline."""
-    shown = [metric for metric in comparison.metrics if metric in SHOWN or metric.endswith("/auroc")]
+    shown = _shown(comparison, paired)
     rows = []
     for row in comparison.rows:
         cells = [_with_interval(_cell(row.metrics[metric]), _interval(paired, row.name, metric)) for metric in shown]
@@ -94,6 +99,13 @@ def print_tables(comparison, paired=None) -> None:
         print_table(f"paired difference to {comparison.baseline}", ["method", *shown], rows)
 
 
+def _shown(comparison, paired) -> list[str]:
+    """The metrics of the tables: the usual ones, those that were tested, and of out-of-distribution sets."""
+    tested = () if paired is None else paired.metrics
+    of_sets = [metric for metric in comparison.metrics if metric.endswith("/auroc")]
+    return [metric for metric in dict.fromkeys((*SHOWN, *tested, *of_sets)) if metric in comparison.metrics]
+
+
 def sentences(row, paired) -> list[str]:
     """A method against the baseline in words, metric by metric."""
     found = [one for one in paired.differences if one.name == row.name]
@@ -103,7 +115,10 @@ def sentences(row, paired) -> list[str]:
     seeds = found[0].num_seeds
     note = f"{seeds} seeds" if seeds > 1 else "one seed, which says nothing of others"
     count = sum(not math.isnan(one.p_value) for one in found)
-    return [f"{title}, {paired.num_samples:,} samples, {note}:", *(f"  {sentence(one, count)}" for one in found)]
+    return [
+        f"{title}, {counted(paired.num_samples, 'sample')}, {note}:",
+        *(f"  {sentence(one, count)}" for one in found),
+    ]
 
 
 def sentence(one, num_metrics: int) -> str:
@@ -125,18 +140,23 @@ def sentence(one, num_metrics: int) -> str:
     said = f"real, {better}" if one.real else "not told from chance"
     amount = f"is {direction} by {value:.4f}" if value else "is the same"
     return (
-        f"{words} {amount} ({low:.4f} to {high:.4f}); "
+        f"{words} {amount} ({low:z.4f} to {high:z.4f}); "
         f"p = {one.adjusted_p:.2g} after Holm over {num_metrics} metrics: {said}."
     )
 
 
-def ranks_of(comparisons: list) -> dict[str, dict[str, float]]:
-    """Metric, then method: the mean rank over data sets of the method's mean over seeds, 1 the best."""
+def ranks_of(found: list[tuple]) -> dict[str, dict[str, float]]:
+    """Metric, then method: the mean rank over data sets of the method's mean over seeds, 1 the best.
+
+    Args:
+        found: Comparison and paired comparison, or None, of every data set.
+    """
     from diffident.paired import mean_ranks
 
     ranks = {}
-    for metric in (metric for metric in SHOWN if all(metric in one.metrics for one in comparisons)):
-        values = [{row.name: row.metrics[metric].mean for row in one.rows} for one in comparisons]
+    shown = [[metric for metric in _shown(*one) if "/" not in metric] for one in found]
+    for metric in (metric for metric in shown[0] if all(metric in one for one in shown)):
+        values = [{row.name: row.metrics[metric].mean for row in one.rows} for one, _ in found]
         ranks[metric] = mean_ranks(values, higher_is_better=higher_is_better(metric))
     return ranks
 
@@ -163,7 +183,7 @@ def verdict(row, baseline: str) -> str:
         clear = abs(spread.mean) > half
         better = (spread.mean > 0) == (higher_is_better(metric))
         key = ("better" if better else "worse") if clear else "not clearly different"
-        found[key].append(f"{metric} ({spread.mean:+.4f})")
+        found[key].append(f"{metric} ({spread.mean:+z.4f})")
     parts = [f"{key} in {', '.join(metrics)}" for key, metrics in found.items() if metrics]
     return f"{row.name} against {baseline}, {seeds} seeds: {'; '.join(parts)}."
 
@@ -171,7 +191,7 @@ def verdict(row, baseline: str) -> str:
 def _cell(spread, sign: str = "") -> str:
     if spread.num_seeds == 0:
         return "–"
-    mean = f"{spread.mean:{sign}.4f}"
+    mean = f"{spread.mean:{sign}z.4f}"
     return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"
 
 
@@ -182,4 +202,4 @@ def _interval(paired, name: str, metric: str) -> tuple[float, float] | None:
 
 
 def _with_interval(cell: str, ends: tuple[float, float] | None) -> str:
-    return cell if ends is None else f"{cell}\n{ends[0]:.4f} to {ends[1]:.4f}"
+    return cell if ends is None else f"{cell}\n{ends[0]:z.4f} to {ends[1]:z.4f}"

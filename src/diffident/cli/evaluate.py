@@ -7,10 +7,12 @@ from typing import Any
 from diffident.cli.common import (
     add_data_options,
     check_out,
+    counted,
     data_options,
     interval_cell,
     log,
     named_files,
+    number_cell,
     print_json,
     print_table,
     progress_bar,
@@ -64,7 +66,7 @@ def _add_corruption_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kinds", nargs="+", action="extend", default=[], metavar="NAME", help="which of these (default: all that fit)"
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the corruptions (default: 0)")
+    group.add_argument("--seed", type=int, metavar="N", help="of the corruptions (default: 0)")
     add_data_options(parser)
 
 
@@ -151,7 +153,7 @@ def _evaluate_corrupted(arguments: argparse.Namespace) -> None:
     dataset = open_dataset(arguments.corruptions, **data_options(arguments))
     with progress_bar("corruptions") as progress:
         result = robustness(
-            partial(predict, run), dataset, kinds=arguments.kinds or None, seed=arguments.seed, progress=progress
+            partial(predict, run), dataset, kinds=arguments.kinds or None, seed=arguments.seed or 0, progress=progress
         )
     write_robustness(result, out)
     if arguments.json:
@@ -197,8 +199,8 @@ def print_evaluation(evaluation) -> None:
         estimates.update({f"ood {name} {key}": estimate for key, estimate in metrics.items()})
     with_intervals = any(e.has_interval for e in estimates.values())
     columns = ["value", "low", "high"] if with_intervals else ["value"]
-    rows = [[name, *(f"{getattr(e, column):.4f}" for column in columns)] for name, e in estimates.items()]
-    title = f"{evaluation.num_samples:,} samples, {evaluation.num_classes} classes"
+    rows = [[name, *(number_cell(getattr(e, column)) for column in columns)] for name, e in estimates.items()]
+    title = f"{counted(evaluation.num_samples, 'sample')}, {evaluation.num_classes} classes"
     print_table(title + (", 95 % intervals" if with_intervals else ""), ["metric", *columns], rows)
     _print_groups(
         "by difficulty, easiest first",

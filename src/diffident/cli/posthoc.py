@@ -8,7 +8,7 @@ from typing import Any
 
 from diffident.calibrators import CALIBRATORS
 from diffident.cli.common import interval_cell, log, named_files, print_table, progress_bar
-from diffident.detectors import DETECTORS, PEER_PREFIX
+from diffident.detectors import DETECTORS, PEER_PREFIX, find_detector
 from diffident.errors import DiffidentError, InputError, did_you_mean
 
 SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
@@ -73,6 +73,7 @@ def check_options(arguments: argparse.Namespace) -> None:
         ("text_column", "corruptions"),
         ("image_column", "corruptions"),
         ("id_column", "corruptions"),
+        ("seed", "corruptions"),
     ):
         given = getattr(arguments, name)
         if given is not None and given != [] and not getattr(arguments, needed):
@@ -276,11 +277,25 @@ def _detected(
     if "all" in names:
         names = [name for name in DETECTORS if _possible(name, train, [inside, *outside.values()])]
         log(f"Detectors for which everything is there: {', '.join(names)}.")
+    _check_features(names, train, [inside, *outside.values()])
     with progress_bar("detectors") as progress:
         found = evaluate_detectors(
             names, inside, outside, train=train, num_resamples=arguments.resamples, progress=progress
         )
     return replace(evaluation, ood_detectors=found)
+
+
+def _check_features(names: list[str], train: Any, others: list[Any]) -> None:
+    """Refuse detectors that read features which are not there."""
+    there = [one.features is not None for one in (train, *others)]
+    for name in names:
+        kind = find_detector(name)
+        needed = ("features" in kind.fits_on, *["features" in kind.scores] * len(others))
+        if any(one and not given for one, given in zip(needed, there, strict=True)):
+            raise InputError(
+                f"`{name}` must have the features of all samples; got too few. Give "
+                "--features train=... test=... and those of every set of --ood by its name."
+            )
 
 
 def _possible(name: str, train: Any, others: list[Any]) -> bool:

@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.is_dir():
         raise InputError(f"`--out` must be a file; got the folder {out}. For example: --out {out / 'report.html'}.")
+    if arguments.figures and Path(arguments.figures).exists() and not Path(arguments.figures).is_dir():
+        raise InputError(f"`--figures` must be a folder; got the file {arguments.figures}. Name another.")
     named = (*arguments.inputs, *arguments.ood, *arguments.corrupted)
     check_out(arguments.out, *named, arguments.data, arguments.features, suffix=".html")
     report, _ = gather(arguments)

@@ -154,8 +154,16 @@ def check_logits(logits: Tensor | np.ndarray, name: str, *, probs_as: str, where
     return scores
 
 
-def check_probs(probs: Tensor | np.ndarray, name: str, *, where: str = "") -> ClassScores:
+def check_probs(
+    probs: Tensor | np.ndarray, name: str, *, where: str = "", logits_as: str = "name them `logits`"
+) -> ClassScores:
     """Probabilities [n, c]: at least 0, with rows that sum to 1 within 0.001.
+
+    Args:
+        probs: The values.
+        name: What they are called in messages.
+        where: What the rows belong to, for a message: " of FILE".
+        logits_as: How to say that they are logits, for a message.
 
     Raises:
         InputError: not a numeric array [n, c] with n and c at least 1; a NaN or infinite entry, a negative one, or a
@@ -177,12 +185,12 @@ def check_probs(probs: Tensor | np.ndarray, name: str, *, where: str = "") -> Cl
             row = int((least < 0).nonzero()[0])
             raise InputError(
                 f"`{name}` must be at least 0; got {float(least[row]):g} at row {rows.start + row}{where}. "
-                f"If these are logits, name them `logits`."
+                f"If these are logits, {logits_as}."
             )
         row = int(((total - 1).abs() > tolerance).nonzero()[0])
         raise InputError(
             f"`{name}` must sum to 1 in every row; got {float(total[row]):g} at row {rows.start + row}{where}. "
-            f"If these are logits, name them `logits`."
+            f"If these are logits, {logits_as}."
         )
     return scores
 

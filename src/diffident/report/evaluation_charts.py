@@ -118,5 +118,5 @@ def comparison_table(comparison: Comparison) -> Table:
 def _spread_cell(spread: Spread, sign: str = "") -> str:
     if spread.num_seeds == 0:
         return "–"
-    mean = f"{spread.mean:{sign}.4f}"
+    mean = f"{spread.mean:{sign}z.4f}"
     return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffident.auditing import DIFFICULTY, AuditSource, open_audit
+from diffident.corruptions import SEVERITIES
 from diffident.data import open_dataset
 from diffident.data.dataset import Dataset
 from diffident.errors import DiffidentError, InputError
@@ -186,9 +187,10 @@ def read_corrupted(named: dict[str, str]) -> dict[str, dict[tuple[str, int], dic
             found[name] = grid
             continue
         kind, _, severity = name.rpartition("-")
-        if not (kind and severity.isascii() and severity.isdigit() and len(severity) < 3):
+        if not (kind and severity in map(str, SEVERITIES)):
             raise InputError(
-                f"`--corrupted` must be KIND-SEVERITY=FILE; got `{name}={file}`. For example: fog-3={file}."
+                f"`--corrupted` must be KIND-SEVERITY=FILE with a severity from 1 to 5; got `{name}={file}`. "
+                f"For example: fog-3={file}."
             )
         metrics = _evaluation_of(Path(file)).metrics
         values = {key: metrics[key].value for key in ("accuracy", "ece") if key in metrics}

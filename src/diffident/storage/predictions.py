@@ -51,7 +51,7 @@ def read_predictions(path: str | Path, *, probs: bool = False) -> Predictions:
 
     Args:
         path: The file.
-        probs: Whether what the file calls `logits` are probabilities.
+        probs: Read probabilities: those called `probs`, or what the file calls `logits` where there are none.
 
     Raises:
         InputError: no such file, another format, a missing column, rows that differ in number, a NaN, logits that are
@@ -143,7 +143,7 @@ def _matrix(name: str, column: pa.Array, path: Path) -> np.ndarray:
 
 
 def _logits_of(columns: dict[str, np.ndarray], path: Path, probs: bool) -> torch.Tensor:
-    name = "logits" if "logits" in columns else "probs"
+    name = "probs" if "probs" in columns and (probs or "logits" not in columns) else "logits"
     values = columns[name]
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise ShapeError(
@@ -154,7 +154,9 @@ def _logits_of(columns: dict[str, np.ndarray], path: Path, probs: bool) -> torch
         raise InputError(f"`{name}` must have at least one row and column; got {list(values.shape)} in {path}.")
     values = values.astype(np.promote_types(values.dtype, np.float32))
     if probs or name == "probs":
-        probabilities = check_probs(values, name, where=f" of {path}").values.to(torch.float64)
+        logits_as = "leave out --probs (in Python `probs=True`)" if name == "logits" else "call the column `logits`"
+        found = check_probs(values, name, where=f" of {path}", logits_as=logits_as)
+        probabilities = found.values.to(torch.float64)
         return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
     how = "Say --probs (in Python `probs=True`), or call the column `probs`."
     return check_logits(values, name, probs_as=how, where=f" of {path}").values
