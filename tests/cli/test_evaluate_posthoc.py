@@ -113,6 +113,10 @@ def test_all_leaves_out_what_cannot_be(files, capsys):
             ["--ood", "far={far}", "--detectors", "knn"],
             "`knn` must have the features of all samples; got too few. Give",
         ),
+        (
+            ["--ood", "far={far}", "--detectors", "knn", "--features", "train={test}-features"],
+            "`knn` must have the features of all samples; got too few. Give --features train=... test=... and",
+        ),
         (["--seed", "3"], "`--seed` must be used with --corruptions"),
         (["--features", "train"], "`--features` must be NAME=FILE with a name of its own; got `train`"),
         (["--features", "tests=x"], "`--features` must be of known samples; got 'tests'. Did you mean `test`"),

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from scipy.stats import binom
 from sklearn.metrics import log_loss
 from tests import oracles_metrics as oracle
 
 from diffident import confidence as sure
 from diffident.errors import InputError
-from diffident.metrics import accuracy, brier, classwise_ece, ece, nll, reliability_bins
+from diffident.metrics import accuracy, brier, classwise_ece, ece, ece_of_chance, nll, reliability_bins
 
 
 def sample(n=60, c=5, seed=0):
@@ -20,6 +21,27 @@ def test_bins_are_right_closed():
     assert bins.counts.tolist() == [2, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
     assert bins.edges[-1] == 1
     assert bins.mean_confidence[4].isnan()
+
+
+def test_ece_of_chance_is_the_mean_gap_of_binomial_outcomes():
+    # Two bins: of 8 samples at 0.75 and of 4 at 0.3, each off by |hits - expected hits|.
+    confidence = torch.tensor([0.75] * 8 + [0.3] * 4)
+    expected = sum(
+        sum(binom.pmf(hits, n, p) * abs(hits - n * p) for hits in range(n + 1)) for n, p in ((8, 0.75), (4, 0.3))
+    )
+    assert ece_of_chance(confidence, num_draws=20_000).item() == pytest.approx(expected / 12, rel=0.02)
+    assert ece_of_chance(confidence, 1, num_draws=20_000) < 0.9 * expected / 12  # gaps of one bin cancel
+    assert ece_of_chance(torch.ones(5)).item() == 0
+    assert ece_of_chance(confidence, seed=1) == ece_of_chance(confidence, seed=1) != ece_of_chance(confidence)
+
+
+def test_calibrated_predictions_have_the_ece_of_chance():
+    generator = torch.Generator().manual_seed(3)
+    confidence = 0.3 + 0.7 * torch.rand(40, 500, generator=generator, dtype=torch.float64)
+    right = torch.rand(40, 500, generator=generator, dtype=torch.float64) < confidence
+    found = torch.stack([ece(one, ~hit) for one, hit in zip(confidence, right, strict=True)])
+    of_chance = torch.stack([ece_of_chance(one) for one in confidence])
+    assert found.mean().item() == pytest.approx(of_chance.mean().item(), rel=0.06)
 
 
 def test_ece_by_hand():

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from diffident.bootstrap import MAX_ELEMENTS
 from diffident.confidence import TIE_DECIMALS
 from diffident.errors import InputError
 from diffident.metrics.ranking import CumulativeCounts, Ranking, one_or_all, rank_samples
@@ -229,6 +230,36 @@ def ece_debiased(
         Kumar et al. 2019, arXiv 1909.10155, the published code's Gaussian debiasing, here in closed form.
     """
     return one_or_all(ece_debiased_from_bins(_equal_width(confidence, errors, num_bins, counts)), counts)
+
+
+def ece_of_chance(
+    confidence: Float[Tensor, " n"], num_bins: int = NUM_BINS, *, num_draws: int = 100, seed: int = 0
+) -> Float[Tensor, ""]:
+    """The `ece` that calibrated predictions with these confidences have by chance, on so many samples.
+
+    An `ece` near it is no evidence of miscalibration, and half of it cannot be had.
+
+    Args:
+        confidence: Confidences in [0, 1].
+        num_bins: Number of equally wide bins.
+        num_draws: Sets of outcomes that are drawn, each prediction right with the probability that it states.
+        seed: Seed of the draws.
+
+    Returns:
+        The mean over the draws, in [0, 1].
+
+    Reference:
+        Bröcker and Smith 2007, "Increasing the reliability of reliability diagrams" (consistency resampling).
+    """
+    ranking = rank_samples(confidence, torch.zeros_like(confidence, dtype=torch.bool))
+    cuts = equal_width_cuts(ranking, num_bins)
+    generator, total, left = torch.Generator().manual_seed(seed), torch.zeros((), dtype=torch.float64), num_draws
+    while left:
+        rows = min(left, max(1, MAX_ELEMENTS // len(confidence)))
+        gaps = ranking.cumulate_consistent(rows, generator).index_select(1, cuts).diff(dim=1)
+        total = total + gaps.abs().sum()
+        left -= rows
+    return total / (num_draws * len(confidence))
 
 
 def mce(
