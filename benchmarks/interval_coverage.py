@@ -173,7 +173,7 @@ def intervals(
     suite: CalibrationSuite, num_resamples: int, generator: torch.Generator
 ) -> dict[str, tuple[float, float]]:
     values = {name: float(metric(DrawnCalibration(suite, None))) for name, metric in CALIBRATION.items()}
-    deviations = calibration_deviations(suite)
+    deviations = calibration_deviations(suite, values)
     found = bootstrap(
         values,
         lambda counts: deviations(DrawnCalibration(suite, counts)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffident.paired import LEVEL
+from diffident.significance import LEVEL
 from experiments.overview import at_a_glance, ranks
 from experiments.plots import images_of
 from experiments.summary import COLUMNS, WHEN, Column, Mean, columns_of, is_told, markdown_table, means_of
@@ -23,7 +23,7 @@ older than a change of the method.
 How to read the tables and pictures:
 
 - **Numbers** are mean ± standard deviation over seeds, on test data. Bold is the best mean among single models, and
-  among ensembles.
+  among ensembles. By chance alone ECE is above 0 for calibrated predictions, too; under the tables is by how much.
 - **Strengths** were chosen on validation data, with the same number of values for every method; but `difficulty-aware`
   is the library's default: one training, which learns its one strength, doubt, on validation data (docs/method.md).
 - **Real** differences are those where a paired test over samples and, with several seeds, over seeds stays below
@@ -61,7 +61,7 @@ def _section(results: dict[str, Any], images: str) -> str:
     columns = columns_of(results)
     for when, words in WHEN.items():
         parts.append(f"### {results['title']}, {words}\n\n{_table(plain, columns, when)}")
-    parts += [_intervals(results, plain), _corrupted(plain)]
+    parts += [_chance(results, plain), _intervals(results, plain), _corrupted(plain)]
     pictures = images_of(results)
     parts += [f"![{words}]({images}/{name})\n" for name, words in pictures.items() if "-sweep-" not in name]
     parts += [_in_words(results, when) for when in WHEN]
@@ -133,6 +133,17 @@ def _cell(column: Column, mean: Mean | None, best: bool) -> str:
     text = column.number(mean.mean)
     text = f"**{text}**" if best else text
     return text if math.isnan(mean.deviation) else f"{text} ± {column.number(mean.deviation)}"
+
+
+def _chance(results: dict[str, Any], methods: dict[str, Any]) -> str:
+    """What ECE the baseline and ours would have if they were calibrated."""
+    words = []
+    for name in (results["baseline"], results["ours"]):
+        found = [run["before"].get("ece_of_chance") for run in methods[name]["runs"]] if name in methods else [None]
+        if None in found:
+            return ""
+        words.append(f"{100 * float(np.mean(found)):.2f} % with the confidences of `{name}`")
+    return f"By chance alone calibrated predictions have an ECE of {' and of '.join(words)}.\n"
 
 
 def _intervals(results: dict[str, Any], methods: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from diffident.paired import mean_ranks
+from diffident.significance import mean_ranks
 from experiments.summary import COLUMNS, WHEN, Column, columns_of, is_told, markdown_table, means_of
 from experiments.sweeps import sweeps_of
 

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from diffident.comparison import spread_of
 from diffident.errors import InputError
-from diffident.paired import is_real
+from diffident.significance import is_real
 from experiments.measures import METRICS, SCALED
 
 WHEN = {"before": "as trained", SCALED: "after temperature scaling on validation data"}

@@ -136,6 +136,18 @@ def percentile_interval(values: Float[Tensor, " r"], level: float = 0.95) -> tup
     return low, high
 
 
+def resampled(
+    resample: Callable[[Float[Tensor, "r n"]], Mapping[str, Draws]],
+    sizes: Sequence[int],
+    num_resamples: int,
+    generator: torch.Generator,
+    max_elements: int = MAX_ELEMENTS,
+) -> dict[str, Draws]:
+    """The draws of all resamples by name; arguments as for `bootstrap`, at least one resample."""
+    chunks = [resample(counts) for counts in resampling_counts(sizes, num_resamples, generator, max_elements)]
+    return {name: join_draws([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
 def bootstrap(
     values: Mapping[str, float],
     resample: Callable[[Float[Tensor, "r n"]], Mapping[str, Draws]],
@@ -163,7 +175,7 @@ def bootstrap(
     Reference:
         Efron and Tibshirani 1993, chapter 13 (percentile interval).
     """
-    chunks = [resample(counts) for counts in resampling_counts(sizes, num_resamples, generator, max_elements)]
-    if not chunks:
+    if not num_resamples:
         return {name: Estimate(value, math.nan, math.nan) for name, value in values.items()}
-    return {name: estimate_of(value, join_draws([c[name] for c in chunks]), level) for name, value in values.items()}
+    draws = resampled(resample, sizes, num_resamples, generator, max_elements)
+    return {name: estimate_of(value, draws[name], level) for name, value in values.items()}

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampling_blocks, resampling_counts
+from diffident.bootstrap import Draws, bootstrap, estimate_of, join_draws, resampled, resampling_blocks
 from diffident.errors import InputError, ShapeError
 from diffident.metrics import suite as suites
 from diffident.metrics.calibration import equal_mass_cuts
@@ -29,7 +29,7 @@ from diffident.metrics.inputs import (
     check_scores,
     row_blocks,
 )
-from diffident.metrics.intervals import EXACT_ALONE, mean_estimate, measured
+from diffident.metrics.intervals import EXACT_ALONE, mean_estimate, measure
 from diffident.metrics.ranking import CumulativeCounts, rank_samples
 from diffident.metrics.terms import SampleTerms, confidence_of, sample_terms
 from diffident.progress import reporting
@@ -129,9 +129,10 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
     terms = terms.take(torch.argsort(terms.confidence, descending=True, stable=True))  # resamples need no gathering
     suite = suites.in_place_order(suites.prepare(terms))
     names = suites.metric_names(binary=suite.positive is not None)
-    of_samples = measured(suite, names, seed)
-    resampled = [name for name in names if name not in EXACT_ALONE]
-    plain = [name for name in resampled if name.removesuffix("_positive") not in suites.CALIBRATION]
+    of_samples = measure(suite, names, seed)
+    plain = [
+        name for name in names if name not in EXACT_ALONE and name.removesuffix("_positive") not in suites.CALIBRATION
+    ]
 
     def resample(counts: Float[Tensor, "r n"]) -> dict[str, Draws]:
         drawn = suites.Drawn(suite, counts)
@@ -139,9 +140,8 @@ def _sample_metrics(terms: SampleTerms, num_resamples: int, seed: int, drew: _Dr
         drew(counts.numel())
         return draws
 
-    chunks = [resample(counts) for counts in resampling_counts([len(terms)], num_resamples, _seeded(seed))]
-    draws = {name: [join_draws([chunk[name] for chunk in chunks])] for name in resampled}
-    return {name: mean_estimate(name, [of_samples], draws.get(name, [])) for name in names}
+    draws = resampled(resample, [len(terms)], num_resamples, _seeded(seed))
+    return {name: mean_estimate(name, [of_samples], [draws[name]] if name in draws else []) for name in names}
 
 
 def _classwise_metrics(

@@ -1,36 +1,28 @@
 """Which differences between two methods are real: the same samples and seeds, resampled and swapped together."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from diffident.bootstrap import MAX_ELEMENTS, Draws, estimate_of, join_draws, resampling_counts
+from diffident.bootstrap import Draws, estimate_of, join_draws, resampling_counts
 from diffident.errors import IdMismatchError, InputError, ShapeError, did_you_mean
 from diffident.metrics import suite as suites
 from diffident.metrics.inputs import check_labels, check_logits
-from diffident.metrics.intervals import Measured, mean_estimate, measured
-from diffident.metrics.terms import SampleTerms, concatenate_terms, sample_terms
+from diffident.metrics.intervals import Measures, mean_estimate, measure
+from diffident.metrics.terms import SampleTerms, sample_terms
 from diffident.progress import reporting
 from diffident.records import Estimate, Predictions, positions_of
+from diffident.significance import WORK_OF_PERMUTATION, Did, Values, holm, is_real, permutation_p_values, seed_p_value
 
 DEFAULT_METRICS = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
-LEVEL = 0.05
-"""Adjusted p-value below which a difference is called real."""
 
-Values = dict[str, Float[Tensor, " r"]]
-"""Of every metric on every resample."""
 Run = tuple[str, int]
 """Method and seed."""
-
-_Did = Callable[[int], None]
-"""Is told how much work was done."""
-# Two methods are measured on the samples of both: four times the work of a resample of one run.
-_WORK_OF_PERMUTATION = 4
 
 
 @dataclass(frozen=True)
@@ -57,11 +49,6 @@ class PairedDifference:
     def real(self) -> bool:
         """Whether the difference is told from chance: by its tests, and by an interval that leaves 0 out."""
         return is_real(self.difference.low, self.difference.high, self.adjusted_p)
-
-
-def is_real(low: float, high: float, adjusted_p: float) -> bool:
-    """Whether a difference with this interval and this p-value after Holm's correction is told from chance."""
-    return adjusted_p < LEVEL and not low <= 0 <= high
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,7 @@ def compare_predictions(
         raise InputError(f"`num_resamples` must be at least 1; got {num_resamples}. Intervals and tests need some.")
     seeds = {name: sorted(number for other, number in terms if other == name) for name in names}
     tested = {} if baseline is None else _common_seeds(seeds, baseline)
-    work = len(terms) + _WORK_OF_PERMUTATION * sum(map(len, tested.values()))
+    work = len(terms) + WORK_OF_PERMUTATION * sum(map(len, tested.values()))
     did = reporting(progress, work * num_resamples)
     resampled = _resample(terms, metrics, num_resamples, seed, did)
     noise = np.random.default_rng(seed)
@@ -135,7 +122,7 @@ def compare_predictions(
     differences: list[PairedDifference] = []
     for name, common in tested.items():
         ours, theirs = [(name, number) for number in common], [(str(baseline), number) for number in common]
-        p_values = _permutation_p_values(
+        p_values = permutation_p_values(
             [(terms[run], terms[other]) for run, other in zip(ours, theirs, strict=True)],
             metrics,
             num_resamples,
@@ -158,12 +145,12 @@ class _Resampled:
 
     Attributes:
         runs: Their values and exact intervals.
-        draws: How far off each may be (`metrics.intervals`): for means.
-        values: Values on the resamples: for differences.
+        values: Values on the resamples, which differences are made of.
+        draws: What means are made of: the same, or how far off the value on the samples may be (`mean_estimate`).
         metrics: The keys.
     """
 
-    runs: dict[Run, Measured]
+    runs: dict[Run, Measures]
     draws: dict[Run, dict[str, Draws]]
     values: dict[Run, Values]
     metrics: Sequence[str]
@@ -202,7 +189,7 @@ def _differences(
     """The differences of one method, with the p-values over samples and those over seeds made one."""
     estimates, p_values = resampled.differences(ours, theirs, noise), {}
     for metric, estimate in estimates.items():
-        of_seeds = _seed_p_value(resampled.each(metric, ours, theirs))
+        of_seeds = seed_p_value(resampled.each(metric, ours, theirs))
         p_values[metric] = math.nan if math.isnan(estimate.value) else max(over_samples[metric], of_seeds)
     adjusted = holm(p_values)
     name = ours[0][0]
@@ -210,20 +197,6 @@ def _differences(
         PairedDifference(name, metric, estimate, p_values[metric], adjusted[metric], len(ours))
         for metric, estimate in estimates.items()
     ]
-
-
-def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """Holm's step-down correction; undefined (NaN) p-values stay out of the count.
-
-    Reference:
-        Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    defined = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
-    adjusted, largest = dict.fromkeys(p_values, math.nan), 0.0
-    for place, (p, name) in enumerate(defined):
-        largest = max(largest, min(1.0, p * (len(defined) - place)))
-        adjusted[name] = largest
-    return adjusted
 
 
 def _joined_terms(runs: Sequence[tuple[str, int, Predictions]]) -> dict[Run, SampleTerms]:
@@ -272,7 +245,9 @@ def _check_metrics(metrics: Sequence[str], *, binary: bool) -> None:
     known = suites.metric_names(binary=binary)
     for name in metrics:
         if name in suites.metric_names(binary=True) and name not in known:
-            raise InputError(f"`metrics` must be of these classes; got `{name}`, which is of two. Leave it out.")
+            raise InputError(
+                f"`metrics` must be for any number of classes; got `{name}`, which is for two. Leave it out."
+            )
         if name not in known:
             raise InputError(
                 f"`metrics` must be among those that can be paired; got `{name}`. {did_you_mean(name, known)}"
@@ -282,10 +257,10 @@ def _check_metrics(metrics: Sequence[str], *, binary: bool) -> None:
 
 
 def _resample(
-    terms: dict[Run, SampleTerms], metrics: Sequence[str], num_resamples: int, seed: int, did: _Did
+    terms: dict[Run, SampleTerms], metrics: Sequence[str], num_resamples: int, seed: int, did: Did
 ) -> _Resampled:
     prepared = {run: suites.prepare(one) for run, one in terms.items()}
-    runs = {run: measured(suite, metrics, seed) for run, suite in prepared.items()}
+    runs = {run: measure(suite, metrics, seed) for run, suite in prepared.items()}
     draws: dict[Run, list[dict[str, Draws]]] = {run: [] for run in terms}
     values: dict[Run, list[Values]] = {run: [] for run in terms}
     size = len(next(iter(terms.values())))
@@ -329,94 +304,3 @@ def _seeds_error(each: list[float], num_draws: int, noise: np.random.Generator) 
         return None
     error = float(np.std(each, ddof=1)) / math.sqrt(len(each))
     return torch.from_numpy(noise.standard_t(len(each) - 1, num_draws)) * error
-
-
-def _seed_p_value(differences: list[float]) -> float:
-    """Two-sided paired t-test over seeds; 0 below two of them, which say nothing."""
-    from scipy.special import stdtr  # scipy.stats takes seconds to import
-
-    if len(differences) < 2:
-        return 0.0
-    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    if deviation == 0:
-        return 0.0 if mean else 1.0
-    return 2 * float(stdtr(len(differences) - 1, -abs(mean) / deviation * math.sqrt(len(differences))))
-
-
-def _permutation_p_values(
-    pairs: list[tuple[SampleTerms, SampleTerms]],
-    metrics: Sequence[str],
-    num_permutations: int,
-    seed: int,
-    did: _Did,
-) -> dict[str, float]:
-    """Share of swaps, the one at hand included, that differ by at least as much.
-
-    Both methods' samples are sorted together once: a swap then is a choice of n of the 2 n.
-
-    Args:
-        pairs: Terms of the method and of the baseline for every common seed.
-        metrics: The metrics.
-        num_permutations: Number of random swaps.
-        seed: Their seed.
-        did: Is told how much work was done.
-    """
-    pooled = [suites.prepare(concatenate_terms(list(pair))) for pair in pairs]
-    size = len(pairs[0][0])
-    found = _difference(pooled, torch.zeros(1, size, dtype=torch.bool), metrics)
-    as_large = dict.fromkeys(metrics, 0)
-    for swapped in _swaps(size, num_permutations, torch.Generator().manual_seed(seed)):
-        drawn = _difference(pooled, swapped, metrics)
-        for name in metrics:
-            # What rounding makes of equal differences counts as equal; an undefined one counts as large.
-            smaller = drawn[name].abs() < found[name].abs() * (1 - 1e-9) - 1e-15
-            as_large[name] += int((~smaller).sum())
-        did(_WORK_OF_PERMUTATION * len(pairs) * len(swapped))
-    return {name: (1 + as_large[name]) / (1 + num_permutations) for name in metrics}
-
-
-def _swaps(size: int, num_permutations: int, generator: torch.Generator) -> Iterator[Bool[Tensor, "r n"]]:
-    left = num_permutations
-    while left:
-        rows = min(left, max(1, MAX_ELEMENTS // size))
-        yield torch.randint(2, (rows, size), generator=generator, dtype=torch.uint8).bool()
-        left -= rows
-
-
-def _difference(pooled: list[suites.Suite], swapped: Bool[Tensor, "r n"], metrics: Sequence[str]) -> Values:
-    """The method minus the baseline, mean over seeds, with the swapped samples' outputs exchanged."""
-    totals: Values = {}
-    counts = torch.cat([~swapped, swapped], dim=1).to(torch.float64)
-    for suite in pooled:
-        ours = suites.drawn_metrics(suites.Drawn(suite, counts), metrics)
-        theirs = suites.drawn_metrics(suites.Drawn(suite, 1 - counts), metrics)
-        for name in metrics:
-            totals[name] = totals.get(name, torch.zeros(())) + (ours[name] - theirs[name]) / len(pooled)
-    return totals
-
-
-def mean_ranks(values: Sequence[dict[str, float]], *, higher_is_better: bool) -> dict[str, float]:
-    """Mean rank of every method over data sets, 1 the best; tied methods share their mean rank.
-
-    Args:
-        values: Method to value, one mapping per data set; all hold the same methods.
-        higher_is_better: The direction.
-
-    Raises:
-        InputError: a method that one of the data sets lacks.
-
-    Reference:
-        Demšar 2006, "Statistical comparisons of classifiers over multiple data sets".
-    """
-    from scipy.stats import rankdata
-
-    names = list(values[0])
-    for number, one in enumerate(values):
-        for name in set(names) ^ set(one):
-            raise InputError(
-                f"`values` must hold the same methods for every data set; got {name!r} only in some (data set "
-                f"{number}). Leave it out, or run it on all."
-            )
-    sign = -1 if higher_is_better else 1
-    ranks = [rankdata([sign * one[name] for name in names], nan_policy="propagate") for one in values]
-    return dict(zip(names, np.mean(ranks, axis=0).tolist(), strict=True))

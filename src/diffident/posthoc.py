@@ -1,5 +1,6 @@
 """What can be done after training: calibrators, prediction sets and abstaining on a split of its own, and detectors."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class ModelOutputs:
 def check_apart(calibration: Predictions, test: Predictions) -> None:
     """Refuse calibration samples that will also be evaluated.
 
-    They are compared by id; where one has row numbers for ids, as an .npz without ids has, by their logits.
+    They are compared by id; where one has row numbers for ids, as an .npz without ids has, by their logits, those that
+    each has once: of probabilities that take few values many are the same in any two sets.
 
     Raises:
         InputError: the calibration samples have no labels or other classes.
@@ -56,13 +58,13 @@ def check_apart(calibration: Predictions, test: Predictions) -> None:
             f"`calibration` must have {test.logits.shape[1]} classes, as the test split; got "
             f"{calibration.logits.shape[1]}. Predict both with the same model."
         )
-    numbered = [_are_row_numbers(one.ids) for one in (calibration, test)]
-    if not all(numbered):
+    if not any(_are_row_numbers(one.ids) for one in (calibration, test)):
         check_disjoint(calibration.ids, test.ids)
-    if not any(numbered):
         return
-    seen = {row.tobytes() for row in test.logits.float().numpy()}
-    shared = [number for number, row in enumerate(calibration.logits.float().numpy()) if row.tobytes() in seen]
+    rows, seen = ([row.tobytes() for row in one.logits.float().numpy()] for one in (calibration, test))
+    once = {row for row, count in Counter(seen).items() if count == 1}
+    once &= {row for row, count in Counter(rows).items() if count == 1}
+    shared = [number for number, row in enumerate(rows) if row in once]
     if shared:
         raise IdMismatchError(
             f"`calibration` must share no sample with the test split; got the same logits in {len(shared)} of "

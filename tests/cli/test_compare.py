@@ -120,11 +120,26 @@ def test_metrics_that_are_tested_are_in_the_tables_and_seeds_without_a_partner_a
     assert main(["compare", *sources, *options]) == 0
     printed = capsys.readouterr().out
     header = next(line for line in printed.splitlines() if line.startswith("┃ method"))
-    names = ["method", "accuracy", "nll", "brier", "ece", "aurc", "auroc_errors", "mce"]
-    assert header.replace("┃", " ").split() == names
-    assert "Only one of new and old has seed 1, which is left out:" in printed
+    assert header.replace("┃", " ").split() == ["method", "mce"]
+    assert "new against old, 400 samples, one seed that both have, of 1 and 2, which says nothing of others:" in printed
+    assert "after Holm over 1 metric: " in printed
     assert main(["compare", *sources, f"new={tmp_path / 'a.npz'}", *options]) == 0
-    assert "left out" not in capsys.readouterr().out
+    assert "new against old, 400 samples, 2 seeds:" in capsys.readouterr().out
+
+
+def test_tables_of_many_metrics_are_several_that_terminals_have_room_for(tmp_path, capsys, monkeypatch):
+    write_files(tmp_path, a=1.0, b=1.01)
+    metrics = ["mce", "ks_error", "augrc", "eaurc", "nll", "brier", "accuracy", "fpr95_errors"]
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    sources = [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
+    assert main(["compare", *sources, "--resamples", "9", "--metrics", *metrics]) == 0
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert all(len(line) <= 80 for line in printed.splitlines() if line[:1] in "│┃")
+    headers = [line.replace("┃", " ").split() for line in printed.splitlines() if line.startswith("┃ method")]
+    assert headers == 2 * [["method", *metrics[:6]], ["method", *metrics[6:]]]
+    values = [word for line in printed.splitlines() if line.startswith("│") for word in line.split() if "." in word]
+    assert all(re.fullmatch(r"[+-]?\d\.\d{4}", word) for word in values)
 
 
 def test_several_data_sets_give_mean_ranks(tmp_path, capsys):
@@ -144,6 +159,7 @@ def test_several_data_sets_give_mean_ranks(tmp_path, capsys):
     ("sources", "message"),
     [
         (["x/a=a.npz", "b.npz"], "`SOURCE` must name its data set where others do; got b.npz"),
+        (["missing.npz", "a.npz"], "`SOURCE` must be a run or a file; got missing.npz, which is not there."),
         (["x/=a.npz"], "`SOURCE` must be PATH, NAME=PATH or DATASET/NAME=PATH; got `x/=a.npz`"),
         (["a=a.npz", "a=other.npz"], "398 of 400 ids of 'a' are not in 'a', seed 1: first '2', '3', '4'"),
         (["a.npz", "b.npz", "--metrics", "classwise_ece"], "`metrics` must be among those that can be paired"),
@@ -152,7 +168,7 @@ def test_several_data_sets_give_mean_ranks(tmp_path, capsys):
             ["a.npz", "b=b.json"],
             "`FILE` must be predictions, which are compared sample by sample; got b.json. Give the",
         ),
-        (["a.npz", "b.npz", "--metrics", "ece_positive"], "got `ece_positive`, which is of two. Leave it out."),
+        (["a.npz", "b.npz", "--metrics", "ece_positive"], "got `ece_positive`, which is for two. Leave it out."),
         (["a.npz", "b.npz", "--resamples", "0"], "`num_resamples` must be at least 1"),
     ],
 )

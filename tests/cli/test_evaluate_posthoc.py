@@ -111,11 +111,15 @@ def test_all_leaves_out_what_cannot_be(files, capsys):
         (["--ood", "far={far}", "--detectors", "pytorch-ood:Nothing"], "must be a class of pytorch-ood"),
         (
             ["--ood", "far={far}", "--detectors", "knn"],
-            "`knn` must have the features of all samples; got too few. Give",
+            "`knn` must have features of train; got none. Give --features train=FEATURES.",
         ),
         (
             ["--ood", "far={far}", "--detectors", "knn", "--features", "train={test}-features"],
-            "`knn` must have the features of all samples; got too few. Give --features train=... test=... and",
+            "`knn` must have features of test; got none. Give --features test=FEATURES.",
+        ),
+        (
+            ["--ood", "far={far}", "--detectors", "vim", "--features", "train={test}-features", "test={test}-features"],
+            "`vim` must have logits of train; got none. Give --train-predictions FILE.",
         ),
         (["--seed", "3"], "`--seed` must be used with --corruptions"),
         (["--features", "train"], "`--features` must be NAME=FILE with a name of its own; got `train`"),

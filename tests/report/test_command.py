@@ -221,6 +221,14 @@ def test_a_run_brings_its_curves_and_its_out_of_distribution_sets(tmp_path, caps
         assert fail(capsys, tmp_path / "run", option, "some", "--out", tmp_path / "r.html") == (
             f"`{option}` must be used with an audit; got none among the inputs. Name one, or leave it out."
         )
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "s.html"):
+        said = fail(capsys, tmp_path / "run", "--figures", folder, "--out", tmp_path / "s.html")
+        assert said.startswith(("`--figures` must be a folder; got the file", f"The folder {folder} cannot be made"))
+        assert not (tmp_path / "s.html").exists()
+    assert fail(capsys, tmp_path / "run", "--resamples", "0", "--out", tmp_path / "s.html").startswith(
+        "`--resamples` must"
+    )
     noise = f"noise={tmp_path / 'run' / 'predictions' / 'noise.parquet'}"
     assert fail(capsys, tmp_path / "run", "--ood", noise, "--out", tmp_path / "r.html").startswith(
         "`--ood` must be used with files of predictions; got none among the inputs."

@@ -25,7 +25,7 @@ def trial(seed, gap, n=2000):
 def intervals(confidence, errors, seed):
     suite = CalibrationSuite(rank_samples(confidence, errors))
     values = {name: metric(DrawnCalibration(suite, None)).item() for name, metric in CALIBRATION.items()}
-    deviations = calibration_deviations(suite)
+    deviations = calibration_deviations(suite, values)
     return bootstrap(
         values,
         lambda counts: deviations(DrawnCalibration(suite, counts)),

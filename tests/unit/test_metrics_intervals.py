@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffident.bootstrap import resampling_counts
-from diffident.cli.common import counted, interval_cell, number_cell
+from diffident.cli.common import amount, interval_cell, number_cell
 from diffident.evaluation import evaluate
 from diffident.metrics.deviations import calibration_deviations
 from diffident.metrics.ranking import rank_samples
@@ -39,9 +39,9 @@ def counts_of(seed):
     return torch.cat(list(resampling_counts([N], RESAMPLES, torch.Generator().manual_seed(seed))))
 
 
-def deviations_of_ece(confidence, errors, counts, *, seek_right=False):
+def deviations_of_ece(value, confidence, errors, counts, *, seek_right=False):
     suite = CalibrationSuite(rank_samples(confidence, errors), seek_right)
-    return calibration_deviations(suite, 0, ["ece"])(DrawnCalibration(suite, counts))["ece"]
+    return calibration_deviations(suite, {"ece": value})(DrawnCalibration(suite, counts))["ece"]
 
 
 def test_means_over_seeds_average_what_the_resamples_say_and_add_the_error_over_seeds():
@@ -61,8 +61,8 @@ def test_means_over_seeds_average_what_the_resamples_say_and_add_the_error_over_
     assert (means["nll"].value, means["nll"].low, means["nll"].high) == pytest.approx((np.mean(values), low, high))
 
     parts = [(run.logits.softmax(1).amax(1), run.logits.argmax(1) != run.labels) for run in runs]
-    found = [deviations_of_ece(*part, counts) for part in parts]
     values = [evaluate(run.logits, run.labels, num_resamples=0).metrics["ece"].value for run in runs]
+    found = [deviations_of_ece(value, *part, counts) for value, part in zip(values, parts, strict=True)]
     of_seeds = error(values)
     _, fall = middle(torch.stack([one.fall for one in found]).mean(dim=0) + of_seeds)
     rise, _ = middle(torch.stack([one.rise for one in found]).mean(dim=0) + of_seeds)
@@ -86,7 +86,7 @@ def test_the_positive_class_has_the_deviations_of_its_own_probabilities():
     probs = run.logits.softmax(1)
     order = torch.argsort(probs.amax(1), descending=True, stable=True)
     found = evaluate(run.logits, run.labels, num_resamples=RESAMPLES).metrics["ece_positive"]
-    of_class = deviations_of_ece(probs[order, 1], run.labels[order] != 1, counts_of(0), seek_right=True)
+    of_class = deviations_of_ece(found.value, probs[order, 1], run.labels[order] != 1, counts_of(0), seek_right=True)
     low, high = found.value - middle(of_class.fall)[1], found.value - middle(of_class.rise)[0]
     assert (found.low, found.high) == pytest.approx((max(0.0, low), high))
 
@@ -105,7 +105,7 @@ def test_cells_of_tables():
     assert interval_cell(Estimate(math.inf, math.inf, math.inf)) == "none"
     assert interval_cell(Estimate(0.5, -1e-9, 0.75)) == "0.5000 (0.0000, 0.7500)"
     assert number_cell(-0.25) == "-0.2500"
-    assert (counted(1, "sample"), counted(0, "sample"), counted(1200, "sample")) == (
+    assert (amount(1, "sample"), amount(0, "sample"), amount(1200, "sample")) == (
         "1 sample",
         "0 samples",
         "1,200 samples",

@@ -7,8 +7,9 @@ from tests.progress import Recorded, rises_to
 
 from diffident.errors import IdMismatchError, InputError
 from diffident.evaluation import evaluate
-from diffident.paired import PairedDifference, compare_predictions, holm, mean_ranks
+from diffident.paired import PairedDifference, compare_predictions
 from diffident.records import Estimate, Predictions
+from diffident.significance import holm, mean_ranks
 
 
 def predictions(scale=1.0, noise=0.0, n=300, seed=0, labels=None, ids=None):

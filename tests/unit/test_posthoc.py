@@ -74,6 +74,10 @@ def test_without_ids_of_their_own_rows_are_compared_by_their_logits():
     for pair in ((named, one), (one, named)):
         with pytest.raises(IdMismatchError, match="the same logits in 400 of 400 rows"):
             check_apart(*pair)
+    numbers = Predictions(np.array([str(100 + row) for row in range(400)], dtype=object), other.logits, other.labels)
+    check_apart(one, numbers)  # the row numbers of a file without ids are not the ids of another
+    few = torch.eye(4)[torch.arange(400) % 4] * 9
+    check_apart(Predictions(rows, few, one.labels), Predictions(named.ids, few.flip(0), one.labels))  # saturated
 
 
 def test_calibration_without_labels_or_with_other_classes_is_refused():

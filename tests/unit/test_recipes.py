@@ -12,6 +12,7 @@ from tests.small_recipe import SMALL
 
 from diffident import difficulty_weights, evaluate
 from diffident.encoders import open_encoder
+from diffident.metrics import ece_of_chance
 from diffident.storage.difficulty_table import read_difficulty_table
 from diffident.storage.predictions import read_predictions
 from diffident.storage.runs import open_run
@@ -150,6 +151,8 @@ def test_the_results_are_those_of_the_predictions(results, finished):
         test, outside = (predictions(finished, "cross-entropy", seed, split) for split in ("test", "ood-noisy"))
         found = evaluate(test.logits, test.labels, ood={"noisy": outside.logits}, num_resamples=0)
         assert run["before"]["ece"] == pytest.approx(found.metrics["ece"].value, abs=1e-6)
+        confidence = torch.softmax(test.logits.double(), dim=1).amax(dim=1)
+        assert run["before"]["ece_of_chance"] == pytest.approx(float(ece_of_chance(confidence)), abs=1e-6)
         assert run["before"]["ood/noisy"] == pytest.approx(found.ood["noisy"]["auroc"].value, abs=1e-6)
         scaled = evaluate(test.logits.double() / run["temperature"], test.labels, num_resamples=0)
         assert run["after"]["nll"] == pytest.approx(scaled.metrics["nll"].value, abs=1e-5)

@@ -99,6 +99,16 @@ def test_means_deviations_and_what_is_best(tmp_path):
     assert "6 trainings of 2 s (median) on a CPU, 2 cores, 1 thread(s) a training" in text
 
 
+def test_what_chance_makes_of_ece_is_said_where_it_is_known(tmp_path):
+    results = results_of()
+    assert "By chance alone calibrated" not in write(tmp_path, results)
+    for name, values in (("cross-entropy", (0.01, 0.012)), ("focal", (0.02, 0.02))):
+        for run, value in zip(results["methods"][name]["runs"], values, strict=True):
+            run["before"]["ece_of_chance"] = value
+    said = "an ECE of 1.10 % with the confidences of `cross-entropy` and of 2.00 % with the confidences of `focal`.\n"
+    assert said in write(tmp_path, results)
+
+
 def test_real_differences_are_said_in_words(tmp_path):
     text = write(tmp_path, results_of())
     assert (

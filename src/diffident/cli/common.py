@@ -225,7 +225,7 @@ def number_cell(value: float) -> str:
     return "none" if math.isinf(value) else f"{value:z.4f}"
 
 
-def counted(number: int, what: str) -> str:
+def amount(number: int, what: str) -> str:
     """How many of something, in the singular of one."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 

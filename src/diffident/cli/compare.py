@@ -33,7 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--baseline", metavar="NAME", help="what to compare against (default: cross-entropy if there, else the first)"
     )
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics to test (default: the usual six)")
-    parser.add_argument("--probs", action="store_true", help="what the files call logits are probabilities")
+    parser.add_argument(
+        "--probs", action="store_true", help="read probabilities, also where the files call them logits"
+    )
     parser.add_argument(
         "--resamples", type=int, metavar="N", help="bootstrap resamples and permutations (default: 1000)"
     )
@@ -133,6 +135,8 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
         raise InputError(
             f"`FILE` must be given as NAME=FILE where several are called {twice}; got no names. Name each."
         )
+    for _, path in sources:
+        _check_source(path)
     folders = {path: open_run(path) for _, path in sources if not path.is_file()}
     given = dict(zip(folders, names_of_runs(list(folders.values())), strict=True))
     # Files have no seeds: beside them, the first of each name goes with the first of another.
@@ -151,7 +155,6 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
             predictions = read_predictions(test) if test.exists() else None
             evaluation = read_evaluation(_evaluation_of(path, folder))
         else:
-            _check_no_evaluation(path)
             predictions = read_predictions(path, probs=probs)
             if predictions.labels is None:
                 raise InputError(f"`FILE` must have labels to be compared; got none at {path}. Predict labelled data.")
@@ -160,8 +163,10 @@ def _opened(sources: list[tuple[str | None, Path]], probs: bool) -> list[tuple]:
     return found
 
 
-def _check_no_evaluation(path: Path) -> None:
-    if path.suffix == ".json":
+def _check_source(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"`SOURCE` must be a run or a file; got {path}, which is not there. Check the path.")
+    if path.is_file() and path.suffix == ".json":
         raise InputError(
             f"`FILE` must be predictions, which are compared sample by sample; got {path}. Give the predictions that "
             "it was made from, or the folder of its run."

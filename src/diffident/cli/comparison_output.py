@@ -3,11 +3,13 @@
 import math
 from dataclasses import asdict
 
-from diffident.cli.common import counted, print_table
+from diffident.cli.common import amount, print_table
 
 SHOWN = ("accuracy", "nll", "brier", "ece", "aurc", "auroc_errors")
 VERDICT = ("accuracy", "nll", "ece", "aurc")
 _HIGHER_IS_BETTER = ("accuracy", "auroc", "aupr", "coverage_at_risk", "brier_resolution")
+_COLUMNS = 6
+"""Metrics in a table at most, of which 80 characters have room for."""
 _WORDS = {"nll": "NLL", "brier": "Brier score", "ece": "ECE", "aurc": "AURC", "auroc_errors": "AUROC of errors"}
 
 
@@ -71,54 +73,66 @@ def print_comparison(comparison, paired=None) -> None:
         paired: Of the predictions; without it the sentences are of the seeds alone.
     """
     print_tables(comparison, paired)
-    theirs = next((row.seeds for row in comparison.rows if row.name == comparison.baseline), ())
+    baseline = next((row for row in comparison.rows if row.name == comparison.baseline), None)
     for row in comparison.rows:
         if row.differences:
-            alone = sorted(set(row.seeds) ^ set(theirs))
-            if alone and len(alone) < len(row.seeds) + len(theirs):
-                seeds = ", ".join(map(str, alone))
-                print(f"Only one of {row.name} and {comparison.baseline} has seed {seeds}, which is left out:")
-            print(verdict(row, comparison.baseline) if paired is None else "\n".join(sentences(row, paired)))
+            said = verdict(row, comparison.baseline) if paired is None else "\n".join(sentences(row, paired, baseline))
+            print(said)
 
 
 def print_tables(comparison, paired=None) -> None:
     """Mean ± standard deviation over seeds, with the interval of `paired`, and the differences to the baseline."""
-    shown = _shown(comparison, paired)
-    rows = []
-    for row in comparison.rows:
-        cells = [_with_interval(_cell(row.metrics[metric]), _interval(paired, row.name, metric)) for metric in shown]
-        rows.append([f"{row.name} ({row.num_seeds})", *cells])
     several = any(row.num_seeds > 1 for row in comparison.rows)
     title = "mean ± standard deviation over seeds (number of seeds)" if several else "one seed each"
     over = "samples and seeds" if several else "samples"
-    note = "" if paired is None else f"; below, where tested, the 95 % interval over {over}"
-    print_table(title + note, ["method", *shown], rows)
+    title += "" if paired is None else f"; below, where tested, the 95 % interval over {over}"
+    shown = _shown(comparison, paired)
+    for metrics in _in_columns(shown):
+        rows = []
+        for row in comparison.rows:
+            cells = [_with_interval(_cell(row.metrics[one]), _interval(paired, row.name, one)) for one in metrics]
+            rows.append([f"{row.name} ({row.num_seeds})", *cells])
+        print_table(title, ["method", *metrics], rows)
     differences = [row for row in comparison.rows if row.differences]
-    if differences:
-        rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in shown)] for row in differences]
-        print_table(f"paired difference to {comparison.baseline}", ["method", *shown], rows)
+    if not differences:
+        return
+    for metrics in _in_columns(shown):
+        rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in metrics)] for row in differences]
+        print_table(f"paired difference to {comparison.baseline}", ["method", *metrics], rows)
 
 
 def _shown(comparison, paired) -> list[str]:
-    """The metrics of the tables: the usual ones, those that were tested, and of out-of-distribution sets."""
-    tested = () if paired is None else paired.metrics
+    """The metrics of the tables: those that were tested, else the usual ones; and of out-of-distribution sets."""
+    metrics = SHOWN if paired is None else paired.metrics
     of_sets = [metric for metric in comparison.metrics if metric.endswith("/auroc")]
-    return [metric for metric in dict.fromkeys((*SHOWN, *tested, *of_sets)) if metric in comparison.metrics]
+    return [metric for metric in (*metrics, *of_sets) if metric in comparison.metrics]
 
 
-def sentences(row, paired) -> list[str]:
-    """A method against the baseline in words, metric by metric."""
+def _in_columns(metrics: list[str]) -> list[list[str]]:
+    """What goes into a table each: as many metrics as a terminal has room for."""
+    return [metrics[start : start + _COLUMNS] for start in range(0, len(metrics), _COLUMNS)]
+
+
+def sentences(row, paired, baseline) -> list[str]:
+    """A method against the baseline in words, metric by metric.
+
+    Args:
+        row: Of the method.
+        paired: Of the predictions.
+        baseline: Row of the baseline.
+    """
     found = [one for one in paired.differences if one.name == row.name]
     title = f"{row.name} against {paired.baseline}"
     if not found:
         return [f"{title}: no common seed, too few to tell a difference from chance."]
-    seeds = found[0].num_seeds
-    note = f"{seeds} seeds" if seeds > 1 else "one seed, which says nothing of others"
+    seeds, of_each = found[0].num_seeds, (row.num_seeds, baseline.num_seeds)
+    note = f"{seeds} seeds" if seeds > 1 else "one seed"
+    if set(of_each) != {seeds}:
+        note += f" that both have, of {of_each[0]} and {of_each[1]}"
+    note += "" if seeds > 1 else ", which says nothing of others"
     count = sum(not math.isnan(one.p_value) for one in found)
-    return [
-        f"{title}, {counted(paired.num_samples, 'sample')}, {note}:",
-        *(f"  {sentence(one, count)}" for one in found),
-    ]
+    samples = amount(paired.num_samples, "sample")
+    return [f"{title}, {samples}, {note}:", *(f"  {sentence(one, count)}" for one in found)]
 
 
 def sentence(one, num_metrics: int) -> str:
@@ -138,10 +152,10 @@ def sentence(one, num_metrics: int) -> str:
         direction = "higher"
     better = "better" if (direction == "higher") == higher_is_better(one.metric) else "worse"
     said = f"real, {better}" if one.real else "not told from chance"
-    amount = f"is {direction} by {value:.4f}" if value else "is the same"
+    change = f"is {direction} by {value:.4f}" if value else "is the same"
     return (
-        f"{words} {amount} ({low:z.4f} to {high:z.4f}); "
-        f"p = {one.adjusted_p:.2g} after Holm over {num_metrics} metrics: {said}."
+        f"{words} {change} ({low:z.4f} to {high:z.4f}); "
+        f"p = {one.adjusted_p:.2g} after Holm over {amount(num_metrics, 'metric')}: {said}."
     )
 
 
@@ -151,7 +165,7 @@ def ranks_of(found: list[tuple]) -> dict[str, dict[str, float]]:
     Args:
         found: Comparison and paired comparison, or None, of every data set.
     """
-    from diffident.paired import mean_ranks
+    from diffident.significance import mean_ranks
 
     ranks = {}
     shown = [[metric for metric in _shown(*one) if "/" not in metric] for one in found]

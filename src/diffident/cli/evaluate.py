@@ -6,8 +6,8 @@ from typing import Any
 
 from diffident.cli.common import (
     add_data_options,
+    amount,
     check_out,
-    counted,
     data_options,
     interval_cell,
     log,
@@ -46,7 +46,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--difficulty", metavar="FILE", help="difficulty.parquet of the samples: metrics by tenths of difficulty too"
     )
     parser.add_argument("--by-class", action="store_true", help="metrics of every class's samples too")
-    parser.add_argument("--probs", action="store_true", help="what the files call logits are probabilities")
+    parser.add_argument(
+        "--probs", action="store_true", help="read probabilities, also where the files call them logits"
+    )
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="bootstrap resamples (default: 1000)")
     parser.add_argument("--out", metavar="FILE", help="write evaluation.json (default for a run: in its folder)")
     add_options(parser)
@@ -200,7 +202,7 @@ def print_evaluation(evaluation) -> None:
     with_intervals = any(e.has_interval for e in estimates.values())
     columns = ["value", "low", "high"] if with_intervals else ["value"]
     rows = [[name, *(number_cell(getattr(e, column)) for column in columns)] for name, e in estimates.items()]
-    title = f"{counted(evaluation.num_samples, 'sample')}, {evaluation.num_classes} classes"
+    title = f"{amount(evaluation.num_samples, 'sample')}, {evaluation.num_classes} classes"
     print_table(title + (", 95 % intervals" if with_intervals else ""), ["metric", *columns], rows)
     _print_groups(
         "by difficulty, easiest first",

@@ -277,7 +277,7 @@ def _detected(
     if "all" in names:
         names = [name for name in DETECTORS if _possible(name, train, [inside, *outside.values()])]
         log(f"Detectors for which everything is there: {', '.join(names)}.")
-    _check_features(names, train, [inside, *outside.values()])
+    _check_needs(names, train, {"test": inside, **outside})
     with progress_bar("detectors") as progress:
         found = evaluate_detectors(
             names, inside, outside, train=train, num_resamples=arguments.resamples, progress=progress
@@ -285,17 +285,17 @@ def _detected(
     return replace(evaluation, ood_detectors=found)
 
 
-def _check_features(names: list[str], train: Any, others: list[Any]) -> None:
-    """Refuse detectors that read features which are not there."""
-    there = [one.features is not None for one in (train, *others)]
+def _check_needs(names: list[str], train: Any, others: dict[str, Any]) -> None:
+    """Refuse detectors that read what is not there, by the option that gives it."""
     for name in names:
         kind = find_detector(name)
-        needed = ("features" in kind.fits_on, *["features" in kind.scores] * len(others))
-        if any(one and not given for one, given in zip(needed, there, strict=True)):
-            raise InputError(
-                f"`{name}` must have the features of all samples; got too few. Give "
-                "--features train=... test=... and those of every set of --ood by its name."
-            )
+        needs = [("train", train, key) for key in kind.fits_on]
+        needs += [(where, outputs, key) for where, outputs in others.items() for key in kind.scores]
+        for where, outputs, key in needs:
+            if getattr(outputs, key) is None:
+                give = "--train-predictions FILE" if key == "logits" else f"--features {where}=FEATURES"
+                labelled = ", labelled" if key == "labels" else ""
+                raise InputError(f"`{name}` must have {key} of {where}; got none. Give {give}{labelled}.")
 
 
 def _possible(name: str, train: Any, others: list[Any]) -> bool:

@@ -60,10 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.is_dir():
         raise InputError(f"`--out` must be a file; got the folder {out}. For example: --out {out / 'report.html'}.")
-    if arguments.figures and Path(arguments.figures).exists() and not Path(arguments.figures).is_dir():
-        raise InputError(f"`--figures` must be a folder; got the file {arguments.figures}. Name another.")
     named = (*arguments.inputs, *arguments.ood, *arguments.corrupted)
     check_out(arguments.out, *named, arguments.data, arguments.features, suffix=".html")
+    if arguments.figures:
+        _make_figures_folder(Path(arguments.figures), out)
     report, _ = gather(arguments)
     size = write_page(report, out)
     files = []
@@ -81,6 +81,15 @@ def run(arguments: argparse.Namespace) -> None:
     log(f"The report is in {out} ({size / 1e6:.1f} MB): open it in a browser.")
 
 
+def _make_figures_folder(folder: Path, out: Path) -> None:
+    """Make it before the work, so that nothing is half done where it cannot be."""
+    from diffident.storage.atomic import make_folder
+
+    if folder.is_file() or folder.resolve() == out.resolve():
+        raise InputError(f"`--figures` must be a folder; got the file {folder}. Name another.")
+    make_folder(folder)
+
+
 def gather(arguments: argparse.Namespace, *, live: bool = False):
     """The `Report` that the arguments ask for, without its samples where they are served live; and the audit."""
     from diffident.cli.compare import names_of_runs
@@ -89,6 +98,8 @@ def gather(arguments: argparse.Namespace, *, live: bool = False):
     from diffident.report.evaluation_charts import corruption_charts, evaluation_charts
     from diffident.storage.predictions import read_predictions
 
+    if arguments.resamples < 1:
+        raise InputError(f"`--resamples` must be at least 1; got {arguments.resamples}. Intervals and tests need some.")
     sources = inputs.sort_inputs(arguments.inputs)
     _check_used(arguments, sources)
     limits = building.Limits(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+from diffident.cli.common import amount
 from diffident.cli.comparison_output import higher_is_better, verdict
 from diffident.comparison import compare
 from diffident.errors import InputError, did_you_mean
@@ -103,11 +104,12 @@ def summary(name: str, paired: PairedComparison) -> str:
     for one in paired.differences:
         if math.isnan(one.difference.value):
             continue
-        groups[f"{_judge(one)} in"].append(f"{one.metric} ({one.difference.value:+.4f})")
+        groups[f"{_judge(one)} in"].append(f"{one.metric} ({one.difference.value:+z.4f})")
     parts = [f"{said} {', '.join(metrics)}" for said, metrics in groups.items() if metrics]
     seeds = paired.differences[0].num_seeds
     note = f"{seeds} seeds" if seeds > 1 else "one seed, which says nothing of others"
-    return f"{title}, {paired.num_samples:,} samples, {note}: {'; '.join(parts)}."
+    samples = amount(paired.num_samples, "sample")
+    return f"{title}, {samples}, {note}: {'; '.join(parts)}."
 
 
 def difference_table(found: Sequence[PairedComparison]) -> Table:
@@ -116,7 +118,7 @@ def difference_table(found: Sequence[PairedComparison]) -> Table:
     for paired in found:
         for one in paired.differences:
             value = one.difference
-            interval = (f"{value.value:+.4f}", f"{value.low:+.4f}", f"{value.high:+.4f}", f"{one.adjusted_p:.2g}")
+            interval = (f"{value.value:+z.4f}", f"{value.low:+z.4f}", f"{value.high:+z.4f}", f"{one.adjusted_p:.2g}")
             shown = ("–",) * 5 if math.isnan(value.value) else (*interval, _judge(one))
             rows.append((f"{one.name} minus {paired.baseline}", one.metric, *shown))
     return Table(
@@ -133,7 +135,8 @@ def difference_table(found: Sequence[PairedComparison]) -> Table:
 def means_table(paired: PairedComparison) -> Table:
     """Every method's metrics with their intervals."""
     rows = [(name, *(_interval(metrics[key]) for key in paired.metrics)) for name, metrics in paired.means.items()]
-    note = f"Mean over the seeds; in brackets the 95 % interval over samples and seeds; {paired.num_samples:,} samples."
+    samples = amount(paired.num_samples, "sample")
+    note = f"Mean over the seeds; in brackets the 95 % interval over samples and seeds; {samples}."
     return Table("methods", "Methods", ("method", *DEFAULT_METRICS), tuple(rows), note)
 
 

@@ -19,8 +19,9 @@ benchmarks/interval_coverage.py.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -73,87 +74,108 @@ def largest_deviations(noise: Float[Tensor, "r b"], estimated: Float[Tensor, " b
 
 
 def calibration_deviations(
-    suite: CalibrationSuite, seed: int = 0, names: Sequence[str] = tuple(CALIBRATION)
+    suite: CalibrationSuite, values: Mapping[str, float], seed: int = 0
 ) -> Callable[[DrawnCalibration], dict[str, Deviations]]:
     """Deviations of metrics of `CALIBRATION` for counts.
 
     Args:
         suite: The samples.
+        values: The metrics on the samples themselves, by name; deviations are of these.
         seed: Seed of the outcomes that are drawn from the confidences.
-        names: The metrics.
     """
-    base = DrawnCalibration(suite, None)
-    size = len(suite.ranking.scores)
+    if not values:
+        return lambda drawn: {}
+    base = _Estimated(suite, values)
     generator = torch.Generator().manual_seed(seed)
-    least, greatest = overall_gap_bounds(base.bins)
-    are_alike = float(base.bins.hits.sum()) in (0.0, float(size))  # then no resample differs in outcomes
-    values = {name: float(CALIBRATION[name](base)) for name in names}
-    made = {name: _DEVIATIONS[name](base) for name in names}
+    least, greatest = overall_gap_bounds(base.drawn.bins)
+    are_alike = float(base.drawn.bins.hits.sum()) in (0.0, float(base.size))  # then no resample differs in outcomes
+    made = {_SHARED.get(name, name): _DEVIATIONS[_SHARED.get(name, name)](base) for name in values}
 
     def deviations(drawn: DrawnCalibration) -> dict[str, Deviations]:
-        consistent = suite.ranking.cumulate_consistent(len(drawn.cumulative.totals), generator) / size
-        found = {name: one(drawn, consistent) for name, one in made.items()}
-        return {
-            name: replace(
-                one,
-                fall=one.fall.clamp_min(values[name] - least) if are_alike else one.fall,
-                rise=one.rise.clamp_max(values[name] - greatest),
-            )
-            for name, one in found.items()
-        }
+        consistent = suite.ranking.cumulate_consistent(len(drawn.cumulative.totals), generator) / base.size
+        of_made = {name: deviate(drawn, consistent) for name, deviate in made.items()}
+        found = {}
+        for name, value in values.items():
+            one = of_made[_SHARED.get(name, name)]
+            bias = base.value(_SHARED[name]) - value if name in _SHARED else 0.0
+            fall, rise = one.fall - bias, one.rise - bias
+            fall = fall.clamp_min(value - least) if are_alike else fall
+            found[name] = replace(one, fall=fall, rise=rise.clamp_max(value - greatest))
+        return found
 
     return deviations
 
 
+class _Estimated:
+    """What the deviations of several metrics share: the samples as they are.
+
+    Attributes:
+        suite: The samples.
+        values: Metrics on them.
+    """
+
+    def __init__(self, suite: CalibrationSuite, values: Mapping[str, float]):
+        self.suite, self.values = suite, values
+        self.drawn = DrawnCalibration(suite, None)
+        self.size = len(suite.ranking.scores)
+
+    def value(self, name: str) -> float:
+        """A metric of `CALIBRATION`."""
+        return self.values[name] if name in self.values else float(CALIBRATION[name](self.drawn))
+
+    @cached_property
+    def variances(self) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
+        """Squared standard errors of the cumulated gaps, divided by the number of samples: seen and supposed."""
+        ranking = self.suite.ranking
+        of_samples = ranking.gaps.square(), ranking.scores * (1 - ranking.scores)
+        seen, supposed = (
+            torch.nn.functional.pad(variance.cumsum(0)[ranking.ends], (1, 0)) / self.size**2 for variance in of_samples
+        )
+        return seen, supposed
+
+
 _Deviate = Callable[[DrawnCalibration, Float[Tensor, "r g"]], Deviations]
-"""From a resample and the cumulated gaps of outcomes drawn from the confidences."""
+"""From resamples and the cumulated gaps of outcomes drawn from the confidences."""
+_SHARED = {"ece_debiased": "ece"}
+"""Metrics that mean the same number as another, and so have its interval."""
 
 
-def _of_bins(bins_of: Callable[[DrawnCalibration], BinSums], cuts_of: Callable[[CalibrationSuite], Tensor]):
+def _of_bins(
+    bins_of: Callable[[DrawnCalibration], BinSums], cuts_of: Callable[[CalibrationSuite], Int[Tensor, " e"]]
+) -> Callable[[_Estimated], _Deviate]:
     """The sum of the |gaps| of bins."""
 
-    def prepare(base: DrawnCalibration) -> _Deviate:
-        cuts, size = cuts_of(base.suite), len(base.suite.ranking.scores)
-        seen, supposed = (_between(part[None], cuts)[0].clamp_min(0).sqrt() for part in _variances(base.suite))
-        gaps = Gaps(bins_of(base).gaps[0] / size, seen, supposed)
+    def prepare(base: _Estimated) -> _Deviate:
+        cuts = cuts_of(base.suite)
+        seen, supposed = (_between(part[None], cuts)[0].clamp_min(0).sqrt() for part in base.variances)
+        gaps = Gaps(bins_of(base.drawn).gaps[0] / base.size, seen, supposed)
 
         def deviate(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
             resampled = bins_of(drawn).gaps / drawn.cumulative.totals[:, -1:]
-            return gaps.of_norm(gaps.noise(resampled, _between(consistent, cuts)), size)
+            return gaps.of_norm(gaps.noise(resampled, _between(consistent, cuts)), base.size)
 
         return deviate
 
     return prepare
 
 
-def _of_debiased(base: DrawnCalibration) -> _Deviate:
-    """Those of `ece`, whose interval it shares: the same number is meant."""
-    deviate = _DEVIATIONS["ece"](base)
-    bias = float(CALIBRATION["ece"](base)) - float(CALIBRATION["ece_debiased"](base))
-
-    def moved(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
-        ece = deviate(drawn, consistent)
-        return replace(ece, fall=ece.fall - bias, rise=ece.rise - bias)
-
-    return moved
-
-
-def _of_largest_bin(base: DrawnCalibration) -> _Deviate:
+def _of_largest_bin(base: _Estimated) -> _Deviate:
     """The largest mean gap of a bin."""
-    mean_gaps = _mean_gaps(base.bins, base.bins)[0]
-    most = float(CALIBRATION["mce"](base)) - least_mce(base.bins)
+    bins = base.drawn.bins
+    mean_gaps = _mean_gaps(bins, bins)[0]
+    most = base.value("mce") - least_mce(bins)
 
     def deviate(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
-        largest = largest_deviations(_mean_gaps(drawn.bins, base.bins) - mean_gaps, mean_gaps)
+        largest = largest_deviations(_mean_gaps(drawn.bins, bins) - mean_gaps, mean_gaps)
         return replace(largest, fall=torch.full_like(largest.fall, most))
 
     return deviate
 
 
-def _of_thresholds(base: DrawnCalibration) -> _Deviate:
+def _of_thresholds(base: _Estimated) -> _Deviate:
     """The largest cumulated gap."""
-    seen, supposed = _variances(base.suite)
-    gaps = Gaps(base.sums.gaps[0] / len(base.suite.ranking.scores), seen.sqrt(), supposed.sqrt())
+    seen, supposed = base.variances
+    gaps = Gaps(base.drawn.sums.gaps[0] / base.size, seen.sqrt(), supposed.sqrt())
 
     def deviate(drawn: DrawnCalibration, consistent: Float[Tensor, "r g"]) -> Deviations:
         resampled = drawn.sums.gaps / drawn.cumulative.totals[:, -1:]
@@ -162,15 +184,14 @@ def _of_thresholds(base: DrawnCalibration) -> _Deviate:
     return deviate
 
 
-def _of_smoothed(base: DrawnCalibration) -> _Deviate:
+def _of_smoothed(base: _Estimated) -> _Deviate:
     """The smooth error's sum of |gaps|."""
-    return _Smoothing(base, float(CALIBRATION["ece_smooth"](base))).deviations
+    return _Smoothing(base).deviations
 
 
-_DEVIATIONS: dict[str, Callable[[DrawnCalibration], _Deviate]] = {
+_DEVIATIONS: dict[str, Callable[[_Estimated], _Deviate]] = {
     "ece": _of_bins(lambda drawn: drawn.bins, lambda suite: suite.cuts),
     "ece_equal_mass": _of_bins(lambda drawn: drawn.mass_bins, lambda suite: suite.mass_cuts),
-    "ece_debiased": _of_debiased,
     "ece_smooth": _of_smoothed,
     "mce": _of_largest_bin,
     "ks_error": _of_thresholds,
@@ -188,29 +209,18 @@ def _between(cumulated: Float[Tensor, "r g"], cuts: Int[Tensor, " e"]) -> Float[
     return cumulated.index_select(1, cuts).diff(dim=1).flip(1)
 
 
-def _variances(suite: CalibrationSuite) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
-    """Squared standard errors of the cumulated gaps, divided by the number of samples: seen and supposed."""
-    ranking = suite.ranking
-    of_samples = ranking.gaps.square(), ranking.scores * (1 - ranking.scores)
-    seen, supposed = (
-        torch.nn.functional.pad(variance.cumsum(0)[ranking.ends], (1, 0)) / len(ranking.scores) ** 2
-        for variance in of_samples
-    )
-    return seen, supposed
-
-
 class _Smoothing:
     """The smooth error's gaps at the width of the estimate, on cells as coarse as that width allows."""
 
-    def __init__(self, base: DrawnCalibration, width: float):
-        suite = base.suite
+    def __init__(self, base: _Estimated):
+        suite, width = base.suite, base.value("ece_smooth")
         coarsest = max(1, int(NUM_CELLS * width / _CELLS_A_WIDTH))
         step = 1 << (coarsest.bit_length() - 1)  # a power of 2 divides the number of cells
         self.cuts = suite.cells[:: min(step, NUM_CELLS // 16)]
         self.width = torch.tensor([max(width, 1 / NUM_CELLS)], dtype=torch.float64)
-        self.size = len(suite.ranking.scores)
-        seen, supposed = (self._standard_error(part) for part in _variances(suite))
-        self.gaps = Gaps(self._smooth(cell_gaps(base.sums, self.cuts))[0], seen, supposed)
+        self.size = base.size
+        seen, supposed = (self._standard_error(part) for part in base.variances)
+        self.gaps = Gaps(self._smooth(cell_gaps(base.drawn.sums, self.cuts))[0], seen, supposed)
 
     def _standard_error(self, variances: Float[Tensor, " g"]) -> Float[Tensor, " m"]:
         cells = -variances.index_select(0, self.cuts).diff()[None]

@@ -16,17 +16,17 @@ from diffident.metrics.selective import accepted_at_coverage
 from diffident.records import Estimate
 
 EXACT_ALONE = ("accuracy", *suites.RISKS)
-"""Metrics whose interval is the exact one, without resamples, which are all alike where few errors were made."""
+"""Metrics whose interval in one run is the binomial one: where few errors were made, resamples are all alike."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measures:
     """The metrics of some samples, ready for any number of resamples.
 
     Attributes:
         values: On the samples, by name.
         exact: Binomial intervals of those metrics that have one.
-        deviations: Of the metrics of calibration: how far off they may be. Resamples of the others are their draws.
+        deviations: From resamples, how far off the calibration errors may be.
     """
 
     values: Mapping[str, float]
@@ -34,7 +34,7 @@ class Measured:
     deviations: Callable[[suites.Drawn], dict[str, Deviations]]
 
 
-def measured(suite: suites.Suite, names: Sequence[str], seed: int) -> Measured:
+def measure(suite: suites.Suite, names: Sequence[str], seed: int) -> Measures:
     """Prepare the named metrics.
 
     Args:
@@ -43,18 +43,18 @@ def measured(suite: suites.Suite, names: Sequence[str], seed: int) -> Measured:
         seed: Seed of the outcomes that are drawn from the confidences.
     """
     values = {name: float(value) for name, value in suites.drawn_metrics(suites.Drawn(suite), names).items()}
-    of_label = [name for name in suites.CALIBRATION if name in values]
-    of_positive = [name for name in suites.CALIBRATION if f"{name}_positive" in values]
-    label = calibration_deviations(suite.calibration, seed, of_label)
-    positive = None if suite.positive is None else calibration_deviations(suite.positive, seed, of_positive)
+    of_label = {name: values[name] for name in suites.CALIBRATION if name in values}
+    of_class = {name: values[f"{name}_positive"] for name in suites.CALIBRATION if f"{name}_positive" in values}
+    label = calibration_deviations(suite.calibration, of_label, seed)
+    positive = None if suite.positive is None else calibration_deviations(suite.positive, of_class, seed)
 
     def deviations(drawn: suites.Drawn) -> dict[str, Deviations]:
-        found = label(drawn) if of_label else {}
-        if positive is not None and of_positive:
+        found = label(drawn)
+        if positive is not None:
             found |= {f"{name}_positive": one for name, one in positive(drawn.positive).items()}
         return found
 
-    return Measured(values, _exact(suite, values), deviations)
+    return Measures(values, _exact(suite, values), deviations)
 
 
 def _exact(suite: suites.Suite, values: Mapping[str, float]) -> dict[str, Estimate]:
@@ -73,17 +73,17 @@ def _exact(suite: suites.Suite, values: Mapping[str, float]) -> dict[str, Estima
 
 
 def mean_estimate(
-    name: str, runs: Sequence[Measured], draws: Sequence[Draws], noise: Float[Tensor, " r"] | None = None
+    name: str, runs: Sequence[Measures], draws: Sequence[Draws], noise: Float[Tensor, " r"] | None = None
 ) -> Estimate:
     """Mean of a metric over predictions of the same samples, with its 95 % interval; of one its value.
 
-    The binomial interval is that of the metrics of `EXACT_ALONE` in one run; otherwise none is narrower than the mean
-    of the runs' binomial intervals.
+    In one run the metrics of `EXACT_ALONE` have their binomial interval, and need no draws. All other intervals are
+    made of the draws, and are no narrower than the mean of the runs' binomial intervals, where the metric has such.
 
     Args:
         name: The metric.
         runs: The predictions.
-        draws: Of every run, on the same resamples; none are needed of one run and a metric of `EXACT_ALONE`.
+        draws: Of every run on the same resamples: its deviations, or else its values.
         noise: What is added to the draws of the mean: the error over seeds.
     """
     exact = [run.exact[name] for run in runs if name in run.exact]

@@ -46,8 +46,8 @@ def write_predictions(predictions: Predictions, path: str | Path) -> None:
 def read_predictions(path: str | Path, *, probs: bool = False) -> Predictions:
     """Read predictions: Parquet with `id`, or `.npz` with optional `ids`; `label` or `labels` may be absent.
 
-    `logits` are taken where there are any; else `probs`, whose rows must sum to 1 within 0.001, become log(probs) with
-    0 clamped to the least normal float32. Ids that an `.npz` lacks are the row numbers.
+    Without `probs=True` logits are taken where there are any. Probabilities, whose rows must sum to 1 within 0.001,
+    become log(probs) with 0 clamped to the least normal float32. Ids that an `.npz` lacks are the row numbers.
 
     Args:
         path: The file.
