@@ -139,8 +139,9 @@ def _chance(results: dict[str, Any], methods: dict[str, Any]) -> str:
     """What ECE the baseline and ours would have if they were calibrated."""
     words = []
     for name in (results["baseline"], results["ours"]):
-        found = [run["before"].get("ece_of_chance") for run in methods[name]["runs"]] if name in methods else [None]
-        if None in found:
+        runs = methods[name]["runs"] if name in methods else []
+        found = [float(run["before"]["ece_of_chance"]) for run in runs if "ece_of_chance" in run["before"]]
+        if not found or len(found) < len(runs):
             return ""
         words.append(f"{100 * float(np.mean(found)):.2f} % with the confidences of `{name}`")
     return f"By chance alone calibrated predictions have an ECE of {' and of '.join(words)}.\n"
