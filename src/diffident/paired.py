@@ -59,6 +59,7 @@ class PairedComparison:
         baseline: The method that the differences are against, or None.
         num_samples: Number of samples.
         metrics: The metrics that were compared.
+        num_seeds: Seeds of every method.
         means: Method, then metric: mean over its seeds with a 95 % interval over samples and seeds.
         differences: One for every other method with a common seed and every metric.
     """
@@ -66,6 +67,7 @@ class PairedComparison:
     baseline: str | None
     num_samples: int
     metrics: tuple[str, ...]
+    num_seeds: dict[str, int]
     means: dict[str, dict[str, Estimate]]
     differences: tuple[PairedDifference, ...]
 
@@ -130,7 +132,8 @@ def compare_predictions(
             did,
         )
         differences += _differences(resampled, ours, theirs, p_values, noise)
-    return PairedComparison(baseline, len(first), tuple(metrics), means, tuple(differences))
+    counts = {name: len(of_name) for name, of_name in seeds.items()}
+    return PairedComparison(baseline, len(first), tuple(metrics), counts, means, tuple(differences))
 
 
 def _common_seeds(seeds: dict[str, list[int]], baseline: str) -> dict[str, list[int]]:

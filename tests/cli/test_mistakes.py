@@ -185,7 +185,9 @@ def test_image_file_that_is_missing_is_named(work, capsys):
 def test_labels_of_one_class_are_refused(work, capsys):
     shutil.rmtree(save_photos(work / "pets") / "dog")
     before = contents(work)
-    expected = "`labels` must be of at least 2 classes to tell hard from easy; got only 0. Add samples of another."
+    expected = (
+        "`labels` must be of at least 2 classes to tell hard from easy; got class 0 alone. Add samples of another."
+    )
     assert main(["extract", "pets", "--encoder", "identity", "--out", "new"]) == 0
     capsys.readouterr()
     assert answer(capsys, "score", "new", "--out", "difficulty.parquet") == expected

@@ -117,6 +117,21 @@ def test_the_risk_coverage_curve_ends_at_the_error_rate_and_names_its_area():
     assert line.name == f"m (AURC {float(aurc(max_softmax(method.logits), method.errors)):.4f})"
 
 
+def test_the_risk_coverage_curve_of_several_seeds_is_their_mean_and_has_the_area_of_its_name():
+    # One seed is sure and right of half its samples, the other unsure and wrong of a third: pooled they mix.
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.cat(
+        [0.9 + 0.1 * torch.rand(60, generator=generator), 0.5 + 0.1 * torch.rand(60, generator=generator)]
+    )
+    labels = torch.cat([torch.arange(60) % 2, torch.arange(60) % 3 // 2])
+    logits = torch.stack([confidence.log(), (1 - confidence).log()], dim=1)
+    line = risk_coverage_chart([Method("m", logits, labels, sizes=(60, 60))]).lines[0]
+    areas = [float(aurc(confidence[part], labels[part] != 0)) for part in (slice(60), slice(60, 120))]
+    assert sum(line.y) / len(line.y) == pytest.approx(sum(areas) / 2, abs=1e-5)
+    assert line.name == f"m (AURC {sum(areas) / 2:.4f})"
+    assert line.x == pytest.approx([place / 60 for place in range(1, 61)], abs=1e-5)
+
+
 def test_the_confidence_histogram_has_right_wrong_and_out_of_distribution():
     chart = confidence_histogram(make_method(), 0)
     assert [name for name, _ in chart.groups] == ["right", "wrong", "out-of-distribution: noise"]

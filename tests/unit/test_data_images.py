@@ -48,11 +48,23 @@ def test_fingerprint_of_a_folder_follows_its_files(tmp_path):
     assert open_dataset(tmp_path).fingerprint != before
 
 
+NO_FOLDERS = (
+    "`DATA` must be a folder of class folders; {0} has none. Put each class's images in a folder, and images without "
+    "classes in one of any name."
+)
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ([], "`DATA` must be a folder of class folders; {0} has none. Put each class's images in a folder."),
-        (["1.png"], "`DATA` must be a folder of class folders; {0} has none. Put each class's images in a folder."),
+        (
+            [],
+            NO_FOLDERS,
+        ),
+        (
+            ["1.png"],
+            NO_FOLDERS,
+        ),
         (["a/1.png", "2.png"], "`DATA` must have every image in a class folder; {0}/2.png is in none. Move it."),
         (["train/a/1.png", "test/a/1.png"], "`DATA` must be one split; {0} holds test, train. For example: {0}/test."),
     ],

@@ -106,7 +106,8 @@ def check_disjoint(calibration_ids: Iterable[str], test_ids: Iterable[str], *, w
         shown = ", ".join(repr(sample) for sample in shared[:3])
         raise IdMismatchError(
             f"`calibration` must share no sample with {where}; got {len(shared)} of {len(calibration)} in both: first "
-            f"{shown}. Calibrate on a split of its own, for example the validation split."
+            f"{shown}. Calibrate on a split of its own, for example the validation split; if these are different "
+            "samples, give them other ids (of images in folders these are the files' names)."
         )
 
 

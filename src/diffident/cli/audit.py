@@ -75,6 +75,11 @@ def run(arguments: argparse.Namespace) -> None:
         f"About {wrong['value']:,} labels are wrong, at least {wrong['low']:,} and at most {wrong['high']:,}; "
         "the most probable come first."
     )
+    if wrong["value"] > num_suspects:
+        log(
+            "Note: more labels seem wrong than there are suspects. Sort hardest.csv by probability_wrong, or audit "
+            "with --method posterior, which is not drawn to wrong labels."
+        )
     if 3 * max(num_suspects, wrong["value"]) > len(table):
         log(
             "Note: that is more than a third. Either many labels are wrong, or these features tell the classes apart "

@@ -221,7 +221,9 @@ def interval_cell(estimate: Estimate) -> str:
 
 
 def number_cell(value: float) -> str:
-    """A number as tables show it: without the sign of a 0, and a word for a threshold that nothing reaches."""
+    """A number as tables show it: a dash where undefined, no sign of a 0, a word for a threshold nothing reaches."""
+    if math.isnan(value):
+        return "–"
     return "none" if math.isinf(value) else f"{value:z.4f}"
 
 

@@ -73,10 +73,9 @@ def print_comparison(comparison, paired=None) -> None:
         paired: Of the predictions; without it the sentences are of the seeds alone.
     """
     print_tables(comparison, paired)
-    baseline = next((row for row in comparison.rows if row.name == comparison.baseline), None)
     for row in comparison.rows:
         if row.differences:
-            said = verdict(row, comparison.baseline) if paired is None else "\n".join(sentences(row, paired, baseline))
+            said = verdict(row, comparison.baseline) if paired is None else "\n".join(sentences(row, paired))
             print(said)
 
 
@@ -102,9 +101,10 @@ def print_tables(comparison, paired=None) -> None:
 
 
 def _shown(comparison, paired) -> list[str]:
-    """The metrics of the tables: those that were tested, else the usual ones; and of out-of-distribution sets."""
+    """The metrics of the tables: the usual ones and those of sets that all methods have, or what was asked for."""
     metrics = SHOWN if paired is None else paired.metrics
-    of_sets = [metric for metric in comparison.metrics if metric.endswith("/auroc")]
+    everywhere = [key for key in comparison.metrics if all(row.metrics[key].num_seeds for row in comparison.rows)]
+    of_sets = [key for key in everywhere if key.endswith("/auroc")] if tuple(metrics) == SHOWN else []
     return [metric for metric in (*metrics, *of_sets) if metric in comparison.metrics]
 
 
@@ -113,23 +113,23 @@ def _in_columns(metrics: list[str]) -> list[list[str]]:
     return [metrics[start : start + _COLUMNS] for start in range(0, len(metrics), _COLUMNS)]
 
 
-def sentences(row, paired, baseline) -> list[str]:
-    """A method against the baseline in words, metric by metric.
+def seeds_note(paired, name: str) -> str:
+    """How many seeds a method is compared with the baseline by, and whether either has others."""
+    seeds = next(one.num_seeds for one in paired.differences if one.name == name)
+    note = f"{seeds} seeds" if seeds > 1 else "one seed"
+    of_each = paired.num_seeds[name], paired.num_seeds[paired.baseline]
+    if set(of_each) != {seeds}:
+        note += f" that both have, of {of_each[0]} and {of_each[1]}"
+    return note if seeds > 1 else note + ", which says nothing of others"
 
-    Args:
-        row: Of the method.
-        paired: Of the predictions.
-        baseline: Row of the baseline.
-    """
+
+def sentences(row, paired) -> list[str]:
+    """A method against the baseline in words, metric by metric."""
     found = [one for one in paired.differences if one.name == row.name]
     title = f"{row.name} against {paired.baseline}"
     if not found:
         return [f"{title}: no common seed, too few to tell a difference from chance."]
-    seeds, of_each = found[0].num_seeds, (row.num_seeds, baseline.num_seeds)
-    note = f"{seeds} seeds" if seeds > 1 else "one seed"
-    if set(of_each) != {seeds}:
-        note += f" that both have, of {of_each[0]} and {of_each[1]}"
-    note += "" if seeds > 1 else ", which says nothing of others"
+    note = seeds_note(paired, row.name)
     count = sum(not math.isnan(one.p_value) for one in found)
     samples = amount(paired.num_samples, "sample")
     return [f"{title}, {samples}, {note}:", *(f"  {sentence(one, count)}" for one in found)]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from diffident.cli.common import amount
-from diffident.cli.comparison_output import higher_is_better, verdict
+from diffident.cli.comparison_output import higher_is_better, seeds_note, verdict
 from diffident.comparison import compare
 from diffident.errors import InputError, did_you_mean
 from diffident.paired import DEFAULT_METRICS, PairedComparison, PairedDifference, compare_predictions
@@ -106,8 +106,7 @@ def summary(name: str, paired: PairedComparison) -> str:
             continue
         groups[f"{_judge(one)} in"].append(f"{one.metric} ({one.difference.value:+z.4f})")
     parts = [f"{said} {', '.join(metrics)}" for said, metrics in groups.items() if metrics]
-    seeds = paired.differences[0].num_seeds
-    note = f"{seeds} seeds" if seeds > 1 else "one seed, which says nothing of others"
+    note = seeds_note(paired, name)
     samples = amount(paired.num_samples, "sample")
     return f"{title}, {samples}, {note}: {'; '.join(parts)}."
 

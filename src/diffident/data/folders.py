@@ -26,7 +26,8 @@ def open_image_folder(folder: Path) -> Dataset:
     classes = [entry for entry in entries if entry.is_dir()]
     if not classes:
         raise InputError(
-            f"`DATA` must be a folder of class folders; {folder} has none. Put each class's images in a folder."
+            f"`DATA` must be a folder of class folders; {folder} has none. Put each class's images in a folder, and "
+            "images without classes in one of any name."
         )
     if len(classes) > 1 and all(one.name.lower() in _SPLITS for one in classes):
         raise InputError(

@@ -72,7 +72,7 @@ def score_features(
     ids, labels = _unique(ids), integers_of(labels).cpu().numpy()
     if labels.min() == labels.max():
         raise InputError(
-            f"`labels` must be of at least 2 classes to tell hard from easy; got only {labels[0]}. "
+            f"`labels` must be of at least 2 classes to tell hard from easy; got class {labels[0]} alone. "
             "Add samples of another."
         )
     if num_classes is None:

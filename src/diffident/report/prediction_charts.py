@@ -71,9 +71,12 @@ def _mean_over_seeds(
     measure: Callable[[Tensor, Tensor], Tensor], confidence: Tensor, errors: Tensor, sizes: tuple[int, ...]
 ) -> float:
     """Mean of a metric over the seeds, as tables have it."""
+    return float(np.mean([float(measure(*pair)) for pair in _by_seed(confidence, errors, sizes)]))
+
+
+def _by_seed(confidence: Tensor, errors: Tensor, sizes: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
     parts = list(sizes or (len(errors),))
-    pairs = zip(confidence.split(parts), errors.split(parts), strict=True)
-    return float(np.mean([float(measure(*pair)) for pair in pairs]))
+    return list(zip(confidence.split(parts), errors.split(parts), strict=True))
 
 
 def _wilson(share: float, count: float) -> tuple[float, float]:
@@ -98,6 +101,7 @@ def prediction_charts(methods: Sequence[Method]) -> list[Chart]:
 
 def reliability_chart(methods: Sequence[Method]) -> LineChart:
     """Accuracy against confidence in 15 bins with Wilson's 95 % intervals; its name has the ECE, mean over seeds."""
+    several = any(len(method.sizes) > 1 for method in methods)
     lines = []
     for method in methods:
         confidence, errors = max_softmax(method.logits), method.errors
@@ -121,7 +125,8 @@ def reliability_chart(methods: Sequence[Method]) -> LineChart:
     return LineChart(
         key="reliability",
         title="Reliability",
-        note="On the dashed line, confidence is what it claims to be; below it, the classifier is too sure of itself.",
+        note="On the dashed line, confidence is what it claims to be; below it, the classifier is too sure of itself."
+        + (" Points are of all seeds together; the ECE is the seeds' mean." if several else ""),
         x_label="confidence",
         y_label="accuracy",
         lines=tuple(lines),
@@ -130,15 +135,15 @@ def reliability_chart(methods: Sequence[Method]) -> LineChart:
 
 
 def risk_coverage_chart(methods: Sequence[Method]) -> LineChart:
-    """The error rate among the surest share of the samples; the name carries the AURC, mean over seeds."""
+    """The error rate among the surest share of the samples, mean over seeds; the name carries the AURC."""
     lines = []
     for method in methods:
         confidence, errors = max_softmax(method.logits), method.errors
-        coverage, risk = risk_coverage(confidence, errors)
+        coverage, risk = _mean_risk_coverage(_by_seed(confidence, errors, method.sizes))
         count = len(coverage)
         kept = np.unique(np.linspace(0, count - 1, min(count, _CURVE_POINTS)).round().astype(int))
         name = f"{plain_name(method.name)} (AURC {_mean_over_seeds(aurc, confidence, errors, method.sizes):.4f})"
-        lines.append(Line(name, numbers(coverage[kept].numpy()), numbers(risk[kept].numpy()), counts=numbers(kept + 1)))
+        lines.append(Line(name, numbers(coverage[kept]), numbers(risk[kept]), counts=numbers(kept + 1)))
     return LineChart(
         key="risk-coverage",
         title="Risk against coverage",
@@ -147,6 +152,14 @@ def risk_coverage_chart(methods: Sequence[Method]) -> LineChart:
         y_label="selective risk",
         lines=tuple(lines),
     )
+
+
+def _mean_risk_coverage(seeds: list[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage, and the mean of the seeds' risks there: under it lies the mean of their AURC."""
+    curves = [risk_coverage(*one) for one in seeds]
+    coverage = max((found.numpy() for found, _ in curves), key=len)
+    risks = np.stack([np.interp(coverage, found.numpy(), risk.numpy()) for found, risk in curves])
+    return coverage, risks.mean(axis=0)
 
 
 def confidence_histogram(method: Method, number: int) -> Histogram:
