@@ -76,7 +76,7 @@ def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: 
     draw.rectangle((left - 1, top - 1, left + tile, top + tile), outline=outline, width=2 if cell.suspect else 1)
     font = _font(12)
     draw.text((left, top + tile + 2), _fit(cell.given, font, tile), fill=_INK["given"], font=font)
-    text, ink = (f"→ {cell.nearest}", "nearest") if cell.suspect else ("nearest", "agrees")
+    text, ink = (f"→ {cell.nearest}", "nearest") if cell.suspect else ("nearest too", "agrees")
     draw.text((left, top + tile + 2 + _TEXT_HEIGHT), _fit(text, font, tile), fill=_INK[ink], font=font)
 
 
