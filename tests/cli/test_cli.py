@@ -331,3 +331,11 @@ def test_audit_keeps_no_export_of_an_earlier_one(photos, tmp_path):
     assert (out / "cleanlab.parquet").exists()
     assert main([*command, "--method", "posterior"]) == 0
     assert not (out / "cleanlab.parquet").exists()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_extract_hints_at_score_where_there_are_labels(labelled, tmp_path, capsys):
+    labels = {"labels": np.arange(4) % 2} if labelled else {}
+    np.savez(tmp_path / "data.npz", features=np.eye(4, dtype=np.float32), **labels)
+    assert main(["extract", str(tmp_path / "data.npz"), "--encoder", "identity", "--out", str(tmp_path / "f")]) == 0
+    assert ("Next: diffident score" in capsys.readouterr().err) == labelled

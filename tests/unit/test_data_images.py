@@ -48,10 +48,14 @@ def test_fingerprint_of_a_folder_follows_its_files(tmp_path):
     assert open_dataset(tmp_path).fingerprint != before
 
 
-NO_FOLDERS = (
-    "`DATA` must be a folder of class folders; {0} has none. Put each class's images in a folder, and images without "
-    "classes in one of any name."
-)
+def test_images_alone_have_no_labels(tmp_path):
+    for name in ("2.png", "1.jpg", ".hidden.png"):
+        save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    dataset = open_dataset(tmp_path)
+    assert dataset.ids.tolist() == ["1.jpg", "2.png"]
+    assert (dataset.labels, dataset.label_names, dataset.num_classes) == (None, None, 0)
+    assert dataset[1].size == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +63,7 @@ NO_FOLDERS = (
     [
         (
             [],
-            NO_FOLDERS,
-        ),
-        (
-            ["1.png"],
-            NO_FOLDERS,
+            "`DATA` must be a folder of class folders; {0} has none, nor images. Put each class's images in a folder.",
         ),
         (["a/1.png", "2.png"], "`DATA` must have every image in a class folder; {0}/2.png is in none. Move it."),
         (["train/a/1.png", "test/a/1.png"], "`DATA` must be one split; {0} holds test, train. For example: {0}/test."),

@@ -128,4 +128,5 @@ def run(arguments: argparse.Namespace) -> None:
     if skipped:
         named = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
         log(f"{len(skipped):,} unreadable samples were skipped: {named}. {arguments.out}/manifest.json names them all.")
-    log(f"Next: diffident score {arguments.out} --method posterior --out difficulty.parquet")
+    if features.labels is not None:
+        log(f"Next: diffident score {arguments.out} --method posterior --out difficulty.parquet")

@@ -28,7 +28,8 @@ def checked_parts(
     """
     if dataset.labels is None:
         raise InputError(
-            f"`data` must have labels to train on; got none at {dataset.name}. Name them: --label-column NAME."
+            f"`data` must have labels to train on; got none at {dataset.name}. Name them: --label-column NAME, "
+            "or put each class's images in a folder."
         )
     if len(dataset) < 2:
         raise InputError(f"`data` must hold at least 2 samples; got {len(dataset)} at {dataset.name}. Give more.")
