@@ -9,6 +9,7 @@ import torch
 
 from diffident import evaluate
 from diffident.calibrators import Calibrator, calibrate, fit_calibrator
+from diffident.confidence import max_softmax
 from diffident.metrics import ece_of_chance
 from diffident.posthoc import check_apart
 from diffident.records import Predictions
@@ -26,11 +27,6 @@ _DIGITS = 6
 def rounded(value: float) -> float | None:
     """Six decimals, as results are kept; None where undefined."""
     return None if math.isnan(value) else round(float(value), _DIGITS)
-
-
-def confidences(logits: torch.Tensor) -> torch.Tensor:
-    """Largest probability of every sample."""
-    return torch.softmax(logits.double(), dim=1).amax(dim=1)
 
 
 def members_of(recipe: Recipe, name: str, seed: int) -> list[tuple[str, int]]:
@@ -99,7 +95,7 @@ def measure(recipe: Recipe, out: Path, name: str, seed: int) -> dict[str, Any]:
             num_resamples=0,
         )
         values = {metric: rounded(evaluation.metrics[metric].value) for metric in METRICS}
-        values["ece_of_chance"] = rounded(float(ece_of_chance(confidences(change(test.logits)))))
+        values["ece_of_chance"] = rounded(float(ece_of_chance(max_softmax(change(test.logits)))))
         values |= {f"ood/{one}": rounded(metrics["auroc"].value) for one, metrics in evaluation.ood.items()}
         for one, predictions in further.items():
             values |= _of_further(one, change(predictions.logits), predictions)

@@ -24,6 +24,13 @@ class Spread:
     standard_deviation: float
     num_seeds: int
 
+    def shown(self, sign: str = "") -> str:
+        """As tables show it: mean ± standard deviation, a dash where undefined; `sign` is "+" to show it always."""
+        if self.num_seeds == 0:
+            return "–"
+        mean = f"{self.mean:{sign}z.4f}"
+        return mean if self.num_seeds < 2 else f"{mean} ± {self.standard_deviation:.4f}"
+
 
 @dataclass(frozen=True)
 class ComparisonRow:

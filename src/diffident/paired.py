@@ -293,17 +293,14 @@ def _centred(each: list[float], draws: Float[Tensor, " r"], metric: str, noise: 
     value = math.fsum(each) / len(each)
     if math.isnan(value) or bool(draws.isnan().all()):
         return Estimate(value, math.nan, math.nan)
-    moved = draws - draws.nanmean() + value
-    error = _seeds_error(each, len(draws), noise)
-    if error is not None:
-        moved = moved + error
+    moved = draws - draws.nanmean() + value + _seeds_error(each, len(draws), noise)
     low, high = suites.range_of(metric)
     return estimate_of(value, moved.clamp(low - high, high - low))
 
 
-def _seeds_error(each: list[float], num_draws: int, noise: np.random.Generator) -> Float[Tensor, " r"] | None:
-    """Student's t times the standard error over seeds; None of one seed."""
+def _seeds_error(each: list[float], num_draws: int, noise: np.random.Generator) -> Float[Tensor, " r"]:
+    """Student's t times the standard error over seeds; 0 of one seed."""
     if len(each) < 2:
-        return None
+        return torch.zeros(num_draws, dtype=torch.float64)
     error = float(np.std(each, ddof=1)) / math.sqrt(len(each))
     return torch.from_numpy(noise.standard_t(len(each) - 1, num_draws)) * error

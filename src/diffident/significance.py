@@ -11,6 +11,7 @@ from torch import Tensor
 from diffident.bootstrap import MAX_ELEMENTS
 from diffident.errors import InputError
 from diffident.metrics import suite as suites
+from diffident.metrics.inputs import row_blocks
 from diffident.metrics.terms import SampleTerms, concatenate_terms
 
 LEVEL = 0.05
@@ -87,11 +88,8 @@ def permutation_p_values(
 
 
 def _swaps(size: int, num_permutations: int, generator: torch.Generator) -> Iterator[Bool[Tensor, "r n"]]:
-    left = num_permutations
-    while left:
-        rows = min(left, max(1, MAX_ELEMENTS // size))
-        yield torch.randint(2, (rows, size), generator=generator, dtype=torch.uint8).bool()
-        left -= rows
+    for rows in row_blocks(num_permutations, size, MAX_ELEMENTS):
+        yield torch.randint(2, (rows.stop - rows.start, size), generator=generator, dtype=torch.uint8).bool()
 
 
 def _difference(pooled: list[suites.Suite], swapped: Bool[Tensor, "r n"], metrics: Sequence[str]) -> Values:

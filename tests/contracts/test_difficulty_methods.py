@@ -75,7 +75,7 @@ def check(scores, labels):
     assert (scores.nearest >= 0).all()
 
 
-def close(one, other, tolerance=1e-5):
+def assert_same_scores(one, other, tolerance=1e-5):
     """The same scores to rounding."""
     np.testing.assert_allclose(one.difficulty, other.difficulty, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(one.margin, other.margin, rtol=tolerance, atol=tolerance)
@@ -150,7 +150,7 @@ def test_order_of_the_rows_does_not_matter(name):
     _, scores = run(name, values, labels)
     _, shuffled = run(name, values[order], labels[order])
     moved = {key: value[order] for key, value in vars(scores).items() if value is not None}
-    close(dataclasses.replace(scores, **moved), shuffled)
+    assert_same_scores(dataclasses.replace(scores, **moved), shuffled)
 
 
 @every_method
@@ -158,7 +158,7 @@ def test_size_of_the_blocks_does_not_matter(name):
     values, labels = blobs(n=60, distance=1.0)
     _, whole = run(name, values, labels)
     for block in (1, 7):
-        close(whole, run(name, values, labels, block=block)[1])
+        assert_same_scores(whole, run(name, values, labels, block=block)[1])
 
 
 @every_method
@@ -340,4 +340,4 @@ def test_the_scale_of_features_does_not_matter(name, scale):
         pytest.skip("other features, other folds")
     values, labels = blobs(distance=3.0)
     given = needs(name, values, labels, 3)
-    close(run(name, values * scale, labels, **given)[1], run(name, values, labels, **given)[1])
+    assert_same_scores(run(name, values * scale, labels, **given)[1], run(name, values, labels, **given)[1])

@@ -20,7 +20,7 @@ def score(name, values, labels, k=None, **options):
     return state, method.score(state, lambda: iter(values.split(7)), labels.numpy())
 
 
-def agree(scores, costs, labels, difficulty, atol=1e-9):
+def assert_agree(scores, costs, labels, difficulty, atol=1e-9):
     """Scores as they follow from every class's cost, row by row."""
     pairs = [oracle.nearest_and_margin(list(row), int(label)) for row, label in zip(costs, labels, strict=True)]
     nearest, margin = zip(*pairs, strict=True)
@@ -33,7 +33,7 @@ def test_squared_distance_agrees_with_the_loops():
     values, labels = make_data()
     _, scores = score("squared-distance", values, labels, shrinkage=0.1)
     classes, _ = distances(values.numpy(), labels.numpy(), 0.1)
-    agree(scores, classes, labels, classes[np.arange(120), labels])
+    assert_agree(scores, classes, labels, classes[np.arange(120), labels])
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (5, 0.07), (5, 1.0), (500, 0.5)])
@@ -44,7 +44,7 @@ def test_knn_agrees_with_the_loops(k, temperature):
     z, y = values.numpy(), labels.numpy()
     shares = np.array([oracle.knn_shares(z, y, row, k, temperature, 4) for row in range(60)])
     # faiss compares in float32.
-    agree(scores, -shares.round(4), labels, 1 - shares[np.arange(60), y], atol=2e-4)
+    assert_agree(scores, -shares.round(4), labels, 1 - shares[np.arange(60), y], atol=2e-4)
 
 
 def test_a_row_is_not_its_own_neighbour():
@@ -89,7 +89,7 @@ def test_one_cluster_a_class_is_the_class_mean():
     _, scores = score("kmeans", values, labels, clusters=1)
     costs = np.array([oracle.class_mean_costs(values.numpy(), labels.numpy(), row) for row in range(120)])
     others = [min(np.delete(row, label)) for row, label in zip(costs, labels, strict=True)]
-    agree(scores, costs, labels, costs[np.arange(120), labels] - others)
+    assert_agree(scores, costs, labels, costs[np.arange(120), labels] - others)
 
 
 def test_a_class_in_two_parts_has_two_centroids_by_hand():
@@ -143,7 +143,7 @@ def test_one_gaussian_a_class_is_the_likelihood_ratio(monkeypatch):
     means = [z[y == k].mean(axis=0) for k in range(4)]
     costs = np.array([[-oracle.log_density(sample, mean, within) for mean in means] for sample in z])
     background = np.array([oracle.log_density(sample, z.mean(axis=0), total) for sample in z])
-    agree(scores, costs, labels, background + costs[np.arange(120), y], atol=1e-7)
+    assert_agree(scores, costs, labels, background + costs[np.arange(120), y], atol=1e-7)
     half = score("rmd", values, labels, shrinkage=0.0)[1].difficulty / 2
     assert np.ptp(scores.difficulty - half) < 1e-7
 
@@ -230,7 +230,7 @@ def test_zero_shot_agrees_with_the_loops():
     state, scores = score("zero-shot", values, labels, label_features=texts.float())
     costs = np.array([oracle.cosine_costs(sample, texts.float().double().numpy()) for sample in values.numpy()])
     others = [min(np.delete(row, label)) for row, label in zip(costs, labels, strict=True)]
-    agree(scores, costs, labels, costs[np.arange(20), labels] - others)
+    assert_agree(scores, costs, labels, costs[np.arange(20), labels] - others)
     assert zero_shot.describe(state) == {"num_features": 6}
 
 

@@ -38,7 +38,7 @@ def texts():
     return Dataset("texts", "text", ids, np.array([0, 0, 1, 1, 0, 1]), SENTENCES.__getitem__, "f")
 
 
-def run_through(data, out, **settings):
+def assert_runs_through(data, out, **settings):
     """Train, predict from the folder alone, and demand the same logits as at the end of training."""
     train(data, load_settings(device="cpu", **{"epochs": 1, "batch_size": 4, **settings}), out=out, test=data)
     stored = read_predictions(out / "predictions" / "test.parquet")
@@ -57,7 +57,7 @@ def run_through(data, out, **settings):
     ],
 )
 def test_image_models_get_the_size_they_were_made_for(model, size, interpolation, tmp_path):
-    run_through(photos(), tmp_path / "run", model=model, pretrained=False, width=8)
+    assert_runs_through(photos(), tmp_path / "run", model=model, pretrained=False, width=8)
     prepared = load_preprocessor(tmp_path / "run")
     assert (prepared.shape, prepared.interpolation) == ((3, *size), interpolation)
     assert prepared.mean == pytest.approx([0.5] * 3, abs=0.02)  # the data's own
@@ -65,7 +65,7 @@ def test_image_models_get_the_size_they_were_made_for(model, size, interpolation
 
 @pytest.mark.parametrize("model", ["timm:test_vit", "torchvision:googlenet"])
 def test_an_image_size_can_be_chosen(model, tmp_path):
-    run_through(photos(4), tmp_path / "run", model=model, pretrained=False, image_size=64)
+    assert_runs_through(photos(4), tmp_path / "run", model=model, pretrained=False, image_size=64)
     assert load_preprocessor(tmp_path / "run").shape == (3, 64, 64)
 
 
@@ -82,7 +82,7 @@ def test_a_pretrained_model_of_timm_is_fine_tuned(tmp_path):
     if not folder.exists():
         pytest.skip(f"{folder} is not there")
     model = f"timm:local-dir:{folder.resolve()}"
-    run_through(photos(4), tmp_path / "run", model=model, learning_rate=1e-9, image_size=64)
+    assert_runs_through(photos(4), tmp_path / "run", model=model, learning_rate=1e-9, image_size=64)
     prepared = load_preprocessor(tmp_path / "run")
     assert (prepared.mean, prepared.std, prepared.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
     from safetensors.torch import load_file
@@ -141,7 +141,7 @@ def test_a_model_of_ones_own_that_does_not_fit_is_refused(code, message, tmp_pat
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "odd_models", raising=False)
     with pytest.raises(InputError, match=message):
-        run_through(photos(), tmp_path / "run", model="python:odd_models:net")
+        assert_runs_through(photos(), tmp_path / "run", model="python:odd_models:net")
     assert not (tmp_path / "run").exists()
 
 
@@ -150,7 +150,7 @@ def test_python_model_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "own_models.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    run_through(photos(), tmp_path / "run", model="python:own_models:net")
+    assert_runs_through(photos(), tmp_path / "run", model="python:own_models:net")
 
 
 def test_transformers_text_model(tmp_path):
@@ -162,7 +162,7 @@ def test_transformers_text_model(tmp_path):
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
     transformers.BertTokenizer(str(tmp_path / "vocab.txt"), model_max_length=12).save_pretrained(tmp_path / "bert")
     model = f"transformers:{tmp_path / 'bert'}"
-    stored = run_through(texts(), tmp_path / "run", model=model, epochs=30, learning_rate=0.01)
+    stored = assert_runs_through(texts(), tmp_path / "run", model=model, epochs=30, learning_rate=0.01)
     assert (stored.logits.argmax(1) == stored.labels).all()
     check_that_fine_tuning_begins_with_little_doubt(model, tmp_path)
 
@@ -191,12 +191,12 @@ def test_transformers_image_model(channels, tmp_path):
     ViTImageProcessor(size={"height": 8, "width": 8}, **moments).save_pretrained(tmp_path / "vit")
     model = f"transformers:{tmp_path / 'vit'}"
     data = bright_and_dark()
-    stored = run_through(data, tmp_path / "run", model=model, epochs=20, learning_rate=0.01)
+    stored = assert_runs_through(data, tmp_path / "run", model=model, epochs=20, learning_rate=0.01)
     assert (stored.logits.argmax(1) == stored.labels).all()
     prepared = load_preprocessor(tmp_path / "run")
     assert (prepared.shape, prepared.interpolation) == ((channels, 8, 8), "bilinear")
     assert (prepared.mean, prepared.std) == ((0.4,) * channels, (0.3,) * channels)
-    run_through(data, tmp_path / "large", model=model, pretrained=False, image_size=16)
+    assert_runs_through(data, tmp_path / "large", model=model, pretrained=False, image_size=16)
     with pytest.raises(InputError, match=r"`image_size` must be 8, which .* was made for; got 16"):
         train(data, load_settings(model=model, device="cpu", image_size=16), out=tmp_path / "other")
 
@@ -211,8 +211,8 @@ def bright_and_dark():
 @pytest.mark.parametrize("model", ["cnn-small", "ngrams"])
 def test_precisions(precision, model, tmp_path):
     data = texts() if model == "ngrams" else photos()
-    low = run_through(data, tmp_path / "low", model=model, precision=precision, dropout=0.0)
-    full = run_through(data, tmp_path / "full", model=model, dropout=0.0)
+    low = assert_runs_through(data, tmp_path / "low", model=model, precision=precision, dropout=0.0)
+    full = assert_runs_through(data, tmp_path / "full", model=model, dropout=0.0)
     torch.testing.assert_close(low.logits, full.logits, rtol=0, atol=0.05)
     assert precision == "64-true" or not torch.equal(low.logits, full.logits)
 
@@ -234,7 +234,7 @@ def test_features_tables_texts_and_folders(tmp_path):
         (tmp_path / "photos" / f"class{row % 2}").mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "photos" / f"class{row % 2}" / f"{row}.png")
     for name, model in {"f.npz": "mlp", "numbers.csv": "mlp", "texts.csv": "ngrams", "photos": "cnn-small"}.items():
-        run_through(open_dataset(tmp_path / name), tmp_path / "runs" / name, model=model, width=8)
+        assert_runs_through(open_dataset(tmp_path / name), tmp_path / "runs" / name, model=model, width=8)
 
 
 @pytest.mark.parametrize(("given", "token"), [({"pad_token_id": 3}, 3), ({"eos_token_id": 2}, 2), ({}, 0)])

@@ -89,14 +89,14 @@ def print_tables(comparison, paired=None) -> None:
     for metrics in _in_columns(shown):
         rows = []
         for row in comparison.rows:
-            cells = [_with_interval(_cell(row.metrics[one]), _interval(paired, row.name, one)) for one in metrics]
+            cells = [_with_interval(row.metrics[one].shown(), _interval(paired, row.name, one)) for one in metrics]
             rows.append([f"{row.name} ({row.num_seeds})", *cells])
         print_table(title, ["method", *metrics], rows)
     differences = [row for row in comparison.rows if row.differences]
     if not differences:
         return
     for metrics in _in_columns(shown):
-        rows = [[row.name, *(_cell(row.differences[metric], sign="+") for metric in metrics)] for row in differences]
+        rows = [[row.name, *(row.differences[metric].shown(sign="+") for metric in metrics)] for row in differences]
         print_table(f"paired difference to {comparison.baseline}", ["method", *metrics], rows)
 
 
@@ -200,13 +200,6 @@ def verdict(row, baseline: str) -> str:
         found[key].append(f"{metric} ({spread.mean:+z.4f})")
     parts = [f"{key} in {', '.join(metrics)}" for key, metrics in found.items() if metrics]
     return f"{row.name} against {baseline}, {seeds} seeds: {'; '.join(parts)}."
-
-
-def _cell(spread, sign: str = "") -> str:
-    if spread.num_seeds == 0:
-        return "–"
-    mean = f"{spread.mean:{sign}z.4f}"
-    return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"
 
 
 def _interval(paired, name: str, metric: str) -> tuple[float, float] | None:

@@ -273,11 +273,11 @@ def _detected(
         train = replace(train, logits=logits, labels=labels)
     inside = outputs("test", test, str(where))
     outside = {name: outputs(name, predictions, name) for name, predictions in ood.items()}
-    names = arguments.detectors
+    names, others = arguments.detectors, {"test": inside, **outside}
     if "all" in names:
-        names = [name for name in DETECTORS if _possible(name, train, [inside, *outside.values()])]
+        names = [name for name in DETECTORS if _possible(name, train, others)]
         log(f"Detectors for which everything is there: {', '.join(names)}.")
-    _check_needs(names, train, {"test": inside, **outside})
+    _check_needs(names, train, others)
     with progress_bar("detectors") as progress:
         found = evaluate_detectors(
             names, inside, outside, train=train, num_resamples=arguments.resamples, progress=progress
@@ -288,24 +288,26 @@ def _detected(
 def _check_needs(names: list[str], train: Any, others: dict[str, Any]) -> None:
     """Refuse detectors that read what is not there, by the option that gives it."""
     for name in names:
-        kind = find_detector(name)
-        needs = [("train", train, key) for key in kind.fits_on]
-        needs += [(where, outputs, key) for where, outputs in others.items() for key in kind.scores]
-        for where, outputs, key in needs:
-            if getattr(outputs, key) is None:
-                give = "--train-predictions FILE" if key == "logits" else f"--features {where}=FEATURES"
-                labelled = ", labelled" if key == "labels" else ""
-                raise InputError(f"`{name}` must have {key} of {where}; got none. Give {give}{labelled}.")
+        for where, key in _missing(name, train, others):
+            give = "--train-predictions FILE" if key == "logits" else f"--features {where}=FEATURES"
+            labelled = ", labelled" if key == "labels" else ""
+            raise InputError(f"`{name}` must have {key} of {where}; got none. Give {give}{labelled}.")
 
 
-def _possible(name: str, train: Any, others: list[Any]) -> bool:
+def _missing(name: str, train: Any, others: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a detector reads and is not there: of which samples, and what."""
+    kind = find_detector(name)
+    needs = [("train", train, key) for key in kind.fits_on]
+    needs += [(where, outputs, key) for where, outputs in others.items() for key in kind.scores]
+    return [(where, key) for where, outputs, key in needs if getattr(outputs, key) is None]
+
+
+def _possible(name: str, train: Any, others: dict[str, Any]) -> bool:
     """Whether everything that a detector needs is there: data, faiss, and logits that are not log-probabilities."""
     from diffident.detectors.protocol import are_normalised
 
-    kind = DETECTORS[name]
     if name == "knn" and find_spec("faiss") is None:
         return False
-    if name in ("energy", "vim") and are_normalised(others[0].logits):
+    if name in ("energy", "vim") and are_normalised(others["test"].logits):
         return False
-    there = all(getattr(train, key) is not None for key in kind.fits_on)
-    return there and all(getattr(one, key) is not None for key in kind.scores for one in others)
+    return not _missing(name, train, others)

@@ -16,6 +16,7 @@ from torch import Tensor
 from diffident.bootstrap import MAX_ELEMENTS
 from diffident.confidence import TIE_DECIMALS
 from diffident.errors import InputError
+from diffident.metrics.inputs import row_blocks
 from diffident.metrics.ranking import CumulativeCounts, Ranking, one_or_all, rank_samples
 
 NUM_BINS = 15
@@ -253,12 +254,10 @@ def ece_of_chance(
     """
     ranking = rank_samples(confidence, torch.zeros_like(confidence, dtype=torch.bool))
     cuts = equal_width_cuts(ranking, num_bins)
-    generator, total, left = torch.Generator().manual_seed(seed), torch.zeros((), dtype=torch.float64), num_draws
-    while left:
-        rows = min(left, max(1, MAX_ELEMENTS // len(confidence)))
-        gaps = ranking.cumulate_consistent(rows, generator).index_select(1, cuts).diff(dim=1)
-        total = total + gaps.abs().sum()
-        left -= rows
+    generator, total = torch.Generator().manual_seed(seed), torch.zeros((), dtype=torch.float64)
+    for rows in row_blocks(num_draws, len(confidence), MAX_ELEMENTS):
+        drawn = ranking.cumulate_consistent(rows.stop - rows.start, generator)
+        total = total + drawn.index_select(1, cuts).diff(dim=1).abs().sum()
     return total / (num_draws * len(confidence))
 
 

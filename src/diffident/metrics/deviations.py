@@ -89,16 +89,17 @@ def calibration_deviations(
     generator = torch.Generator().manual_seed(seed)
     least, greatest = overall_gap_bounds(base.drawn.bins)
     are_alike = float(base.drawn.bins.hits.sum()) in (0.0, float(base.size))  # then no resample differs in outcomes
-    made = {_SHARED.get(name, name): _DEVIATIONS[_SHARED.get(name, name)](base) for name in values}
+    shared = {name: _SHARED.get(name, name) for name in values}
+    biases = {name: base.value(shared[name]) - value for name, value in values.items()}
+    made = {name: _DEVIATIONS[name](base) for name in dict.fromkeys(shared.values())}
 
     def deviations(drawn: DrawnCalibration) -> dict[str, Deviations]:
         consistent = suite.ranking.cumulate_consistent(len(drawn.cumulative.totals), generator) / base.size
         of_made = {name: deviate(drawn, consistent) for name, deviate in made.items()}
         found = {}
         for name, value in values.items():
-            one = of_made[_SHARED.get(name, name)]
-            bias = base.value(_SHARED[name]) - value if name in _SHARED else 0.0
-            fall, rise = one.fall - bias, one.rise - bias
+            one = of_made[shared[name]]
+            fall, rise = one.fall - biases[name], one.rise - biases[name]
             fall = fall.clamp_min(value - least) if are_alike else fall
             found[name] = replace(one, fall=fall, rise=rise.clamp_max(value - greatest))
         return found

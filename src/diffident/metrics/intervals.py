@@ -73,7 +73,7 @@ def _exact(suite: suites.Suite, values: Mapping[str, float]) -> dict[str, Estima
 
 
 def mean_estimate(
-    name: str, runs: Sequence[Measures], draws: Sequence[Draws], noise: Float[Tensor, " r"] | None = None
+    name: str, runs: Sequence[Measures], draws: Sequence[Draws], noise: Float[Tensor, " r"] | float = 0.0
 ) -> Estimate:
     """Mean of a metric over predictions of the same samples, with its 95 % interval; of one its value.
 
@@ -84,7 +84,7 @@ def mean_estimate(
         name: The metric.
         runs: The predictions.
         draws: Of every run on the same resamples: its deviations, or else its values.
-        noise: What is added to the draws of the mean: the error over seeds.
+        noise: What is added to the draws of the mean: the error over seeds, 0 of one.
     """
     exact = [run.exact[name] for run in runs if name in run.exact]
     if len(runs) == 1 and name in EXACT_ALONE:
@@ -97,14 +97,13 @@ def mean_estimate(
     return Estimate(value, min(found.low, low), max(found.high, high))
 
 
-def _mean_draws(draws: Sequence[Draws], noise: Float[Tensor, " r"] | None) -> Draws:
+def _mean_draws(draws: Sequence[Draws], noise: Float[Tensor, " r"] | float) -> Draws:
     plain = [one for one in draws if isinstance(one, Tensor)]
     if len(plain) == len(draws):
-        mean = torch.stack(plain).mean(dim=0)
-        return mean if noise is None else mean + noise
+        return torch.stack(plain).mean(dim=0) + noise
     parts = [one for one in draws if isinstance(one, Deviations)]
     fall, rise = (torch.stack(bounds).mean(dim=0) for bounds in ([p.fall for p in parts], [p.rise for p in parts]))
-    return replace(parts[0], fall=fall if noise is None else fall + noise, rise=rise if noise is None else rise + noise)
+    return replace(parts[0], fall=fall + noise, rise=rise + noise)
 
 
 def _within(draws: Draws, name: str) -> Draws:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from diffident.comparison import Comparison, Spread
+from diffident.comparison import Comparison
 from diffident.records import Estimate, Evaluation
 from diffident.report.charts import Chart, Line, LineChart, Matrix, Table, numbers, plain_name, plain_names
 from diffident.report.evaluation_tables import by_method
@@ -106,17 +106,10 @@ def comparison_table(comparison: Comparison) -> Table:
     shown += [key for key in comparison.metrics if key.endswith("/auroc")]
     rows = []
     for row in comparison.rows:
-        rows.append((f"{row.name} ({row.num_seeds})", *(_spread_cell(row.metrics[key]) for key in shown)))
+        rows.append((f"{row.name} ({row.num_seeds})", *(row.metrics[key].shown() for key in shown)))
         if row.differences:
-            differences = (_spread_cell(row.differences[key], sign="+") for key in shown)
+            differences = (row.differences[key].shown(sign="+") for key in shown)
             rows.append((f"{row.name} minus {comparison.baseline}", *differences))
     several = any(row.num_seeds > 1 for row in comparison.rows)
     what = "Mean ± standard deviation over seeds; in brackets the number of seeds." if several else "One seed each."
     return Table("comparison", "Methods", ("method", *shown), tuple(rows), what)
-
-
-def _spread_cell(spread: Spread, sign: str = "") -> str:
-    if spread.num_seeds == 0:
-        return "–"
-    mean = f"{spread.mean:{sign}z.4f}"
-    return mean if spread.num_seeds < 2 else f"{mean} ± {spread.standard_deviation:.4f}"
