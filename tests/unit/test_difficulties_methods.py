@@ -135,7 +135,7 @@ def test_squares_and_tables_of_centroids():
 
 
 def test_one_gaussian_a_class_is_the_likelihood_ratio(monkeypatch):
-    monkeypatch.setattr(gmm, "choose_shrinkage", lambda within, counts: 0.0)
+    monkeypatch.setattr(gmm, "oracle_shrinkage", lambda within, counts: 0.0)
     values, labels = make_data()
     z, y = values.numpy(), labels.numpy()
     _, scores = score("gmm", values, labels, components=1)
@@ -149,7 +149,7 @@ def test_one_gaussian_a_class_is_the_likelihood_ratio(monkeypatch):
 
 
 def test_mixtures_agree_with_scikit_learn(monkeypatch):
-    monkeypatch.setattr(gmm, "choose_shrinkage", lambda within, counts: 0.0)
+    monkeypatch.setattr(gmm, "oracle_shrinkage", lambda within, counts: 0.0)
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(400, 2, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 0.3])
     values[:100, 0] += 3.5

@@ -40,7 +40,7 @@ from diffident.difficulties.protocol import (
     join_scores,
     make_options,
 )
-from diffident.gaussian import choose_shrinkage
+from diffident.gaussian import oracle_shrinkage
 from diffident.options import check_whole
 from diffident.progress import counted
 
@@ -225,7 +225,7 @@ def _maximise(totals: Tensor, sums: Tensor, gram: Tensor, owners: Tensor, counts
     if not width:
         whitening, log_determinant = within, 0.0
     else:
-        amount = choose_shrinkage(within, counts)
+        amount = oracle_shrinkage(within, counts)
         scale = within.trace().clamp(min=0) / width
         least = _LEAST_VARIANCE / width  # of the features' whole variance, which is 1
         identity = torch.eye(width, dtype=within.dtype, device=within.device)

@@ -122,7 +122,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     statistics = rmd.statistics_of(blocks, labels, num_classes)
     priors = _log_priors(targets, num_classes)
     for rounds in range(1, _MOST_ROUNDS + 1):
-        gaussians = solve_gaussians(statistics, chosen.shrinkage)
+        gaussians = solve_gaussians(statistics, chosen.shrinkage, rmd.judged_of(blocks, labels, ~convicted))
         candidates, scores = _judge(gaussians, blocks, labels, ~convicted, priors)
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:

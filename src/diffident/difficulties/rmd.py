@@ -6,10 +6,12 @@ Reference:
     Ren et al. 2021, arXiv 2106.09022; Cui et al. 2023, arXiv 2304.10127.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffident.difficulties.protocol import (
@@ -21,7 +23,7 @@ from diffident.difficulties.protocol import (
     make_options,
     rows_from,
 )
-from diffident.gaussian import Gaussians, GaussianStatistics, nearest_classes, solve_gaussians
+from diffident.gaussian import Gaussians, GaussianStatistics, nearest_classes, rows_to_judge, solve_gaussians
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,24 @@ def gaussians_of(
     blocks: Blocks, labels: np.ndarray, num_classes: int, shrinkage: float | str, *, kept: Tensor | None = None
 ) -> Gaussians:
     """One pass over the features, or the `kept` of them (bool, n), then the Gaussians."""
-    return solve_gaussians(statistics_of(blocks, labels, num_classes, kept=kept), shrinkage)
+    statistics = statistics_of(blocks, labels, num_classes, kept=kept)
+    return solve_gaussians(statistics, shrinkage, judged_of(blocks, labels, kept))
+
+
+def judged_of(blocks: Blocks, labels: np.ndarray, kept: Tensor | None = None) -> Callable[[], tuple[Tensor, Tensor]]:
+    """What `solve_gaussians` asks for where shrinkage is automatic: one more pass, in which some rows are kept."""
+
+    def judged() -> tuple[Tensor, Tensor]:
+        of_all = torch.arange(len(labels)) if kept is None else kept.nonzero().flatten()
+        rows = of_all[rows_to_judge(len(of_all))]
+        values, classes = [], []
+        for start, block, chosen in labelled_blocks(blocks, labels):
+            here = rows[(rows >= start) & (rows < start + len(block))].to(block.device) - start
+            values.append(block[here])
+            classes.append(chosen[here])
+        return torch.cat(values), torch.cat(classes)
+
+    return judged
 
 
 def statistics_of(

@@ -31,14 +31,14 @@ class ClusterRmd:
         self._ray, self._source = ray, source
 
     def fit(self, blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) -> Gaussians:
-        """The Gaussians of the store; `blocks` is not used."""
+        """The Gaussians of the store; `blocks` only serve to choose the shrinkage."""
         chosen = make_options(rmd.RmdOptions, "rmd", options)
         gather, merge = self._task(part_statistics), self._task(merge_statistics)
         level = [gather.remote(part, num_classes) for part in self._parts(labels)]
         while len(level) > 1:
             level = [merge.remote(*level[start : start + _ARITY]) for start in range(0, len(level), _ARITY)]
         with errors_on_one_line(self._ray):
-            return solve_gaussians(self._ray.get(level[0]), chosen.shrinkage)
+            return solve_gaussians(self._ray.get(level[0]), chosen.shrinkage, rmd.judged_of(blocks, labels))
 
     def score(self, state: Gaussians, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
         """Scores in the store's order; `blocks` is not used."""

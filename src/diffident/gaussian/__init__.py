@@ -12,20 +12,23 @@ from diffident.gaussian.distances import (
     relative_squared_distances,
     squared_distances,
 )
-from diffident.gaussian.fitting import Gaussians, choose_shrinkage, fit_gaussians, solve_gaussians
+from diffident.gaussian.fitting import fit_gaussians, solve_gaussians
 from diffident.gaussian.leave_one_out import leave_one_out_distances
+from diffident.gaussian.shrinkage import oracle_shrinkage, rows_to_judge
+from diffident.gaussian.state import Gaussians
 from diffident.gaussian.statistics import GaussianStatistics
 
 __all__ = [
     "GaussianStatistics",
     "Gaussians",
     "background_squared_distance",
-    "choose_shrinkage",
     "fit_gaussians",
     "leave_one_out_distances",
     "nearest_classes",
+    "oracle_shrinkage",
     "relative_squared_distance",
     "relative_squared_distances",
+    "rows_to_judge",
     "solve_gaussians",
     "squared_distances",
 ]

@@ -17,7 +17,7 @@ from diffident.gaussian.blocks import (
     shifted_blocks,
     working_type,
 )
-from diffident.gaussian.fitting import Gaussians
+from diffident.gaussian.state import Gaussians
 
 # Rows of a block: few enough that it stays in the cache between its products.
 _SCORE_ROWS = 2_048

@@ -1,70 +1,25 @@
 """From statistics to Gaussians in the discriminant form, with shrinkage."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.errors import InputError, ShapeError
-from diffident.gaussian.blocks import Labels, Values
+from diffident.gaussian.blocks import Labels, Values, centred, working_type
+from diffident.gaussian.shrinkage import (
+    checked_shrinkage,
+    choose_shrinkage,
+    is_worth_judging,
+    oracle_shrinkage,
+    rows_to_judge,
+)
+from diffident.gaussian.state import Gaussians
 from diffident.gaussian.statistics import GaussianStatistics
 from diffident.records import tensor_of
 
 # Inverse iteration: vectors, steps, and how many times the threshold the smallest eigenvalue that it finds must be.
 _PROBES, _ITERATIONS, _CLEARLY = 4, 6, 3.0
-
-
-@dataclass(frozen=True)
-class Gaussians:
-    """Class Gaussians with a shared covariance and the background Gaussian, in the discriminant form.
-
-    Attributes:
-        counts: Samples of each class (K,).
-        means: Class means; zero rows for absent classes (K, d), float64.
-        overall_mean: Mean of everything (d,), float64.
-        within: Within-class covariance after shrinkage (d, d), float64.
-        between: Covariance of the class means (d, d), float64; the background's is within + between.
-        whitening: W (d, rank) with W^T within W = I, float64.
-        directions: Discriminant directions (d, m), float64.
-        ratios: lambda of each direction, above 1 (m,), float64.
-        projected_means: Class means minus the overall mean on the directions (K, m), float64.
-        shrinkage: Part of the scaled identity in `within`, in [0, 1].
-        shrinkage_choice: `auto` or `given`.
-        rank: Rank of `within`.
-        condition_number: Largest over smallest non-null eigenvalue of the covariance before shrinkage.
-        constant_features: Number of features that never vary.
-    """
-
-    counts: Int[Tensor, " k"]
-    means: Float[Tensor, "k d"]
-    overall_mean: Float[Tensor, " d"]
-    within: Float[Tensor, "d d"]
-    between: Float[Tensor, "d d"]
-    whitening: Float[Tensor, "d q"]
-    directions: Float[Tensor, "d m"]
-    ratios: Float[Tensor, " m"]
-    projected_means: Float[Tensor, "k m"]
-    shrinkage: float
-    shrinkage_choice: str
-    rank: int
-    condition_number: float
-    constant_features: int
-
-    def to(self, device: torch.device | str) -> "Gaussians":
-        """The same on another device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
-
-    @property
-    def singleton_classes(self) -> list[int]:
-        """Classes with one sample: their mean is that sample, so that its difficulty says little."""
-        return (self.counts == 1).nonzero().flatten().tolist()
-
-    @property
-    def absent_classes(self) -> list[int]:
-        """Classes without samples: infinitely far from everything."""
-        return (self.counts == 0).nonzero().flatten().tolist()
 
 
 def fit_gaussians(
@@ -99,14 +54,29 @@ def fit_gaussians(
     if num_classes is None:
         num_classes = int(labels.long().max()) + 1 if len(labels) else 1
     statistics = GaussianStatistics.start(values, max(num_classes, 1)).updated(values, labels)
-    return solve_gaussians(statistics, shrinkage)
+
+    def judged() -> tuple[Tensor, Tensor]:
+        rows = rows_to_judge(len(values)).to(values.device)
+        return values[rows].detach(), labels[rows].long()
+
+    return solve_gaussians(statistics, shrinkage, judged)
 
 
-def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "auto") -> Gaussians:
+def solve_gaussians(
+    statistics: GaussianStatistics,
+    shrinkage: float | str = "auto",
+    judged: Callable[[], tuple[Tensor, Tensor]] | None = None,
+) -> Gaussians:
     """Gaussians from their statistics, in float64.
 
     Sigma_w' = (1 - a) Sigma_w + a (tr Sigma_w / d) I and Sigma_t' = Sigma_w' + Sigma_b: the discriminant form stays
     exact, and every lambda is at least 1. Directions in which no class varies are left out (they have rank 0).
+
+    Args:
+        statistics: Of all samples.
+        shrinkage: As for `fit_gaussians`.
+        judged: Gives the features and classes of `rows_to_judge`; called where `auto` needs them. Without it, `auto` is
+            `oracle_shrinkage`, which needs the statistics alone.
     """
     size = statistics.num_samples
     if not size:
@@ -120,14 +90,20 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
     between = weighted.T @ weighted
     within = total - between
     within = (within + within.T).div_(2)
-    amount = choose_shrinkage(within, statistics.counts) if shrinkage == "auto" else _checked_shrinkage(shrinkage)
+    least = oracle_shrinkage(within, statistics.counts) if shrinkage == "auto" else checked_shrinkage(shrinkage)
+    if shrinkage == "auto" and judged is not None and is_worth_judging(size, len(within)):
+        spectrum, vectors = torch.linalg.eigh(within)
+        values, labels = judged()
+        values = centred(values, offset + statistics.shift, working_type(values))
+        amount = choose_shrinkage(least, spectrum, vectors, deviations, statistics.counts, values, labels)
+    else:
+        spectrum, amount = torch.linalg.eigvalsh(within), least
     scale = within.trace().clamp(min=0) / len(within)
     shrunk = (1 - amount) * within
     shrunk.diagonal().add_(amount * scale)
     spreads = total.diagonal().clamp(min=0).sqrt()
     constant = spreads <= statistics.resolution * (offset + statistics.shift).abs()
     scales = torch.where(constant, 1.0, spreads)
-    spectrum = torch.linalg.eigvalsh(within)
     rank = _rank(within, spectrum, scales, statistics.resolution)
     whitening = _whiten(shrunk, scales, statistics.resolution)
     directions, ratios = _discriminants(whitening, weighted)
@@ -147,26 +123,6 @@ def solve_gaussians(statistics: GaussianStatistics, shrinkage: float | str = "au
         condition_number=_condition_number(spectrum, rank),
         constant_features=int(constant.sum()),
     )
-
-
-def choose_shrinkage(within: Float[Tensor, "d d"], counts: Int[Tensor, " k"]) -> float:
-    """Oracle-approximating shrinkage for a covariance pooled over classes.
-
-    The degrees of freedom are N minus the number of classes present, since every class spends one on its mean.
-
-    Reference:
-        Chen, Wiesel, Eldar and Hero 2010, arXiv 0907.4698, eq. 23, with n = N - K.
-    """
-    freedom = int(counts.sum()) - int((counts > 0).sum())
-    if freedom < 1:
-        return 1.0
-    size = len(within)
-    trace, square = float(within.trace()), float(torch.linalg.vector_norm(within)) ** 2
-    if trace <= 0:
-        return 1.0
-    numerator = (1 - 2 / size) * square + trace**2
-    denominator = (freedom + 1 - 2 / size) * (square - trace**2 / size)
-    return 1.0 if denominator <= 0 else min(1.0, max(0.0, numerator / denominator))
 
 
 def _whiten(covariance: Tensor, scales: Tensor, resolution: float) -> Tensor:
@@ -233,9 +189,3 @@ def _condition_number(spectrum: Tensor, rank: int) -> float:
     if not rank:
         return 1.0
     return float(spectrum[-1] / spectrum[-rank].clamp(min=torch.finfo(spectrum.dtype).tiny))
-
-
-def _checked_shrinkage(shrinkage: float | str) -> float:
-    if isinstance(shrinkage, str) or not 0 <= shrinkage <= 1:
-        raise InputError(f"`shrinkage` must be `auto` or in [0, 1]; got {shrinkage!r}. Leave it out for `auto`.")
-    return float(shrinkage)

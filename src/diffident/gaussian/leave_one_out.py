@@ -7,12 +7,12 @@ out changes the covariance by a matrix of rank one, for which there is a closed 
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffident.gaussian.blocks import Labels, Values, blocks, checked
 from diffident.gaussian.distances import background_squared_distance, relative_squared_distances
-from diffident.gaussian.fitting import Gaussians
+from diffident.gaussian.state import Gaussians
 from diffident.records import tensor_of
 
 # Rows of a block: the matrices that are made on the way to one of distances have so many rows.
@@ -54,29 +54,48 @@ def leave_one_out_distances(
     between = torch.cdist(state.projected_means, state.projected_means).square()
     distances = relative_squared_distances(state, values), background_squared_distance(state, values)
     parts = zip(*(blocks(one, _ROWS) for one in (*distances, labels, fitted)), strict=True)
-    found = [_without_themselves(state, between, *part) for part in parts]
+    kept = 1 - state.shrinkage
+    found = [
+        without_themselves(relative + background[:, None], between, state.counts, given, here, kept)
+        - background[:, None]
+        for relative, background, given, here in parts
+    ]
     return torch.cat([state.ratios.new_zeros(0, len(state.counts)), *found])
 
 
-def _without_themselves(
-    state: Gaussians, between: Tensor, relative: Tensor, background: Tensor, labels: Tensor, fitted: Tensor
-) -> Tensor:
-    """One block. With a = z - mu_y, the covariance loses c a a^T, so that D2_k gains c b_k^2 / (1 - c D2_y)."""
+def without_themselves(
+    distances: Float[Tensor, "n k"],
+    between: Float[Tensor, "k k"],
+    counts: Int[Tensor, " k"],
+    labels: Int[Tensor, " n"],
+    fitted: Bool[Tensor, " n"],
+    kept: float,
+) -> Float[Tensor, "n k"]:
+    """Predictive squared distances of one block; infinite for classes without samples.
+
+    With a = z - mu_y, the covariance loses c a a^T, so that D2_k gains c b_k^2 / (1 - c D2_y).
+
+    Args:
+        distances: D2_k of all samples together.
+        between: The same from class mean to class mean.
+        counts: Samples of each class.
+        labels: Classes.
+        fitted: Whether the row is among these samples.
+        kept: Part of the covariance that shrinkage leaves.
+    """
     column = labels[:, None]
-    sizes = state.counts.double()
+    sizes = counts.double()
     size = sizes[labels]
     left = fitted & (size > 1)
     growth = torch.where(left, size / (size - 1).clamp(min=1), 1.0)
-    loss = torch.where(left, (1 - state.shrinkage) * growth / sizes.sum(), 0.0)
-    relative_own = relative.gather(1, column)[:, 0]
-    own = (relative_own + background).clamp(min=0)
+    loss = torch.where(left, kept * growth / sizes.sum(), 0.0)
+    own = distances.gather(1, column)[:, 0].clamp(min=0)
     gain = loss / (1 - loss * own).clamp(min=_LEAST_REST)
     # b_k = a^T Sigma_w^-1 (z - mu_k), from the three squared sides of a triangle.
-    sides = own[:, None] + (relative - relative_own[:, None] - between[labels]) / 2
-    every = relative + background[:, None] + gain[:, None] * sides.square()
+    sides = own[:, None] + (distances - own[:, None] - between[labels]) / 2
+    every = distances + gain[:, None] * sides.square()
     every = every / (1 + 1 / sizes.clamp(min=1))
     without = growth.square() * (own + gain * own.square())
     rest = torch.where(left, size - 1, size)
     every.scatter_(1, column, (without / (1 + 1 / rest))[:, None])
-    every.masked_fill_(state.counts == 0, torch.inf)  # infinity minus infinity is no distance
-    return every - background[:, None]
+    return every.masked_fill_(counts == 0, torch.inf)  # infinity minus infinity is no distance
