@@ -19,6 +19,6 @@ def test_parts_are_scored_as_one(tmp_path, monkeypatch):
     names = {}
     exec(block, names)
     whole = extract(dataset, "identity", out="whole")
-    table = score_features(whole.blocks, whole.ids, whole.labels, label_names=whole.label_names)
+    table = score_features(whole.blocks, whole.ids, whole.labels, shrinkage=names["gaussians"].shrinkage)
     ours = np.concatenate([scores.difficulty for scores in names["scores"]])
     np.testing.assert_allclose(ours, table.difficulty, rtol=0, atol=1e-4)

@@ -15,7 +15,7 @@ from diffident.gaussian.leave_one_out import without_themselves
 # Amounts that are tried beside the one of least error of the covariance, which is also the least of them.
 _AMOUNTS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 # Rows that are judged at most; and samples a feature from which on it makes no difference that is worth the time.
-_MOST_ROWS, _ENOUGH = 4_000, 30
+_MOST_ROWS, _ENOUGH = 4_000, 20
 # Part of the largest eigenvalue below which a direction is null.
 _NULL = 1e-12
 # Of the search for the temperature: steps at most, and the last step's relative size.
