@@ -270,3 +270,27 @@ def test_the_order_of_many_samples_does_not_matter():
         shares.append(float(probability_wrong(state.noise, state.candidates).mean()))
     assert abs(shares[0] - shares[1]) < 0.002
     assert abs(shares[0] - float(wrong.double().mean())) < 0.01
+
+
+def disagreeing(surest: float, sure: float, half: float, rest: float):
+    """Candidates of 1,000 samples, surest first, of which these shares disagree with their labels: of the surest tenth,
+    the next fifth, the next fifth and the others."""
+    sizes = {100: surest, 200: sure, 201: half, 499: rest}
+    disagrees = torch.cat([torch.arange(size) < share * size for size, share in sizes.items()])
+    scores = torch.stack([torch.zeros(1000), torch.where(disagrees, 1.0, -1.0) * torch.linspace(9, 1, 1000)], dim=1)
+    classes = torch.stack([torch.arange(1000) % 5, (torch.arange(1000) + 1) % 5], dim=1)
+    return Candidates(classes, scores, num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("shares", "believed"),
+    [
+        ((0.05, 0.05, 0.05, 0.3), True),  # the surest tenth disagrees as often as others
+        ((0.02, 0.05, 0.08, 0.3), True),  # it does not, but the surest three tenths do: people's errors
+        ((0.0, 0.02, 0.1, 0.3), False),  # only the others disagree: mistakes of the features
+        ((0.02, 0.06, 0.08, 0.55), False),  # labels and features agree too seldom for three tenths to tell
+    ],
+)
+def test_what_seems_wrong_is_believed_by_how_often_the_surest_samples_disagree(shares, believed):
+    wrong = torch.full((1000,), 0.08)
+    assert posterior._part_believed(wrong, disagreeing(*shares)) == pytest.approx(1 - 0.021 / 0.08 if believed else 0.0)
