@@ -185,7 +185,7 @@ def test_wrong_calls_are_refused():
         score_combined([make_source(labels=None), make_source()])
 
 
-@pytest.mark.parametrize(("combine", "passes"), [("mean-rank", 4), ("stack", 7)])
+@pytest.mark.parametrize(("combine", "passes"), [("mean-rank", 6), ("stack", 9)])
 def test_progress_counts_the_passes_over_every_source(combine, passes):
     seen = Recorded()
     score_combined([make_source(0), make_source(1)], combine=combine, progress=seen)

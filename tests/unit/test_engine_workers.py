@@ -21,6 +21,7 @@ from diffident.engines.ray import RayEngine
 from diffident.engines.workers import Order, ShardWorker, forget_attempts
 from diffident.errors import InputError, MissingDependencyError, ResumeError, UnreadableSampleError, WorkerError
 from diffident.extraction import extract
+from diffident.gaussian import solve_gaussians
 from diffident.storage.features import open_features
 from diffident.storage.shard_records import read_record
 
@@ -191,6 +192,13 @@ def test_merged_statistics_and_joined_scores_are_those_of_one_pass(tmp_path):
     ours, theirs = (verbs.score(state, store.blocks, store.labels) for verbs in (cluster, rmd))
     for name in ("difficulty", "nearest", "margin"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_a_cluster_chooses_the_shrinkage_that_one_machine_does(tmp_path):
+    store = extract(open_dataset("digits", limit=100), "identity", out=tmp_path / "f", shard_size=10)
+    found, expected = (verbs.fit(store.blocks, store.labels, 10) for verbs in (ClusterRmd(Inline(), store), rmd))
+    assert found.shrinkage == pytest.approx(expected.shrinkage)
+    assert found.shrinkage > 1.5 * solve_gaussians(rmd.statistics_of(store.blocks, store.labels, 10)).shrinkage
 
 
 def test_without_ray_the_extra_is_named(tmp_path, capsys, monkeypatch):

@@ -287,6 +287,7 @@ def disagreeing(surest: float, sure: float, half: float, rest: float):
     [
         ((0.05, 0.05, 0.05, 0.3), True),  # the surest tenth disagrees as often as others
         ((0.02, 0.05, 0.08, 0.3), True),  # it does not, but the surest three tenths do: people's errors
+        ((0.0, 0.05, 0.08, 0.3), False),  # fewer than 0.45 times as often
         ((0.0, 0.02, 0.1, 0.3), False),  # only the others disagree: mistakes of the features
         ((0.02, 0.06, 0.08, 0.55), False),  # labels and features agree too seldom for three tenths to tell
     ],

@@ -57,8 +57,8 @@ _LEAST_KEPT = 0.3
 # CLINC150, 5, 10, 20, 50, 100 a class: 0.053, 0.038, 0.023, 0.013, 0.015; CIFAR-10, 20 to 5000: 0.006 to 0.04.
 _FALSE_SHARE, _FALSE_OF_FEW = 0.02, 0.2
 # All labels are believed unless the surest tenth disagrees with its labels at least half as often as all labels seem
-# wrong, and as the surer half disagrees. Where labels are wrong that is 0.54 (9 % of people's) to 1.4 times, and 0.02
-# to 0.48 where they are clean and features weak (words of CLINC150 in 32 and 128 dimensions).
+# wrong, and as the surer half disagrees. Where labels are wrong that is 0.6 to 1.4 times (17 and 40 % of people's, and
+# flipped ones), and 0.02 to 0.48 where they are clean and features weak (words of CLINC150 in 32 and 128 dimensions).
 _SUREST, _LEAST_OF_SUREST = 0.1, 0.5
 # Where features and labels mostly agree, wrong labels that people gave are rarer among the surest tenth, and few: 0.32
 # to 0.70 times with 9 %, by chance. There it is enough if the surest three tenths do so 0.45 times as often: with 9 %
@@ -127,7 +127,8 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
     statistics = rmd.statistics_of(blocks, labels, num_classes)
     priors = _log_priors(targets, num_classes)
     for rounds in range(1, _MOST_ROUNDS + 1):
-        gaussians = solve_gaussians(statistics, chosen.shrinkage, rmd.judged_of(blocks, labels, ~convicted))
+        judged = rmd.judged_of(blocks, labels, num_classes, ~convicted)
+        gaussians = solve_gaussians(statistics, chosen.shrinkage, judged)
         candidates, scores = _judge(gaussians, blocks, labels, ~convicted, priors)
         noise = fit_noise_model(candidates)
         if chosen.robust == "no" or rounds == _MOST_ROUNDS:
@@ -249,9 +250,9 @@ def keep_classes(wrong: Tensor, labels: Tensor) -> Tensor:
 def _part_believed(wrong: Tensor, candidates: Candidates) -> float:
     """Part of the labels that seem wrong which is more than clean labels would show, in [0, 1].
 
-    It is 0 where the surest samples disagree with their labels much less often than others, where most samples
-    disagree, or where the Gaussians are too seldom right: then features are too weak to tell, and what disagrees may be
-    right labels of samples that the Gaussians mistake.
+    It is 0 where the surest samples (a tenth; three tenths, too, where most agree) disagree with their labels much less
+    often than others, where most samples disagree, or where the Gaussians are too seldom right: then features are too
+    weak to tell, and what disagrees may be right labels of samples that the Gaussians mistake.
     """
     classes = len(candidates.classes[:, 0].unique())
     expected = _FALSE_SHARE + _FALSE_OF_FEW * classes / len(wrong)

@@ -1,6 +1,6 @@
 """Relative Mahalanobis distance: the label's Gaussian against the background.
 
-Cost: two passes, one product of N x d x d and one of N x d x min(K - 1, d).
+Cost: two passes, a short one more where samples are few, one product of N x d x d and one of N x d x min(K - 1, d).
 
 Reference:
     Ren et al. 2021, arXiv 2106.09022; Cui et al. 2023, arXiv 2304.10127.
@@ -71,20 +71,27 @@ def describe(state: Gaussians) -> dict[str, Any]:
     }
 
 
-def gaussians_of(
-    blocks: Blocks, labels: np.ndarray, num_classes: int, shrinkage: float | str, *, kept: Tensor | None = None
-) -> Gaussians:
-    """One pass over the features, or the `kept` of them (bool, n), then the Gaussians."""
-    statistics = statistics_of(blocks, labels, num_classes, kept=kept)
-    return solve_gaussians(statistics, shrinkage, judged_of(blocks, labels, kept))
+def gaussians_of(blocks: Blocks, labels: np.ndarray, num_classes: int, shrinkage: float | str) -> Gaussians:
+    """A pass over the features, and where `auto` needs them another, then the Gaussians."""
+    statistics = statistics_of(blocks, labels, num_classes)
+    return solve_gaussians(statistics, shrinkage, judged_of(blocks, labels, num_classes))
 
 
-def judged_of(blocks: Blocks, labels: np.ndarray, kept: Tensor | None = None) -> Callable[[], tuple[Tensor, Tensor]]:
-    """What `solve_gaussians` asks for where shrinkage is automatic: one more pass, in which some rows are kept."""
+def judged_of(
+    blocks: Blocks, labels: np.ndarray, num_classes: int, fitted: Tensor | None = None
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """What `solve_gaussians` asks for where shrinkage is automatic: one more pass, in which some rows are picked.
+
+    Args:
+        blocks: The features.
+        labels: Their classes.
+        num_classes: K.
+        fitted: Which rows the statistics hold (bool, n); None: all.
+    """
 
     def judged() -> tuple[Tensor, Tensor]:
-        of_all = torch.arange(len(labels)) if kept is None else kept.nonzero().flatten()
-        rows = of_all[rows_to_judge(len(of_all))]
+        of_all = torch.arange(len(labels)) if fitted is None else fitted.nonzero().flatten()
+        rows = of_all[rows_to_judge(len(of_all), num_classes)]
         values, classes = [], []
         for start, block, chosen in labelled_blocks(blocks, labels):
             here = rows[(rows >= start) & (rows < start + len(block))].to(block.device) - start
@@ -95,16 +102,11 @@ def judged_of(blocks: Blocks, labels: np.ndarray, kept: Tensor | None = None) ->
     return judged
 
 
-def statistics_of(
-    blocks: Blocks, labels: np.ndarray, num_classes: int, *, kept: Tensor | None = None, first_row: int = 0
-) -> GaussianStatistics:
+def statistics_of(blocks: Blocks, labels: np.ndarray, num_classes: int, *, first_row: int = 0) -> GaussianStatistics:
     """One pass over the features; `first_row` numbers the first of them in errors."""
     statistics = None
     for start, block, chosen in labelled_blocks(blocks, labels):
         statistics = statistics or GaussianStatistics.start(block, num_classes)
-        if kept is not None:
-            rows = kept[start : start + len(block)].to(block.device)
-            block, chosen = block[rows], chosen[rows]
         statistics = statistics.updated(block, chosen, first_row=first_row + start)
     assert statistics is not None
     return statistics

@@ -3,7 +3,7 @@
 Measures how odd a sample is as well as how badly its label fits, so wrong labels hardly stand out by it; the margin,
 in which the oddness cancels, is that of `rmd`.
 
-Cost: two passes, two products of N x d x d.
+Cost: two passes, a short one more where samples are few, two products of N x d x d.
 
 Reference:
     Lee et al. 2018, arXiv 1807.03888 (opposite sign).

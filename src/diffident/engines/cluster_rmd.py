@@ -38,7 +38,8 @@ class ClusterRmd:
         while len(level) > 1:
             level = [merge.remote(*level[start : start + _ARITY]) for start in range(0, len(level), _ARITY)]
         with errors_on_one_line(self._ray):
-            return solve_gaussians(self._ray.get(level[0]), chosen.shrinkage, rmd.judged_of(blocks, labels))
+            statistics = self._ray.get(level[0])
+        return solve_gaussians(statistics, chosen.shrinkage, rmd.judged_of(blocks, labels, num_classes))
 
     def score(self, state: Gaussians, blocks: Blocks, labels: np.ndarray, *, fitted: bool = True) -> Scores:
         """Scores in the store's order; `blocks` is not used."""

@@ -56,7 +56,7 @@ def fit_gaussians(
     statistics = GaussianStatistics.start(values, max(num_classes, 1)).updated(values, labels)
 
     def judged() -> tuple[Tensor, Tensor]:
-        rows = rows_to_judge(len(values)).to(values.device)
+        rows = rows_to_judge(len(values), num_classes).to(values.device)
         return values[rows].detach(), labels[rows].long()
 
     return solve_gaussians(statistics, shrinkage, judged)
@@ -90,19 +90,13 @@ def solve_gaussians(
     between = weighted.T @ weighted
     within = total - between
     within = (within + within.T).div_(2)
-    least = oracle_shrinkage(within, statistics.counts) if shrinkage == "auto" else checked_shrinkage(shrinkage)
-    if shrinkage == "auto" and judged is not None and is_worth_judging(size, len(within)):
-        spectrum, vectors = torch.linalg.eigh(within)
-        values, labels = judged()
-        values = centred(values, offset + statistics.shift, working_type(values))
-        amount = choose_shrinkage(least, spectrum, vectors, deviations, statistics.counts, values, labels)
-    else:
-        spectrum, amount = torch.linalg.eigvalsh(within), least
+    mean = offset + statistics.shift
+    amount, spectrum = _amount_and_spectrum(shrinkage, judged, within, deviations, mean, statistics.counts)
     scale = within.trace().clamp(min=0) / len(within)
     shrunk = (1 - amount) * within
     shrunk.diagonal().add_(amount * scale)
     spreads = total.diagonal().clamp(min=0).sqrt()
-    constant = spreads <= statistics.resolution * (offset + statistics.shift).abs()
+    constant = spreads <= statistics.resolution * mean.abs()
     scales = torch.where(constant, 1.0, spreads)
     rank = _rank(within, spectrum, scales, statistics.resolution)
     whitening = _whiten(shrunk, scales, statistics.resolution)
@@ -110,7 +104,7 @@ def solve_gaussians(
     return Gaussians(
         counts=statistics.counts,
         means=torch.where(counts[:, None] > 0, centroids + statistics.shift, 0.0),
-        overall_mean=offset + statistics.shift,
+        overall_mean=mean,
         within=shrunk,
         between=between,
         whitening=whitening,
@@ -123,6 +117,26 @@ def solve_gaussians(
         condition_number=_condition_number(spectrum, rank),
         constant_features=int(constant.sum()),
     )
+
+
+def _amount_and_spectrum(
+    shrinkage: float | str,
+    judged: Callable[[], tuple[Tensor, Tensor]] | None,
+    within: Tensor,
+    deviations: Tensor,
+    mean: Tensor,
+    counts: Tensor,
+) -> tuple[float, Tensor]:
+    """How far the covariance is shrunk, and its ascending eigenvalues before that."""
+    if shrinkage != "auto":
+        return checked_shrinkage(shrinkage), torch.linalg.eigvalsh(within)
+    least = oracle_shrinkage(within, counts)
+    if judged is None or not is_worth_judging(least, counts, len(within)):
+        return least, torch.linalg.eigvalsh(within)
+    spectrum, vectors = torch.linalg.eigh(within)
+    values, labels = judged()
+    values = centred(values, mean, working_type(values))
+    return choose_shrinkage(least, spectrum, vectors, deviations, counts, values, labels), spectrum
 
 
 def _whiten(covariance: Tensor, scales: Tensor, resolution: float) -> Tensor:

@@ -12,25 +12,27 @@ from torch import Tensor
 from diffident.errors import InputError
 from diffident.gaussian.leave_one_out import without_themselves
 
-# Amounts that are tried beside the one of least error of the covariance, which is also the least of them.
+# Amounts that are tried beside the one of least error of the covariance, where they are above it.
 _AMOUNTS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
-# Rows that are judged at most; and samples a feature from which on it makes no difference that is worth the time.
-_MOST_ROWS, _ENOUGH = 4_000, 20
-# Part of the largest eigenvalue below which a direction is null.
-_NULL = 1e-12
+# Samples a feature, and samples a class, from which on the choice makes no difference that is worth the time.
+_ENOUGH_A_FEATURE, _ENOUGH_A_CLASS = 20, 50
+# Rows that are judged at most, and their distances to all classes; but never fewer rows than the last.
+_MOST_ROWS, _MOST_DISTANCES, _FEWEST_ROWS = 4_000, 1_000_000, 500
 # Of the search for the temperature: steps at most, and the last step's relative size.
 _STEPS, _SMALL_STEP = 30, 1e-4
 
 
-def rows_to_judge(num_samples: int) -> Int[Tensor, " m"]:
-    """Numbers of the rows that `choose_shrinkage` looks at, ascending: a few thousand at random, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randperm(num_samples, generator=generator)[:_MOST_ROWS].sort().values
+def rows_to_judge(num_samples: int, num_classes: int) -> Int[Tensor, " m"]:
+    """Numbers of the rows that `choose_shrinkage` looks at, ascending: some thousands at random, always the same."""
+    most = min(_MOST_ROWS, max(_FEWEST_ROWS, _MOST_DISTANCES // num_classes))
+    return torch.randperm(num_samples, generator=torch.Generator().manual_seed(0))[:most].sort().values
 
 
-def is_worth_judging(num_samples: int, num_features: int) -> bool:
-    """Whether there are so few samples that `oracle_shrinkage` may be far too little."""
-    return num_samples < _ENOUGH * num_features
+def is_worth_judging(least: float, counts: Int[Tensor, " k"], num_features: int) -> bool:
+    """Whether samples are so few that `least`, the oracle's, may be far too little, and there are amounts above it."""
+    num_samples, num_present = int(counts.sum()), int((counts > 0).sum())
+    few = num_samples < max(_ENOUGH_A_FEATURE * num_features, _ENOUGH_A_CLASS * num_present)
+    return few and num_present > 1 and least < _AMOUNTS[-1]
 
 
 def choose_shrinkage(
@@ -46,10 +48,11 @@ def choose_shrinkage(
 
     The likelihood is that of softmax(-D2_k / (2 temperature)) at each amount's best temperature. The amount is the
     least that is not worse than the best by more than one standard error of their difference; so where shrinkage makes
-    no difference it stays that of `oracle_shrinkage`, below which it is never.
+    no difference it stays that of `oracle_shrinkage`, below which it is never. What is shrunk towards stays that of all
+    samples. A sample that is there twice is not left out.
 
     Args:
-        least: What `oracle_shrinkage` says.
+        least: What `oracle_shrinkage` says, in (0, 1].
         spectrum: Eigenvalues of the within-class covariance before shrinkage, ascending, float64.
         vectors: Its eigenvectors, in columns.
         deviations: Class means minus the overall mean, float64; those of absent classes do not matter.
@@ -57,29 +60,22 @@ def choose_shrinkage(
         values: Some of the fitted samples, drawn at random, minus the overall mean.
         labels: Their classes.
 
+    Returns:
+        `least`, or one of 0.02 to 0.9 above it.
+
     Reference:
         The closed form for covariances without one sample: Hoffbeck and Landgrebe 1996; the standard error: Breiman,
         Friedman, Olshen and Stone 1984.
     """
     more = counts[labels] > 1  # the others are their class's mean
-    values, labels = values[more], labels[more]
-    if least >= 1 or len(values) < 2 or int((counts > 0).sum()) < 2:
+    present = counts > 0
+    labels = (present.cumsum(0) - 1)[labels[more]]
+    if len(labels) < 2:
         return least
-    rotated, centres = (values @ vectors.to(values.dtype)).double(), deviations @ vectors
-    squares, everyone = rotated.square(), torch.ones_like(labels, dtype=torch.bool)
+    rotated, centres = (values[more] @ vectors.to(values.dtype)).double(), deviations[present] @ vectors
     amounts = [least, *(amount for amount in _AMOUNTS if amount > least)]
-    losses = []
-    for amount in amounts:
-        shrunk = (1 - amount) * spectrum + amount * spectrum.mean()
-        precision = torch.where(shrunk > _NULL * shrunk[-1], shrunk, torch.inf).reciprocal()
-        scaled = centres * precision
-        lengths = (scaled * centres).sum(dim=1)
-        distances = (squares @ precision)[:, None] - 2 * rotated @ scaled.T + lengths
-        between = lengths[:, None] - 2 * scaled @ centres.T + lengths
-        without = without_themselves(distances, between, counts, labels, everyone, 1 - amount)
-        losses.append(_least_losses(without, labels))
-    means = torch.stack([loss.mean() for loss in losses])
-    best = losses[int(means.argmin())]
+    losses = [_losses_at(amount, spectrum, rotated, centres, counts[present], labels) for amount in amounts]
+    best = losses[int(torch.stack([loss.mean() for loss in losses]).argmin())]
     for amount, loss in zip(amounts, losses, strict=True):
         worse = loss - best
         if float(worse.mean()) <= float(worse.std()) / len(worse) ** 0.5:
@@ -108,25 +104,37 @@ def oracle_shrinkage(within: Float[Tensor, "d d"], counts: Int[Tensor, " k"]) ->
 
 
 def checked_shrinkage(shrinkage: float | str) -> float:
-    """The amount, if it is one."""
+    """The amount; `InputError` where it is none in [0, 1]."""
     if isinstance(shrinkage, str) or not 0 <= shrinkage <= 1:
         raise InputError(f"`shrinkage` must be `auto` or in [0, 1]; got {shrinkage!r}. Leave it out for `auto`.")
     return float(shrinkage)
 
 
-def _least_losses(distances: Tensor, labels: Tensor) -> Tensor:
+def _losses_at(
+    amount: float, spectrum: Tensor, rotated: Tensor, centres: Tensor, counts: Tensor, labels: Tensor
+) -> Float[Tensor, " m"]:
+    """-log p(label) of every row with this amount; rows and class means are on the eigenvectors."""
+    precision = ((1 - amount) * spectrum + amount * spectrum.mean()).reciprocal()
+    scaled = centres * precision
+    lengths = (scaled * centres).sum(dim=1)
+    distances = (rotated.square() @ precision)[:, None] - 2 * rotated @ scaled.T + lengths
+    between = lengths[:, None] - 2 * scaled @ centres.T + lengths
+    everyone = torch.ones_like(labels, dtype=torch.bool)
+    return _least_losses(without_themselves(distances, between, counts, labels, everyone, 1 - amount), labels)
+
+
+def _least_losses(distances: Float[Tensor, "m k"], labels: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
     """-log softmax(-b D2) of the labels at the b of the least mean: Newton's method, as that is convex in b."""
-    of_label = distances.gather(1, labels[:, None])[:, 0]
-    excess = distances - of_label[:, None]
-    finite = excess.masked_fill(excess.isinf(), 0.0)
-    factor = 1 / (2 * finite.abs().mean().clamp(min=torch.finfo(finite.dtype).tiny))
+    excess = distances - distances.gather(1, labels[:, None])
+    tiny = torch.finfo(excess.dtype).tiny
+    rivals = excess.scatter(1, labels[:, None], torch.inf).amin(dim=1)  # far classes say nothing of the scale
+    factor = 1 / (2 * rivals.abs().median().clamp(min=tiny))
     least, most = factor * 1e-4, factor * 1e4
     for _ in range(_STEPS):
         probabilities = torch.softmax(-factor * excess, dim=1)
-        mean = (probabilities * finite).sum(dim=1)
-        slope = -mean.mean()
-        curvature = (probabilities * finite.square()).sum(dim=1).sub(mean.square()).mean()
-        before, factor = factor, factor - slope / curvature.clamp(min=torch.finfo(finite.dtype).tiny)
+        mean = (probabilities * excess).sum(dim=1)
+        curvature = (probabilities * excess.square()).sum(dim=1).sub(mean.square()).mean()
+        before, factor = factor, factor + mean.mean() / curvature.clamp(min=tiny)
         factor = factor.clamp(min=torch.maximum(least, before / 4), max=torch.minimum(most, before * 4))
         if abs(float(factor / before) - 1) < _SMALL_STEP:
             break
