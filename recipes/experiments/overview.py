@@ -57,9 +57,12 @@ def _difference(column: Column, one: dict[str, Any] | None) -> str:
 def ranks(results: list[dict[str, Any]]) -> str:
     """The section of the mean ranks of the single-model losses that all recipes have, over recipes and metrics.
 
-    A recipe of which more is missing than there waits for it, as few losses would be left to rank.
+    A recipe of which more is missing than there waits for it, and one of fewer than half of the losses of another is
+    left out, as few losses would be left to rank.
     """
-    plain = [one for one in results if not sweeps_of(one)]
+    every = [one for one in results if not sweeps_of(one)]
+    most = max((len(_losses(one)) for one in every), default=0)
+    plain = [one for one in every if 2 * len(_losses(one)) >= most]
     tables = [one for one in plain if len(one["missing"]) <= len(_losses(one))]
     losses = [_losses(one) for one in tables]
     names = [name for name in (tables[0]["methods"] if tables else ()) if all(name in known for known in losses)]
@@ -75,6 +78,9 @@ def ranks(results: list[dict[str, Any]]) -> str:
     waiting = [one["title"] for one in plain if one not in tables]
     if waiting:
         note += f" Without what is mostly not trained yet: {'; '.join(waiting)}."
+    few = [one["title"] for one in every if one not in plain]
+    if few:
+        note += f" Without what has few losses: {'; '.join(few)}."
     count = "one recipe" if len(tables) == 1 else f"{len(tables)} recipes"
     table = markdown_table(["method", *WHEN.values()], rows)
     return (

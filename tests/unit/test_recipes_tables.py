@@ -230,3 +230,16 @@ def test_the_document_is_made_of_the_results(tmp_path):
     assert made == (ROOT / "docs" / "results.md").read_bytes()
     drawn = {path.name for path in (tmp_path / "docs" / "images" / "results").iterdir()}
     assert drawn == {path.name for path in (ROOT / "docs" / "images" / "results").iterdir()}
+
+
+def test_a_recipe_of_few_losses_is_not_among_the_mean_ranks(tmp_path):
+    many, few = results_of(), results_of(recipe="toy2", title="Toy 2")
+    for name in ("poly", "l1", "mbls"):
+        many["methods"][name] = method_of([values_at(0.1)])
+    losses = [name for name, method in few["methods"].items() if method["role"] == "loss"]
+    for name in losses[2:]:
+        del few["methods"][name]
+    part = write(tmp_path, many, few).split("## Mean ranks\n")[1].split("\n## ")[0]
+    assert "Over one recipe and all metrics of the tables" in part
+    assert "Without what has few losses: Toy 2.\n" in part
+    assert "| poly" in part
