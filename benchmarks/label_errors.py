@@ -15,6 +15,7 @@ with it; C = 0.01 (`--probe-c`) is quicker and better than scikit-learn's C = 1 
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,17 +99,22 @@ def compare(values, given: np.ndarray, wrong: np.ndarray, setting: dict, argumen
         rows.append({**setting, "method": method, "seconds": time.perf_counter() - started})
         rows[-1] |= quality(table.difficulty, wrong)
     if not arguments.no_cleanlab:
-        from cleanlab.rank import get_label_quality_scores
-
         started = time.perf_counter()
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=arguments.probe_c, max_iter=1000))
-        present = np.unique(given, return_inverse=True)[1]  # cleanlab refuses classes without a column of probabilities
-        probs = cross_val_predict(model, values.float().numpy(), present, cv=5, method="predict_proba")
-        for method in CLEANLAB:
-            scores = get_label_quality_scores(present, probs, method=method)
+        for method, scores in cleanlab_scores(values, given, arguments.probe_c):
             seconds = time.perf_counter() - started
-            rows.append({**setting, "method": f"cleanlab {method}", "seconds": seconds, **quality(-scores, wrong)})
+            rows.append({**setting, "method": f"cleanlab {method}", "seconds": seconds, **quality(scores, wrong)})
     return [{key: value if isinstance(value, str) else float(value) for key, value in row.items()} for row in rows]
+
+
+def cleanlab_scores(values, given: np.ndarray, probe_c: float) -> Iterator[tuple[str, np.ndarray]]:
+    """Each of cleanlab's methods with its scores, higher is worse, from a probe's out-of-fold probabilities."""
+    from cleanlab.rank import get_label_quality_scores
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=probe_c, max_iter=1000))
+    present = np.unique(given, return_inverse=True)[1]  # cleanlab refuses classes without a column of probabilities
+    probs = cross_val_predict(model, values.float().numpy(), present, cv=5, method="predict_proba")
+    for method in CLEANLAB:
+        yield method, -get_label_quality_scores(present, probs, method=method)
 
 
 def quality(scores: np.ndarray, wrong: np.ndarray) -> dict:

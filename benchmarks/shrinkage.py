@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from label_errors import compare, quality
+from label_errors import cleanlab_scores, quality
 from sklearn.covariance import ledoit_wolf_shrinkage, oas
 
 from diffident import score_features
@@ -87,7 +87,12 @@ def summarise(settings, arguments) -> Iterator[tuple[dict, dict]]:
 
 
 def precision(values: torch.Tensor, given: np.ndarray, wrong: np.ndarray, arguments) -> dict[str, float]:
-    amounts = {"auto": "auto", "OAS": of_library(values, given, oas), "Ledoit-Wolf": of_library(values, given, None)}
+    centred = minus_class_means(values, given)
+    amounts = {
+        "auto": "auto",
+        "OAS": float(oas(centred, assume_centered=True)[1]),
+        "Ledoit-Wolf": float(ledoit_wolf_shrinkage(centred, assume_centered=True)),
+    }
     found = {}
     for method in METHODS:
         for name, amount in amounts.items():
@@ -96,9 +101,8 @@ def precision(values: torch.Tensor, given: np.ndarray, wrong: np.ndarray, argume
                 found[f"{method}, amount"] = chosen
     found["rmd, best of grid"] = max(average_precision(values, given, wrong, "rmd", amount)[0] for amount in GRID)
     if not arguments.no_cleanlab:
-        asked = argparse.Namespace(methods=[], no_cleanlab=False, probe_c=0.01)
-        rows = compare(values, given, wrong, {}, asked)
-        found["cleanlab"] = next(row["ap"] for row in rows if row["method"] == "cleanlab self_confidence")
+        scores = dict(cleanlab_scores(values, given, probe_c=0.01))
+        found["cleanlab"] = float(quality(scores["self_confidence"], wrong)["ap"])
     return found
 
 
@@ -108,16 +112,11 @@ def average_precision(values, given, wrong, method: str, amount: float | str) ->
     return float(quality(table.difficulty, wrong)["ap"]), table.metadata["shrinkage"]
 
 
-def of_library(values: torch.Tensor, given: np.ndarray, estimate) -> float:
-    """scikit-learn's amount for features minus their class's mean: of `estimate`, or Ledoit and Wolf's."""
-    features = values.double().numpy()
-    centred = np.zeros_like(features)
+def minus_class_means(values: torch.Tensor, given: np.ndarray) -> np.ndarray:
+    centred = values.double().numpy().copy()
     for label in np.unique(given):
-        rows = given == label
-        centred[rows] = features[rows] - features[rows].mean(axis=0)
-    if estimate is None:
-        return float(ledoit_wolf_shrinkage(centred, assume_centered=True))
-    return float(estimate(centred, assume_centered=True)[1])
+        centred[given == label] -= centred[given == label].mean(axis=0)
+    return centred
 
 
 if __name__ == "__main__":
