@@ -11,10 +11,10 @@ from experiments.checking import Faults, take
 from experiments.recipe import Method, Recipe, SweepPoint
 
 _OF_LOSSES = {
-    *("preset", "temperature", "normalizer", "distrust", "relabel", "mixup"),
+    *("preset", "temperature", "normalizer", "distrust", "relabel", "curriculum", "mixup"),
     *(option for kind in LOSSES.values() for option in kind.options),
 }
-"""Settings that go with a loss; `mixup` is among them, as a training on mixtures has no dynamics."""
+"""Settings that go with a loss; `mixup` is among them, as a training on mixtures has no dynamics, and `curriculum`."""
 
 
 def check_links(recipe: Recipe, faults: Faults) -> None:

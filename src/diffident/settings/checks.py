@@ -28,6 +28,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "doubt": (0, 0.99, False),
     "others": (0, 1, False),
     "temperature": (0, math.inf, True),
+    "curriculum": (0, 1, False),
     "smoothing": (0, 1, False),
     "gamma": (0, math.inf, False),
     "gamma_low": (0, math.inf, False),
@@ -75,6 +76,7 @@ def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) ->
     if having and loss not in having:
         faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. Take it with loss={having[0]}.")
     faults.extend(_mixing_faults(loss, values, fields))
+    faults.extend(_curriculum_faults(loss, values, fields))
     for setting in ("accumulation", "devices") if kind.couples else ():
         if values.get(setting, 1) != 1:
             faults.append(
@@ -107,6 +109,25 @@ def _mixing_faults(loss: str, values: dict[str, Any], fields: dict[str, dataclas
     if (loss == "mixup" or mixup) and values.get("dynamics") is True:
         faults.append(
             "`dynamics` must be false with mixup, which shows the model no sample as it is; got true. Leave one out."
+        )
+    return faults
+
+
+def _curriculum_faults(loss: str, values: dict[str, Any], fields: dict[str, dataclasses.Field]) -> list[str]:
+    """What does not go with easy samples first."""
+    curriculum = values.get("curriculum", 0)
+    if not curriculum or value_faults(fields["curriculum"], curriculum):
+        return []
+    faults = []
+    if not LOSSES[loss].needs_weights:
+        faults.append(
+            f"`curriculum` must be 0 with the loss {loss!r}, which is given no difficulty; got {curriculum}. For "
+            "cross-entropy with one: --loss difficulty-aware --set doubt=0."
+        )
+    if values.get("dynamics") is True:
+        faults.append(
+            "`dynamics` must be false with a curriculum, whose first epochs do not show every sample; got true. Leave "
+            "one out."
         )
     return faults
 

@@ -43,6 +43,10 @@ class TrainingSettings:
         relabel: Whether samples whose labels are not believed learn the likely label of the difficulty table, instead
             of being left out; None is true, if distrust is, for losses with difficulty and `cnn-small`, the 32-pixel
             networks, and timm and torchvision models that are not pre-trained.
+        curriculum: Share of the epochs, at their beginning, in which losses with difficulty see easy samples first: of
+            each class the easiest three tenths in the first epoch, evenly more in each, and then all. An epoch has as
+            many steps as without, so that samples are seen several times in it while they are few. 0 shows all from
+            the first.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
@@ -101,6 +105,7 @@ class TrainingSettings:
     normalizer: str = "auto"
     distrust: bool | None = None
     relabel: bool | None = None
+    curriculum: float = 0.0
     smoothing: float | None = None
     gamma: float | None = None
     gamma_low: float | None = None

@@ -34,7 +34,8 @@ _FULL_UNTIL_GAP = 0.05
 _FIRST_FINE_TUNED = 0.1
 # Of the hardest sample.
 _MOST = 0.9
-# Share of the epochs in which doubt stays as it is at first.
+# Share of the epochs in which doubt stays as it is at first; longer, while some samples are not shown yet: what a network
+# makes of validation samples that are harder than its own says little.
 _UNTOUCHED = 0.3
 # What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings.
 _GAIN, _LARGEST_STEP = 12.0, 0.6
@@ -103,7 +104,7 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
             return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
-    if len(lines) < _UNTOUCHED * settings.epochs:
+    if len(lines) < max(_UNTOUCHED, settings.curriculum) * settings.epochs:
         return doubt
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
     if full >= _UNTOUCHED * settings.epochs and step > 0:

@@ -21,6 +21,7 @@ from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
 from diffident.training.averaging import BestWeights, WeightAverage
 from diffident.training.checkpoints import Checkpoints, Stateful
+from diffident.training.curriculum import Curriculum
 from diffident.training.doubt import Bonus, bonus_of_epoch, next_doubt, temperature_of
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
@@ -54,6 +55,7 @@ class Training:
         average: Moving average of the weights, or None.
         best: The best epoch's weights, where training may end early.
         history: How often each sample was right, for a loss that needs it, or None.
+        curriculum: Which samples come first, or None.
         report: Called with the progress, or None.
         num_classes: Logits that the model must give; None is not checked.
     """
@@ -69,6 +71,7 @@ class Training:
     average: WeightAverage | None = None
     best: BestWeights | None = None
     history: CorrectnessHistory | None = None
+    curriculum: Curriculum | None = None
     report: Report | None = None
     num_classes: int | None = None
 
@@ -120,9 +123,16 @@ def set_up(
         average=WeightAverage(model, settings.ema) if settings.ema else None,
         best=BestWeights(settings.patience) if settings.patience else None,
         history=CorrectnessHistory(len(source), fabric.device) if LOSSES[settings.loss].needs_history else None,
+        curriculum=_curriculum(source, settings),
         report=report,
         num_classes=num_classes,
     )
+
+
+def _curriculum(source: Source, settings: TrainingSettings) -> Curriculum | None:
+    if not settings.curriculum or source.weights is None:
+        return None
+    return Curriculum.of(source.weights, source.labels, settings.curriculum, settings.seed)
 
 
 def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> tuple[nn.Module, float]:
@@ -200,6 +210,9 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
     criterion = make_loss(settings.loss, **options)
     training.module.train()
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
+    if training.curriculum is not None:
+        shown = training.curriculum.rows(epoch, settings.epochs, generator)
+        order = order if shown is None else [shown[rows] for rows in order]
     parts = [parts_of(len(rows), settings, fabric.global_rank) for rows in order]
     own = [rows[positions] for rows, split in zip(order, parts, strict=True) for positions in split]
     samples = training.source.batches(own)

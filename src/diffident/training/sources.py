@@ -48,7 +48,7 @@ class InMemory:
     """
 
     def __init__(self, samples: Samples, device: torch.device):
-        self._device, self.labels = device, samples.labels
+        self._device, self.labels, self.weights = device, samples.labels, samples.weights
         self._samples = samples.to(device) if _fits_on(device, samples.inputs.nbytes) else samples
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class Streamed:
         device: torch.device,
         num_workers: int,
     ):
-        self.labels, self._weights, self._device = labels, weights, device
+        self.labels, self.weights, self._device = labels, weights, device
         self._order = _Order()
         self._loader = DataLoader(
             _Batches(dataset, preprocessor),
@@ -103,7 +103,7 @@ class Streamed:
         for rows, inputs in zip(parts, self._loader, strict=True):
             if isinstance(inputs, DiffidentError):
                 raise inputs
-            weights = None if self._weights is None else self._weights[rows]
+            weights = None if self.weights is None else self.weights[rows]
             yield Samples(inputs, self.labels[rows], weights).to(self._device)
 
 

@@ -1,0 +1,210 @@
+"""Easy samples first: which of them an epoch shows, and what training makes of it."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+from torch import nn
+
+from diffident.data.dataset import Dataset
+from diffident.errors import InputError, ResumeError
+from diffident.records import DifficultyTable
+from diffident.settings import load_settings
+from diffident.storage.runs import open_run
+from diffident.training import train
+from diffident.training.curriculum import Curriculum
+
+COUNT = 90
+POINTS, LABELS = make_blobs(COUNT, n_features=4, centers=3, random_state=3)
+POINTS, LABELS = POINTS.astype(np.float32), LABELS.astype(np.int64)
+IDS = np.array([f"s{row}" for row in range(COUNT)], dtype=object)
+HARD = np.random.default_rng(0).permutation(COUNT) / (COUNT - 1)
+SEEN: list[np.ndarray] = []
+
+
+class Watched(nn.Linear):
+    """A linear model that notes every batch it is trained on."""
+
+    def forward(self, inputs):
+        if self.training:
+            SEEN.append(inputs.detach().numpy().copy())
+        return super().forward(inputs)
+
+
+def watched_net(num_classes):
+    return Watched(4, num_classes)
+
+
+def dataset():
+    return Dataset("blobs", "vector", IDS, LABELS, POINTS.__getitem__, "f")
+
+
+def table(difficulty=HARD, distrust=None):
+    likely = None if distrust is None else LABELS
+    return DifficultyTable(IDS, LABELS, difficulty, difficulty, LABELS, difficulty, {}, None, distrust, likely)
+
+
+def settings(**changes):
+    options = {"model": "mlp", "loss": "difficulty-aware", "epochs": 4, "batch_size": 16, "width": 16, "device": "cpu"}
+    return load_settings(**{**options, **changes})
+
+
+def weights_after(out, difficulty=HARD, distrust=None, **changes):
+    train(dataset(), settings(**changes), out=out, difficulty=table(difficulty, distrust))
+    return (out / "model.safetensors").read_bytes()
+
+
+def rows_shown(tmp_path, difficulty=HARD, distrust=None, **changes):
+    """How often each sample was shown, epoch by epoch."""
+    SEEN.clear()
+    weights_after(tmp_path / "run", difficulty, distrust, model=f"python:{__name__}:watched_net", **changes)
+    shown = np.concatenate(SEEN)
+    scaled = shown[:, None] - _prepared()[None]
+    rows = np.abs(scaled).sum(axis=2).argmin(axis=1)
+    return [Counter(part.tolist()) for part in rows.reshape(-1, COUNT)]
+
+
+def _prepared():
+    """The points as the preprocessor gives them to the model: as they are, or standardised."""
+    values = np.concatenate(SEEN)
+    plain = np.abs(POINTS - values[0]).sum(axis=1).min() < 1e-5
+    return POINTS if plain else (POINTS - POINTS.mean(axis=0)) / POINTS.std(axis=0)
+
+
+def easiest(share, difficulty=HARD):
+    """Rows of the easiest part of each class, rounded up."""
+    rows = []
+    for label in range(3):
+        own = np.flatnonzero(label == LABELS)
+        own = own[difficulty[own].argsort()]
+        rows.extend(own[: int(np.ceil(share * len(own) - 1e-9))].tolist())
+    return set(rows)
+
+
+def test_the_share_grows_evenly_from_three_tenths_to_all():
+    curriculum = Curriculum(torch.zeros(4, dtype=torch.float64), 0.5)
+    shares = [curriculum.share(epoch, 10) for epoch in range(10)]
+    np.testing.assert_allclose(shares, [0.3, 0.44, 0.58, 0.72, 0.86, 1, 1, 1, 1, 1])
+    assert Curriculum(torch.zeros(4, dtype=torch.float64), 1.0).share(9, 10) == pytest.approx(0.93)
+
+
+def test_an_epoch_shows_the_easiest_of_every_class_as_often_as_each_other(tmp_path):
+    epochs = rows_shown(tmp_path, curriculum=0.5)
+    assert [len(counts) for counts in epochs] == [27, len(easiest(0.65)), 90, 90]
+    assert set(epochs[0]) == easiest(0.3)
+    assert set(epochs[1]) == easiest(0.65)
+    assert set(epochs[0].values()) <= {3, 4}
+    assert set(epochs[1].values()) <= {1, 2}
+    assert set(epochs[2].values()) == {1}
+
+
+def test_without_a_curriculum_every_epoch_shows_every_sample(tmp_path):
+    assert all(counts == Counter(range(COUNT)) for counts in rows_shown(tmp_path))
+
+
+def test_samples_that_are_left_out_come_last(tmp_path):
+    distrust = np.where(HARD < 0.1, 0.9, 0.0)  # easy, and not believed
+    first = set(rows_shown(tmp_path, distrust=distrust, curriculum=0.5)[0])
+    assert len(first) == 27
+    assert not first & set(np.flatnonzero(distrust).tolist())
+
+
+def test_equally_hard_samples_come_in_an_order_of_the_seed():
+    weights, labels = torch.ones(40), torch.arange(40) % 2
+    one, same, other = (Curriculum.of(weights, labels, 0.5, seed).places for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[labels == 0], one[labels == 0].sort().values)
+    for label in (0, 1):
+        np.testing.assert_allclose(one[labels == label].sort().values, np.arange(20) / 20)
+
+
+def test_a_class_of_one_sample_is_shown_from_the_first():
+    curriculum = Curriculum.of(torch.linspace(0.1, 1, 11), torch.tensor([0] * 10 + [1]), 1.0, 0)
+    rows = curriculum.rows(0, 10, torch.Generator().manual_seed(0))
+    assert rows is not None
+    assert set(rows.tolist()) == {0, 1, 2, 10}
+    assert len(rows) == 11
+
+
+def test_rows_are_shuffled_anew_in_every_epoch(tmp_path):
+    epochs = []
+    SEEN.clear()
+    weights_after(tmp_path / "run", model=f"python:{__name__}:watched_net", curriculum=1.0)
+    for part in np.concatenate(SEEN).reshape(4, COUNT, 4)[:2]:
+        epochs.append(part)
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[0][:27], epochs[0][27:54])
+
+
+def test_a_curriculum_changes_the_weights_and_its_length_does(tmp_path):
+    none = weights_after(tmp_path / "none")
+    assert none == weights_after(tmp_path / "zero", curriculum=0.0)
+    half, whole = (weights_after(tmp_path / str(length), curriculum=length) for length in (0.5, 1.0))
+    assert len({none, half, whole}) == 3
+
+
+def test_losses_with_difficulty_take_one_and_without_a_bonus_it_is_of_cross_entropy(tmp_path):
+    plain = [weights_after(tmp_path / str(length), doubt=0.0, curriculum=length) for length in (0.0, 0.5)]
+    assert plain[0] != plain[1]
+    for loss in ("difficulty-smoothing", "difficulty-temperature"):
+        found = [weights_after(tmp_path / f"{loss}-{length}", loss=loss, curriculum=length) for length in (0.0, 0.5)]
+        assert found[0] != found[1]
+
+
+def test_it_is_resumed_to_the_same_bytes(tmp_path):
+    def stop(progress):
+        if progress.epoch_done and progress.epoch == 1:
+            raise KeyboardInterrupt
+
+    whole = weights_after(tmp_path / "whole", curriculum=1.0)
+    chosen = settings(curriculum=1.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset(), chosen, out=tmp_path / "parts", difficulty=table(), progress=stop, checkpoint_seconds=0.0)
+    with pytest.raises(ResumeError, match=r"curriculum was 1\.0"):
+        train(dataset(), settings(), out=tmp_path / "parts", difficulty=table(), resume=True)
+    train(dataset(), chosen, out=tmp_path / "parts", difficulty=table(), resume=True)
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == whole
+
+
+def test_runs_from_before_there_was_a_curriculum_had_none(tmp_path):
+    train(dataset(), settings(), out=tmp_path / "run", difficulty=table())
+    config = tmp_path / "run" / "config.toml"
+    assert "curriculum = 0.0\n" in config.read_text()
+    config.write_text(config.read_text().replace("curriculum = 0.0\n", ""))
+    assert open_run(tmp_path / "run").settings.curriculum == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"curriculum": 1.5}, "`curriculum` must be at least 0 and at most 1; got 1.5"),
+        ({"curriculum": -0.1}, "`curriculum` must be at least 0 and at most 1; got -0.1"),
+        (
+            {"loss": "cross-entropy", "curriculum": 0.5},
+            "`curriculum` must be 0 with the loss 'cross-entropy', which is given no difficulty; got 0.5. For "
+            "cross-entropy with one: --loss difficulty-aware --set doubt=0.",
+        ),
+        ({"curriculum": 0.5, "dynamics": True}, "`dynamics` must be false with a curriculum"),
+    ],
+)
+def test_what_does_not_go_together(changes, message):
+    with pytest.raises(InputError, match=message):
+        settings(**changes)
+
+
+@pytest.mark.slow
+def test_two_processes_show_the_same_samples_as_one(tmp_path):
+    for devices in (1, 2):
+        weights_after(tmp_path / str(devices), curriculum=0.75, devices=devices, dropout=0.0)
+    one, two = (
+        [
+            json.loads(line)["train_loss"]
+            for line in (tmp_path / str(devices) / "metrics.jsonl").read_text().splitlines()
+        ]
+        for devices in (1, 2)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-5)
