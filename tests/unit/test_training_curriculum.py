@@ -8,14 +8,17 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs
 from torch import nn
+from torch.utils.data import DataLoader
 
+import diffident
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError, ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.runs import open_run
 from diffident.training import train
-from diffident.training.curriculum import Curriculum
+from diffident.training.curriculum import Curriculum, epochs_of_curriculum
+from diffident.training.doubt import next_doubt
 
 COUNT = 90
 POINTS, LABELS = make_blobs(COUNT, n_features=4, centers=3, random_state=3)
@@ -57,10 +60,11 @@ def weights_after(out, difficulty=HARD, distrust=None, **changes):
     return (out / "model.safetensors").read_bytes()
 
 
-def rows_shown(tmp_path, difficulty=HARD, distrust=None, **changes):
+def rows_shown(tmp_path, difficulty=HARD, distrust=None, validation=None, **changes):
     """How often each sample was shown, epoch by epoch."""
     SEEN.clear()
-    weights_after(tmp_path / "run", difficulty, distrust, model=f"python:{__name__}:watched_net", **changes)
+    chosen = settings(model=f"python:{__name__}:watched_net", **changes)
+    train(dataset(), chosen, out=tmp_path / "run", difficulty=table(difficulty, distrust), validation=validation)
     shown = np.concatenate(SEEN)
     scaled = shown[:, None] - _prepared()[None]
     rows = np.abs(scaled).sum(axis=2).argmin(axis=1)
@@ -110,6 +114,78 @@ def test_samples_that_are_left_out_come_last(tmp_path):
     first = set(rows_shown(tmp_path, distrust=distrust, curriculum=0.5)[0])
     assert len(first) == 27
     assert not first & set(np.flatnonzero(distrust).tolist())
+
+
+def held_out(labels):
+    ids = np.array([f"v{row}" for row in range(COUNT)], dtype=object)
+    return Dataset("held-out", "vector", ids, labels, POINTS.__getitem__, "f")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_it_ends_where_the_few_samples_are_learnt_by_heart(turned, tmp_path):
+    validation = held_out((LABELS + 1) % 3 if turned else LABELS)  # of the turned ones nearly all are told wrong
+    epochs = rows_shown(tmp_path, validation=validation, curriculum=0.5, learning_rate=0.1)
+    accuracies = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert (accuracies[0]["train_accuracy"] - accuracies[0]["validation_accuracy"] > 0.2) == turned
+    assert [len(counts) for counts in epochs][:2] == [27, 90 if turned else len(easiest(0.65))]
+
+
+def test_how_long_it_lasts():
+    def lines(*gaps):
+        return [{"train_accuracy": 0.5 + gap, "validation_accuracy": 0.5} for gap in gaps]
+
+    assert epochs_of_curriculum(0.5, 10, []) == 5
+    assert epochs_of_curriculum(0.5, 10, lines(0.0, 0.2, -0.3)) == 5
+    assert epochs_of_curriculum(0.5, 10, lines(0.0, 0.21, 0.0)) == 2
+    assert epochs_of_curriculum(0.5, 10, lines(0, 0, 0, 0, 0, 0.4)) == 5
+    assert epochs_of_curriculum(0.5, 10, [{"train_accuracy": 1.0}] * 3) == 5
+    assert epochs_of_curriculum(0.0, 10, lines(0.4)) == 0
+
+
+def test_doubt_waits_until_all_samples_are_shown():
+    def doubt_after(count, curriculum, gap=0.0):
+        line = {"train_accuracy": 0.5 + gap, "validation_accuracy": 0.5, "doubt": 0.4, "validation_temperature": 2.0}
+        return next_doubt(settings(model="cnn-small", epochs=10, curriculum=curriculum), [line] * count, 100)
+
+    assert [doubt_after(count, 0.0) > 0.4 for count in (2, 3, 4, 5, 6)] == [False, True, True, True, True]
+    assert [doubt_after(count, 0.5) > 0.4 for count in (2, 3, 4, 5, 6)] == [False, False, False, True, True]
+    assert [doubt_after(count, 0.5, gap=0.3) > 0.4 for count in (2, 3, 4)] == [False, True, True]
+
+
+def test_the_sampler_shows_what_training_would():
+    sampler = diffident.CurriculumSampler(HARD, LABELS, epochs=4)
+    assert len(sampler) == COUNT
+    epochs = [Counter(sampler) for _ in range(5)]
+    assert [set(counts) for counts in epochs[:2]] == [easiest(0.3), easiest(0.65)]
+    assert [len(counts) for counts in epochs[2:]] == [90, 90, 90]
+    assert all(counts.total() == COUNT for counts in epochs)
+    sampler.set_epoch(1)
+    again = list(sampler)
+    assert Counter(again) == epochs[1]
+    assert again != sorted(again)
+    other = diffident.CurriculumSampler(torch.from_numpy(HARD), torch.from_numpy(LABELS), epochs=4, seed=1)
+    other.set_epoch(1)
+    assert list(other) != again
+    assert set(diffident.CurriculumSampler(HARD, LABELS, epochs=4, length=0.0)) == set(range(COUNT))
+    batches = [rows for rows in DataLoader(range(COUNT), batch_size=40, sampler=sampler)]
+    assert [len(rows) for rows in batches] == [40, 40, 10]
+
+
+@pytest.mark.parametrize(
+    ("weights", "labels", "options", "message"),
+    [
+        (HARD[:3], LABELS[:4], {}, r"must be one each a sample; got \[3\] and \[4\]"),
+        (HARD[:0], LABELS[:0], {}, "must be one each a sample"),
+        (HARD + 1.5, LABELS, {}, r"`weights` must be in \[0, 2\]"),
+        (HARD * np.nan, LABELS, {}, r"`weights` must be in \[0, 2\]"),
+        (HARD, LABELS - 1, {}, "`labels` must be at least 0; got -1"),
+        (HARD, LABELS, {"epochs": 0}, "`epochs` must be at least 1 and `length`"),
+        (HARD, LABELS, {"length": 1.1}, "got 4 and 1.1"),
+    ],
+)
+def test_the_sampler_refuses_what_it_cannot_use(weights, labels, options, message):
+    with pytest.raises(InputError, match=message):
+        diffident.CurriculumSampler(weights, labels, **{"epochs": 4, **options})
 
 
 def test_equally_hard_samples_come_in_an_order_of_the_seed():

@@ -5,14 +5,24 @@ all: in the first epoch it sees the easiest part of each class, in every later o
 epochs all. An epoch has as many steps as without, so that samples are seen several times in it while they are few.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.data import Sampler
+
+from diffident.errors import InputError
+from diffident.records import tensor_of
+from diffident.training.optimization import epoch_seed
 
 # Of each class, in the first epoch.
 FIRST_SHARE = 0.3
+# Of training above validation accuracy: more, and the network learns the few samples that it sees by heart.
+_MOST_GAP = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,3 +75,85 @@ class Curriculum:
         count = len(self.places)
         rest = shown[torch.randperm(len(shown), generator=generator)[: count % len(shown)]]
         return torch.cat([shown.repeat(count // len(shown)), rest])
+
+
+def epochs_of_curriculum(length: float, epochs: int, lines: list[dict[str, Any]]) -> float:
+    """Epochs, of which the last may be a part, in which a curriculum holds samples back.
+
+    Args:
+        length: Share of the epochs that it was to last.
+        epochs: Of the run.
+        lines: Metrics of the epochs before. Training accuracy far above validation accuracy ends it.
+    """
+    ends = (number for number, line in enumerate(lines, 1) if _gap(line) > _MOST_GAP)
+    return min(length * epochs, float(next(ends, epochs)))
+
+
+def _gap(line: dict[str, Any]) -> float:
+    return line["train_accuracy"] - line.get("validation_accuracy", line["train_accuracy"])
+
+
+class CurriculumSampler(Sampler[int]):
+    """Rows for a data loader of a loop of your own, easy samples first.
+
+    Each pass is an epoch and has as many rows as there are samples; `set_epoch` goes to another, as that of
+    `DistributedSampler`, and Lightning calls it.
+
+    Args:
+        weights: Of the samples, in [0, 2], in the data's order (n,); from `difficulty_weights` or `training_targets`.
+        labels: The classes that they learn, at least 0 (n,).
+        epochs: Passes that there will be; later ones show all samples.
+        length: Share of the epochs in which some samples are not shown yet, in [0, 1]; 0 shows all from the first.
+        seed: Of the order.
+
+    Raises:
+        InputError: weights and labels of different lengths or none, or a number out of range.
+
+    Example:
+        >>> targets = diffident.training_targets(table)  # of the samples of `dataset`, in its order
+        >>> sampler = diffident.CurriculumSampler(targets.weights, targets.labels, epochs=30)
+        >>> loader = DataLoader(dataset, batch_size=64, sampler=sampler)
+
+    Reference:
+        Bengio, Louradour, Collobert and Weston 2009, Curriculum learning, ICML.
+    """
+
+    def __init__(
+        self,
+        weights: Float[Tensor, "..."] | Float[np.ndarray, "..."],
+        labels: Int[Tensor, "..."] | Int[np.ndarray, "..."],
+        epochs: int,
+        *,
+        length: float = 0.5,
+        seed: int = 0,
+    ):
+        weights, labels = tensor_of(weights, "weights"), tensor_of(labels, "labels")
+        if weights.shape != labels.shape or weights.ndim != 1 or not len(weights):
+            raise InputError(
+                f"`weights` and `labels` must be one each a sample; got {list(weights.shape)} and "
+                f"{list(labels.shape)}. Take both from `training_targets`."
+            )
+        if not bool(((weights >= 0) & (weights <= 2)).all()):
+            raise InputError("`weights` must be in [0, 2]; got others. Take them from `difficulty_weights`.")
+        if int(labels.min()) < 0:
+            raise InputError(f"`labels` must be at least 0; got {int(labels.min())}. Leave such samples out.")
+        if epochs < 1 or not 0 <= length <= 1:
+            raise InputError(
+                f"`epochs` must be at least 1 and `length` in [0, 1]; got {epochs} and {length}. Take 0.5 of them."
+            )
+        self._curriculum = Curriculum.of(weights, labels.long(), length, seed)
+        self._epochs, self._seed, self._epoch = epochs, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._curriculum.places)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is this epoch, counted from 0."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._epoch))
+        order = torch.randperm(len(self), generator=generator)
+        shown = self._curriculum.rows(self._epoch, self._epochs, generator)
+        self._epoch += 1
+        return iter((order if shown is None else shown[order]).tolist())

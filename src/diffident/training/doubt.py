@@ -21,6 +21,7 @@ from torch import Tensor
 from diffident.calibrators import temperature
 from diffident.losses.difficulty_aware import DOUBT, DOUBT_ON_FEATURES
 from diffident.settings import TrainingSettings
+from diffident.training.curriculum import epochs_of_curriculum
 
 _FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 4.0
 # A network whose inputs are features or words need not find any, and ranks better if it may not get sure at once: it
@@ -34,8 +35,8 @@ _FULL_UNTIL_GAP = 0.05
 _FIRST_FINE_TUNED = 0.1
 # Of the hardest sample.
 _MOST = 0.9
-# Share of the epochs in which doubt stays as it is at first; longer, while some samples are not shown yet: what a network
-# makes of validation samples that are harder than its own says little.
+# Share of the epochs in which doubt stays as it is at first; longer, while a curriculum holds samples back: how sure a
+# network is of samples that are harder than those it has seen says little.
 _UNTOUCHED = 0.3
 # What a logarithm of the temperature changes in all epochs together, and in one at most. With more, doubt swings.
 _GAIN, _LARGEST_STEP = 12.0, 0.6
@@ -104,7 +105,8 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
             return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
-    if len(lines) < max(_UNTOUCHED, settings.curriculum) * settings.epochs:
+    held_back = epochs_of_curriculum(settings.curriculum, settings.epochs, lines)
+    if len(lines) < max(_UNTOUCHED * settings.epochs, held_back):
         return doubt
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
     if full >= _UNTOUCHED * settings.epochs and step > 0:

@@ -21,7 +21,7 @@ from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
 from diffident.training.averaging import BestWeights, WeightAverage
 from diffident.training.checkpoints import Checkpoints, Stateful
-from diffident.training.curriculum import Curriculum
+from diffident.training.curriculum import Curriculum, epochs_of_curriculum
 from diffident.training.doubt import Bonus, bonus_of_epoch, next_doubt, temperature_of
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
@@ -177,7 +177,8 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     steps = steps_per_epoch(len(training.source), settings.batch_size, 2 * settings.devices)
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
     doubt = next_doubt(settings, lines, steps) if settings.learns and training.held_out is not None else None
-    _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt))
+    length = epochs_of_curriculum(settings.curriculum, settings.epochs, lines)
+    _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt), holds_back=epoch < length)
     if not all(bool(one.isfinite().all()) for one in training.model.parameters()):  # by the last step's update
         meter.check(math.nan)
     line = {"epoch": epoch + 1, **meter.totals(), **({} if doubt is None else {"doubt": doubt})}
@@ -201,7 +202,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
         training.report(meter.progress(epoch_done=True, finished=finished))
 
 
-def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus) -> None:
+def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus, *, holds_back: bool) -> None:
     """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
     settings, fabric = training.settings, training.fabric
     torch.manual_seed(epoch_seed(settings.seed, epoch, fabric.global_rank))
@@ -210,7 +211,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
     criterion = make_loss(settings.loss, **options)
     training.module.train()
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
-    if training.curriculum is not None:
+    if training.curriculum is not None and holds_back:
         shown = training.curriculum.rows(epoch, settings.epochs, generator)
         order = order if shown is None else [shown[rows] for rows in order]
     parts = [parts_of(len(rows), settings, fabric.global_rank) for rows in order]
