@@ -20,7 +20,7 @@ from diffident.records import tensor_of
 from diffident.training.optimization import epoch_seed
 
 # Of each class, in the first epoch.
-FIRST_SHARE = 0.3
+FIRST_SHARE = 0.15
 # Of training above validation accuracy: more, and the network learns the few samples that it sees by heart.
 _MOST_GAP = 0.2
 
