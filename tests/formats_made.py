@@ -68,6 +68,8 @@ def _make_runs() -> None:
     aware = load_settings(model="mlp", loss="difficulty-aware", dynamics=True, loggers="csv", **shared)
     table = "train/difficulty.parquet"
     diffident.train(train, aware, out="runs/aware", difficulty=table, validation=validation, test=test)
+    easy_first = load_settings(model="mlp", loss="difficulty-aware", curriculum=1.0, **shared)
+    diffident.train(train, easy_first, out="runs/easy-first", difficulty=table)
     ranked = load_settings(model="mlp", loss="crl", ema=0.9, patience=1, **shared)
     diffident.train(train, ranked, out="runs/ranked", validation=validation)
     diffident.train(diffident.open_dataset("notes.jsonl"), load_settings(model="ngrams", **shared), out="runs/words")

@@ -17,7 +17,7 @@ from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.runs import open_run
 from diffident.training import train
-from diffident.training.curriculum import Curriculum, epochs_of_curriculum
+from diffident.training.curriculum import Curriculum, epochs_held_back, share_shown
 from diffident.training.doubt import next_doubt
 
 COUNT = 90
@@ -89,10 +89,9 @@ def easiest(share, difficulty=HARD):
 
 
 def test_the_share_grows_evenly_to_all():
-    curriculum = Curriculum(torch.zeros(4, dtype=torch.float64), 0.5)
-    shares = [curriculum.share(epoch, 10) for epoch in range(10)]
+    shares = [share_shown(0.5, 10, [{}] * epoch) for epoch in range(10)]
     np.testing.assert_allclose(shares, [0.15, 0.32, 0.49, 0.66, 0.83, 1, 1, 1, 1, 1])
-    assert Curriculum(torch.zeros(4, dtype=torch.float64), 1.0).share(9, 10) == pytest.approx(0.915)
+    assert share_shown(1.0, 10, [{}] * 9) == pytest.approx(0.915)
 
 
 def test_an_epoch_shows_the_easiest_of_every_class_as_often_as_each_other(tmp_path):
@@ -107,6 +106,7 @@ def test_an_epoch_shows_the_easiest_of_every_class_as_often_as_each_other(tmp_pa
 
 def test_without_a_curriculum_every_epoch_shows_every_sample(tmp_path):
     assert all(counts == Counter(range(COUNT)) for counts in rows_shown(tmp_path))
+    assert "share_shown" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
 def test_samples_that_are_left_out_come_last(tmp_path):
@@ -128,18 +128,20 @@ def test_it_ends_where_the_few_samples_are_learnt_by_heart(turned, tmp_path):
     accuracies = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert (accuracies[0]["train_accuracy"] - accuracies[0]["validation_accuracy"] > 0.2) == turned
     assert [len(counts) for counts in epochs][:2] == [15, 90 if turned else 54]
+    shares = [line["share_shown"] for line in accuracies]
+    np.testing.assert_allclose(shares, [0.15, 1 if turned else 0.575, 1, 1])
 
 
 def test_how_long_it_lasts():
     def lines(*gaps):
         return [{"train_accuracy": 0.5 + gap, "validation_accuracy": 0.5} for gap in gaps]
 
-    assert epochs_of_curriculum(0.5, 10, []) == 5
-    assert epochs_of_curriculum(0.5, 10, lines(0.0, 0.2, -0.3)) == 5
-    assert epochs_of_curriculum(0.5, 10, lines(0.0, 0.21, 0.0)) == 2
-    assert epochs_of_curriculum(0.5, 10, lines(0, 0, 0, 0, 0, 0.4)) == 5
-    assert epochs_of_curriculum(0.5, 10, [{"train_accuracy": 1.0}] * 3) == 5
-    assert epochs_of_curriculum(0.0, 10, lines(0.4)) == 0
+    assert epochs_held_back(0.5, 10, []) == 5
+    assert epochs_held_back(0.5, 10, lines(0.0, 0.2, -0.3)) == 5
+    assert epochs_held_back(0.5, 10, lines(0.0, 0.21, 0.0)) == 2
+    assert epochs_held_back(0.5, 10, lines(0, 0, 0, 0, 0, 0.4)) == 5
+    assert epochs_held_back(0.5, 10, [{"train_accuracy": 1.0}] * 3) == 5
+    assert epochs_held_back(0.0, 10, lines(0.4)) == 0
 
 
 def test_doubt_waits_until_all_samples_are_shown():
@@ -190,7 +192,7 @@ def test_the_sampler_refuses_what_it_cannot_use(weights, labels, options, messag
 
 def test_equally_hard_samples_come_in_an_order_of_the_seed():
     weights, labels = torch.ones(40), torch.arange(40) % 2
-    one, same, other = (Curriculum.of(weights, labels, 0.5, seed).places for seed in (0, 0, 1))
+    one, same, other = (Curriculum.of(weights, labels, seed).places for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert not torch.equal(one[labels == 0], one[labels == 0].sort().values)
@@ -199,9 +201,8 @@ def test_equally_hard_samples_come_in_an_order_of_the_seed():
 
 
 def test_a_class_of_one_sample_is_shown_from_the_first():
-    curriculum = Curriculum.of(torch.linspace(0.1, 1, 11), torch.tensor([0] * 10 + [1]), 1.0, 0)
-    rows = curriculum.rows(0, 10, torch.Generator().manual_seed(0))
-    assert rows is not None
+    curriculum = Curriculum.of(torch.linspace(0.1, 1, 11), torch.tensor([0] * 10 + [1]), 0)
+    rows = curriculum.rows(0.15, torch.Generator().manual_seed(0))
     assert set(rows.tolist()) == {0, 1, 10}
     assert len(rows) == 11
 

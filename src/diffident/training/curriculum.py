@@ -31,20 +31,17 @@ class Curriculum:
 
     Attributes:
         places: Share of its class's samples that are easier, in [0, 1) (n,); of equally hard ones in random order.
-        length: Share of the epochs in which some samples are not shown yet, in [0, 1].
     """
 
     places: Float[Tensor, " n"]
-    length: float
 
     @classmethod
-    def of(cls, weights: Float[Tensor, " n"], labels: Int[Tensor, " n"], length: float, seed: int) -> "Curriculum":
+    def of(cls, weights: Float[Tensor, " n"], labels: Int[Tensor, " n"], seed: int) -> "Curriculum":
         """The curriculum of the classes that are learnt; samples that are left out come last.
 
         Args:
             weights: Of the samples, from difficulty: higher is harder, 2 is left out.
             labels: The classes that they learn.
-            length: Share of the epochs.
             seed: Of the order of equally hard samples.
         """
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
@@ -55,42 +52,40 @@ class Curriculum:
         before = (sizes.cumsum(0) - sizes)[labels[order]]
         places = torch.empty(len(labels), dtype=torch.float64)
         places[order] = (torch.arange(len(labels)) - before).double() / sizes[labels[order]]
-        return cls(places, length)
+        return cls(places)
 
-    def share(self, epoch: int, epochs: int) -> float:
-        """Part of each class that is shown in an epoch, counted from 0: from `FIRST_SHARE` evenly up to 1."""
-        if epoch >= self.length * epochs:
-            return 1.0
-        return FIRST_SHARE + (1 - FIRST_SHARE) * epoch / (self.length * epochs)
-
-    def rows(self, epoch: int, epochs: int, generator: torch.Generator) -> Int[Tensor, " n"] | None:
-        """As many rows as there are samples, of those that are shown; None where these are all.
+    def rows(self, share: float, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """As many rows as there are samples, of the easiest `share` of each class, which has one at least.
 
         Each is there as often as every other, or once more, which the generator decides.
         """
-        share = self.share(epoch, epochs)
-        if share == 1:
-            return None
         shown = (self.places < share).nonzero().flatten()
         count = len(self.places)
         rest = shown[torch.randperm(len(shown), generator=generator)[: count % len(shown)]]
         return torch.cat([shown.repeat(count // len(shown)), rest])
 
 
-def epochs_of_curriculum(length: float, epochs: int, lines: list[dict[str, Any]]) -> float:
-    """Epochs, of which the last may be a part, in which a curriculum holds samples back.
+def share_shown(length: float, epochs: int, lines: list[dict[str, Any]]) -> float:
+    """Part of each class that the next epoch shows: from `FIRST_SHARE` evenly up to 1.
 
     Args:
-        length: Share of the epochs that it was to last.
+        length: Share of the epochs in which some samples are not shown, in [0, 1].
         epochs: Of the run.
-        lines: Metrics of the epochs before. Training accuracy far above validation accuracy ends it.
+        lines: Metrics of the epochs before. Training accuracy far above validation accuracy ends the curriculum.
     """
+    if len(lines) >= epochs_held_back(length, epochs, lines):
+        return 1.0
+    return FIRST_SHARE + (1 - FIRST_SHARE) * len(lines) / (length * epochs)
+
+
+def epochs_held_back(length: float, epochs: int, lines: list[dict[str, Any]]) -> float:
+    """Epochs, of which the last may be a part, in which a curriculum holds samples back; as `share_shown`."""
     ends = (number for number, line in enumerate(lines, 1) if _gap(line) > _MOST_GAP)
     return min(length * epochs, float(next(ends, epochs)))
 
 
 def _gap(line: dict[str, Any]) -> float:
-    return line["train_accuracy"] - line.get("validation_accuracy", line["train_accuracy"])
+    return line.get("train_accuracy", 0.0) - line.get("validation_accuracy", line.get("train_accuracy", 0.0))
 
 
 class CurriculumSampler(Sampler[int]):
@@ -141,8 +136,8 @@ class CurriculumSampler(Sampler[int]):
             raise InputError(
                 f"`epochs` must be at least 1 and `length` in [0, 1]; got {epochs} and {length}. Take 0.5 of them."
             )
-        self._curriculum = Curriculum.of(weights, labels.long(), length, seed)
-        self._epochs, self._seed, self._epoch = epochs, seed, 0
+        self._curriculum = Curriculum.of(weights, labels.long(), seed)
+        self._epochs, self._length, self._seed, self._epoch = epochs, length, seed, 0
 
     def __len__(self) -> int:
         return len(self._curriculum.places)
@@ -154,6 +149,6 @@ class CurriculumSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._epoch))
         order = torch.randperm(len(self), generator=generator)
-        shown = self._curriculum.rows(self._epoch, self._epochs, generator)
+        share = share_shown(self._length, self._epochs, [{}] * self._epoch)
         self._epoch += 1
-        return iter((order if shown is None else shown[order]).tolist())
+        return iter((self._curriculum.rows(share, generator)[order] if share < 1 else order).tolist())

@@ -21,7 +21,7 @@ from torch import Tensor
 from diffident.calibrators import temperature
 from diffident.losses.difficulty_aware import DOUBT, DOUBT_ON_FEATURES
 from diffident.settings import TrainingSettings
-from diffident.training.curriculum import epochs_of_curriculum
+from diffident.training.curriculum import epochs_held_back
 
 _FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 4.0
 # A network whose inputs are features or words need not find any, and ranks better if it may not get sure at once: it
@@ -105,7 +105,7 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
             return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
-    held_back = epochs_of_curriculum(settings.curriculum, settings.epochs, lines)
+    held_back = epochs_held_back(settings.curriculum, settings.epochs, lines)
     if len(lines) < max(_UNTOUCHED * settings.epochs, held_back):
         return doubt
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])

@@ -21,7 +21,7 @@ from diffident.settings import TrainingSettings
 from diffident.training.augmentation import CropAndFlip, augments
 from diffident.training.averaging import BestWeights, WeightAverage
 from diffident.training.checkpoints import Checkpoints, Stateful
-from diffident.training.curriculum import Curriculum, epochs_of_curriculum
+from diffident.training.curriculum import Curriculum, share_shown
 from diffident.training.doubt import Bonus, bonus_of_epoch, next_doubt, temperature_of
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
@@ -132,7 +132,7 @@ def set_up(
 def _curriculum(source: Source, settings: TrainingSettings) -> Curriculum | None:
     if not settings.curriculum or source.weights is None:
         return None
-    return Curriculum.of(source.weights, source.labels, settings.curriculum, settings.seed)
+    return Curriculum.of(source.weights, source.labels, settings.seed)
 
 
 def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> tuple[nn.Module, float]:
@@ -177,11 +177,13 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     steps = steps_per_epoch(len(training.source), settings.batch_size, 2 * settings.devices)
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
     doubt = next_doubt(settings, lines, steps) if settings.learns and training.held_out is not None else None
-    length = epochs_of_curriculum(settings.curriculum, settings.epochs, lines)
-    _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt), holds_back=epoch < length)
+    shown = share_shown(settings.curriculum, settings.epochs, lines)
+    _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt), shown)
     if not all(bool(one.isfinite().all()) for one in training.model.parameters()):  # by the last step's update
         meter.check(math.nan)
     line = {"epoch": epoch + 1, **meter.totals(), **({} if doubt is None else {"doubt": doubt})}
+    if training.curriculum is not None:
+        line["share_shown"] = shown
     with training.averaged():
         if training.held_out is not None:
             found = _validate(training.module, training.held_out, temperature=doubt is not None)
@@ -202,7 +204,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
         training.report(meter.progress(epoch_done=True, finished=finished))
 
 
-def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus, *, holds_back: bool) -> None:
+def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus, shown: float) -> None:
     """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
     settings, fabric = training.settings, training.fabric
     torch.manual_seed(epoch_seed(settings.seed, epoch, fabric.global_rank))
@@ -211,9 +213,9 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
     criterion = make_loss(settings.loss, **options)
     training.module.train()
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
-    if training.curriculum is not None and holds_back:
-        shown = training.curriculum.rows(epoch, settings.epochs, generator)
-        order = order if shown is None else [shown[rows] for rows in order]
+    if training.curriculum is not None and shown < 1:
+        easiest = training.curriculum.rows(shown, generator)
+        order = [easiest[rows] for rows in order]
     parts = [parts_of(len(rows), settings, fabric.global_rank) for rows in order]
     own = [rows[positions] for rows, split in zip(order, parts, strict=True) for positions in split]
     samples = training.source.batches(own)
