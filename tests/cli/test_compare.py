@@ -47,6 +47,15 @@ def test_one_seed_prints_no_nan(capsys):
     assert printed.endswith("new against old: 1 common seed, too few to tell a difference from chance.\n")
 
 
+def test_a_metric_that_some_seeds_lack_says_how_many_have_it(capsys):
+    no_errors, some = evaluation(0.5), evaluation(0.25)
+    some.metrics["auroc_errors"] = Estimate(0.75, math.nan, math.nan)
+    print_comparison(compare([("old", 0, no_errors), ("old", 1, some), ("old", 2, some)]))
+    printed = " ".join(capsys.readouterr().out.replace("|", " ").split())
+    assert printed.count("2 of 3 seeds") == 1
+    assert "0.7500 ± 0.0000, 2 of 3 seeds" in printed
+
+
 def test_no_common_seed_prints_no_nan(capsys):
     print_comparison(compare([("old", 0, evaluation(0.5)), ("new", 1, evaluation(0.25))], "old"))
     printed = capsys.readouterr().out

@@ -211,6 +211,7 @@ def training_charts(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
         "validation_accuracy": "Validation accuracy",
         "learning_rate": "Learning rate",
         "doubt": "Doubt",
+        "share_shown": "Share of each class shown",
     }
     charts: list[Chart] = []
     for key, title in titles.items():
