@@ -161,6 +161,14 @@ def test_seeds_are_averaged_epoch_by_epoch():
     assert (line.x, line.y, line.low, line.high) == ((1, 2), (2, 2), (1, 2), (3, 2))
 
 
+def test_what_a_curriculum_showed_is_a_curve():
+    lines = [{"epoch": 1, "train_loss": 1.0, "share_shown": 0.15}, {"epoch": 2, "train_loss": 0.5, "share_shown": 1.0}]
+    charts = {chart.key: chart for chart in training_charts({"with": [lines], "without": [[{"epoch": 1}]]})}
+    assert set(charts) == {"train-loss", "share-shown"}
+    (line,) = charts["share-shown"].lines
+    assert (line.name, line.y) == ("with", (0.15, 1.0))
+
+
 def test_metrics_by_difficulty_have_intervals_of_one_seed_and_the_range_of_several():
     def groups(values):
         return tuple(DifficultyGroup(0.0, 1.0, 5, {"accuracy": Estimate(v, v - 0.1, v + 0.1)}) for v in values)
