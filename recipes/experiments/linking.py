@@ -14,7 +14,7 @@ _OF_LOSSES = {
     *("preset", "temperature", "normalizer", "distrust", "relabel", "curriculum", "mixup"),
     *(option for kind in LOSSES.values() for option in kind.options),
 }
-"""Settings that go with a loss; `mixup` is among them, as a training on mixtures has no dynamics, and `curriculum`."""
+"""Settings that go with a loss; `mixup` and `curriculum` are among them, as trainings with these have no dynamics."""
 
 
 def check_links(recipe: Recipe, faults: Faults) -> None:

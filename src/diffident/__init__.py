@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from diffident.paired import compare_predictions
     from diffident.training import predict, train
     from diffident.training.by_id import with_ids, with_weights
-    from diffident.training.curriculum import CurriculumSampler
 
 _HOME = {
     "audit": "auditing",
@@ -46,7 +45,6 @@ _HOME = {
     "fit_gaussians": "gaussian",
     "make_loss": "losses",
     "CrossEntropy": "losses.cross_entropy",
-    "CurriculumSampler": "training.curriculum",
     "DifficultyAwareLoss": "losses.difficulty_aware",
     "EntropyBonus": "losses.entropy",
     "LabelSmoothing": "losses.label_smoothing",
@@ -60,7 +58,6 @@ _HOME = {
 
 __all__ = [
     "CrossEntropy",
-    "CurriculumSampler",
     "DifficultyAwareLoss",
     "EntropyBonus",
     "LabelSmoothing",

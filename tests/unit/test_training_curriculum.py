@@ -8,15 +8,13 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs
 from torch import nn
-from torch.utils.data import DataLoader
 
-import diffident
 from diffident.data.dataset import Dataset
 from diffident.errors import InputError, ResumeError
 from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.runs import open_run
-from diffident.training import train
+from diffident.training import train, train_with_chosen_alpha
 from diffident.training.curriculum import Curriculum, epochs_held_back, share_shown
 from diffident.training.doubt import next_doubt
 
@@ -91,7 +89,8 @@ def easiest(share, difficulty=HARD):
 def test_the_share_grows_evenly_to_all():
     shares = [share_shown(0.5, 10, [{}] * epoch) for epoch in range(10)]
     np.testing.assert_allclose(shares, [0.15, 0.32, 0.49, 0.66, 0.83, 1, 1, 1, 1, 1])
-    assert share_shown(1.0, 10, [{}] * 9) == pytest.approx(0.915)
+    assert share_shown(1.0, 10, [{}] * 8) == pytest.approx(0.83)
+    assert (share_shown(1.0, 10, [{}] * 9), share_shown(1.0, 1, []), share_shown(0.0, 10, [])) == (1, 1, 1)
 
 
 def test_an_epoch_shows_the_easiest_of_every_class_as_often_as_each_other(tmp_path):
@@ -141,6 +140,7 @@ def test_how_long_it_lasts():
     assert epochs_held_back(0.5, 10, lines(0.0, 0.21, 0.0)) == 2
     assert epochs_held_back(0.5, 10, lines(0, 0, 0, 0, 0, 0.4)) == 5
     assert epochs_held_back(0.5, 10, [{"train_accuracy": 1.0}] * 3) == 5
+    assert [epochs_held_back(length, 10, []) for length in (0.01, 0.45, 0.95, 1.0)] == [1, 5, 9, 9]
     assert epochs_held_back(0.0, 10, lines(0.4)) == 0
 
 
@@ -154,40 +154,58 @@ def test_doubt_waits_until_all_samples_are_shown():
     assert [doubt_after(count, 0.5, gap=0.3) > 0.4 for count in (2, 3, 4)] == [False, True, True]
 
 
-def test_the_sampler_shows_what_training_would():
-    sampler = diffident.CurriculumSampler(HARD, LABELS, epochs=4)
-    assert len(sampler) == COUNT
-    epochs = [Counter(sampler) for _ in range(5)]
-    assert [set(counts) for counts in epochs[:2]] == [easiest(0.15), easiest(0.575)]
-    assert [len(counts) for counts in epochs[2:]] == [90, 90, 90]
-    assert all(counts.total() == COUNT for counts in epochs)
-    sampler.set_epoch(1)
-    again = list(sampler)
-    assert Counter(again) == epochs[1]
-    assert again != sorted(again)
-    other = diffident.CurriculumSampler(torch.from_numpy(HARD), torch.from_numpy(LABELS), epochs=4, seed=1)
-    other.set_epoch(1)
-    assert list(other) != again
-    assert set(diffident.CurriculumSampler(HARD, LABELS, epochs=4, length=0.0)) == set(range(COUNT))
-    batches = [rows for rows in DataLoader(range(COUNT), batch_size=40, sampler=sampler)]
-    assert [len(rows) for rows in batches] == [40, 40, 10]
+def test_which_samples_are_shown_once_more_is_random():
+    curriculum = Curriculum.of(torch.linspace(0, 1, 50), torch.zeros(50, dtype=torch.int64), 0)
+    counts = [
+        torch.bincount(curriculum.rows(0.4, torch.Generator().manual_seed(seed)), minlength=50) for seed in (0, 1)
+    ]
+    for one in counts:
+        assert one[:20].unique().tolist() == [2, 3]
+        assert one[20:].sum() == 0
+    assert not torch.equal(*counts)
 
 
-@pytest.mark.parametrize(
-    ("weights", "labels", "options", "message"),
-    [
-        (HARD[:3], LABELS[:4], {}, r"must be one each a sample; got \[3\] and \[4\]"),
-        (HARD[:0], LABELS[:0], {}, "must be one each a sample"),
-        (HARD + 1.5, LABELS, {}, r"`weights` must be in \[0, 2\]"),
-        (HARD * np.nan, LABELS, {}, r"`weights` must be in \[0, 2\]"),
-        (HARD, LABELS - 1, {}, "`labels` must be at least 0; got -1"),
-        (HARD, LABELS, {"epochs": 0}, "`epochs` must be at least 1 and `length`"),
-        (HARD, LABELS, {"length": 1.1}, "got 4 and 1.1"),
-    ],
-)
-def test_the_sampler_refuses_what_it_cannot_use(weights, labels, options, message):
-    with pytest.raises(InputError, match=message):
-        diffident.CurriculumSampler(weights, labels, **{"epochs": 4, **options})
+def test_equally_hard_samples_are_shown_by_the_seed_of_the_run(tmp_path):
+    first = [
+        set(rows_shown(tmp_path / str(seed), difficulty=np.zeros(COUNT), curriculum=0.5, seed=seed)[0])
+        for seed in (0, 1)
+    ]
+    assert first[0] != first[1]
+
+
+def test_early_stopping_waits_until_all_samples_are_shown(tmp_path):
+    turned = held_out((LABELS + 1) % 3)
+    changes = {"curriculum": 0.9, "epochs": 8, "patience": 1, "doubt": 0.1, "learning_rate": 0.02, "mixup": 1.0}
+    rows_shown(tmp_path, validation=turned, **changes)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    held = sum(line["share_shown"] < 1 for line in lines)
+    losses = [line["validation_loss"] for line in lines]
+    assert held >= 1
+    assert losses[0] == min(losses)  # by which it would have ended after the second epoch
+    assert len(lines) >= held + 2
+
+
+def test_validation_data_that_may_end_it_are_part_of_the_run_and_not_trained_on(tmp_path):
+    def begin(**data):
+        chosen = settings(curriculum=0.5, doubt=0.1)
+        return train(dataset(), chosen, out=tmp_path / "run", difficulty=table(), **data)
+
+    with pytest.raises(InputError, match="as curriculum is learnt from it; 90 samples of blobs are"):
+        begin(validation=dataset())
+    begin(validation=held_out(LABELS))
+    for other in (None, held_out((LABELS + 1) % 3)):
+        with pytest.raises(ResumeError, match="validation was"):
+            begin(validation=other, resume=True)
+    with pytest.raises(InputError, match="`validation` must be given to choose alpha with a curriculum"):
+        train_with_chosen_alpha(dataset(), settings(curriculum=0.5), out=tmp_path / "auto", difficulty=table())
+
+
+def test_the_highest_doubt_does_not_end_by_accuracy_on_easy_samples():
+    def doubt_after(count, curriculum):
+        line = {"train_accuracy": 0.6, "validation_accuracy": 0.5, "doubt": 4.0, "validation_temperature": 1.0}
+        return next_doubt(settings(epochs=60, curriculum=curriculum), [line] * count, 100)
+
+    assert (doubt_after(3, 0.0), doubt_after(3, 0.2), doubt_after(12, 0.2), doubt_after(13, 0.2)) == (0.4, 4, 4, 0.4)
 
 
 def test_equally_hard_samples_come_in_an_order_of_the_seed():
@@ -265,6 +283,7 @@ def test_runs_from_before_there_was_a_curriculum_had_none(tmp_path):
             "`curriculum` must be 0 with the loss 'cross-entropy', which is given no difficulty; got 0.5. For "
             "cross-entropy with one: --loss difficulty-aware --set doubt=0.",
         ),
+        ({"curriculum": 0.5, "preset": "paper"}, "`normalizer` must not be none with a curriculum"),
         ({"curriculum": 0.5, "dynamics": True}, "`dynamics` must be false with a curriculum"),
     ],
 )

@@ -124,6 +124,11 @@ def _curriculum_faults(loss: str, values: dict[str, Any], fields: dict[str, data
             f"`curriculum` must be 0 with the loss {loss!r}, which is given no difficulty; got {curriculum}. For "
             "cross-entropy with one: --loss difficulty-aware --set doubt=0."
         )
+    if values.get("normalizer") == "none":
+        faults.append(
+            "`normalizer` must not be none with a curriculum, as many weights are then 0, and their samples in no "
+            "order; got none. Leave it out for rank."
+        )
     if values.get("dynamics") is True:
         faults.append(
             "`dynamics` must be false with a curriculum, whose first epochs do not show every sample; got true. Leave "

@@ -44,9 +44,9 @@ class TrainingSettings:
             of being left out; None is true, if distrust is, for losses with difficulty and `cnn-small`, the 32-pixel
             networks, and timm and torchvision models that are not pre-trained.
         curriculum: Share of the epochs, at their beginning, in which losses with difficulty see easy samples first: of
-            each class the easiest 15 % in the first epoch, evenly more in each, and then all; sooner where training
-            accuracy is more than 0.2 above validation accuracy. An epoch has as many steps as without, so that samples
-            are seen several times in it while they are few. 0 shows all from the first.
+            each class the easiest 15 % in the first epoch, evenly more in each, and then all, as in the last epoch; for
+            good as soon as training accuracy is more than 0.2 above validation accuracy. An epoch has as many steps as
+            without, so that samples are seen several times in it while they are few. 0 shows all from the first.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.

@@ -58,7 +58,7 @@ def check_apart(dataset: Dataset, validation: Dataset | None, learns: str | None
     if len(both) and all(_same(dataset, int(rows[row]), validation, int(places[row])) for row in looked_at):
         raise InputError(
             f"`validation` must not be trained on, as {learns} is learnt from it; {len(both):,} samples of "
-            f"{validation.name} are. Leave them out, or set {learns}."
+            f"{validation.name} are. Leave them out, or set {learns}{' to 0' if learns == 'curriculum' else ''}."
         )
 
 

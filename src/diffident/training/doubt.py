@@ -21,7 +21,7 @@ from torch import Tensor
 from diffident.calibrators import temperature
 from diffident.losses.difficulty_aware import DOUBT, DOUBT_ON_FEATURES
 from diffident.settings import TrainingSettings
-from diffident.training.curriculum import epochs_held_back
+from diffident.training.curriculum import accuracy_gap, epochs_held_back
 
 _FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 4.0
 # A network whose inputs are features or words need not find any, and ranks better if it may not get sure at once: it
@@ -101,7 +101,7 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
     """
     full = next((number for number, line in enumerate(lines) if line["doubt"] < _HIGHEST), len(lines))
     if full == len(lines):
-        if settings.may_begin_unsure and _still_full(lines, settings.epochs, steps):
+        if settings.may_begin_unsure and _still_full(settings, lines, steps):
             return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
@@ -114,8 +114,11 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
     return min(max(doubt + step, _LOWEST), _HIGHEST)
 
 
-def _still_full(lines: list[dict[str, Any]], epochs: int, steps: int) -> bool:
-    gap = lines[-1]["train_accuracy"] - lines[-1]["validation_accuracy"] if lines else 0.0
+def _still_full(settings: TrainingSettings, lines: list[dict[str, Any]], steps: int) -> bool:
+    epochs = settings.epochs
+    # Training accuracy on easy samples alone is above validation accuracy whatever the network has learnt.
+    all_shown = len(lines) > epochs_held_back(settings.curriculum, epochs, lines)
+    gap = accuracy_gap(lines[-1]) if all_shown else 0.0
     steps_after = (epochs - len(lines) - 1) * steps
     return len(lines) < int(_FULL_SHARE * epochs) and steps_after >= _STEPS_TO_GET_SURE and gap <= _FULL_UNTIL_GAP
 

@@ -55,7 +55,7 @@ class Training:
         average: Moving average of the weights, or None.
         best: The best epoch's weights, where training may end early.
         history: How often each sample was right, for a loss that needs it, or None.
-        curriculum: Which samples come first, or None.
+        curriculum: The samples from easy to hard, or None.
         report: Called with the progress, or None.
         num_classes: Logits that the model must give; None is not checked.
     """
@@ -130,8 +130,9 @@ def set_up(
 
 
 def _curriculum(source: Source, settings: TrainingSettings) -> Curriculum | None:
-    if not settings.curriculum or source.weights is None:
+    if not settings.curriculum:
         return None
+    assert source.weights is not None  # settings refuse it for losses without difficulty
     return Curriculum.of(source.weights, source.labels, settings.seed)
 
 
@@ -182,14 +183,14 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     if not all(bool(one.isfinite().all()) for one in training.model.parameters()):  # by the last step's update
         meter.check(math.nan)
     line = {"epoch": epoch + 1, **meter.totals(), **({} if doubt is None else {"doubt": doubt})}
-    if training.curriculum is not None:
+    if settings.curriculum:
         line["share_shown"] = shown
     with training.averaged():
         if training.held_out is not None:
             found = _validate(training.module, training.held_out, temperature=doubt is not None)
             meter.check(found["validation_loss"])
             line.update(training.fabric.broadcast(found))
-        if training.best is not None:
+        if training.best is not None and shown == 1:  # before, the loss says little
             training.best.update(line["validation_loss"], training.model)
     if training.history is not None:
         training.history.epoch_done(lambda hits: cast(Tensor, training.fabric.all_reduce(hits, reduce_op="sum")))

@@ -91,6 +91,11 @@ def train_with_chosen_alpha(
     check_free(out, resume)
     if settings.doubt is not None:
         raise InputError(f"`doubt` must not be set where alpha is `auto`; got {settings.doubt}. Leave one of them out.")
+    if settings.curriculum and validation is None:
+        raise InputError(
+            f"`validation` must be given to choose alpha with a curriculum, as it ends by them; got None and "
+            f"curriculum={settings.curriculum}. Add --validation DATA."
+        )
     checked_parts(dataset, validation, test)  # of the run to come, before the trials' time is spent
     check_settings(settings, dataset, validation)
     kept, trials = out / ALPHA_FILE, out.with_name(f"{out.name}.trials")

@@ -84,7 +84,8 @@ def train(
             not finite, leaves nothing there.
         difficulty: Table or its file, for losses with difficulty; joined by id, may hold more ids.
         validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set,
-            and how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is.
+            how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is, and when a curriculum
+            must end.
         test: Predicted at the end.
         resume: Go on after the last checkpoint; a finished run only gets the predictions that it lacks.
         progress: Called with a `Progress` now and then during an epoch, and after each.
@@ -100,11 +101,12 @@ def train(
     """
     out = Path(out)
     validation, test = checked_parts(dataset, validation, test)
-    check_apart(dataset, validation, settings.learns)
+    check_apart(dataset, validation, settings.learns or ("curriculum" if settings.curriculum else None))
     check_settings(settings, dataset, validation)
     targets, digest = targets_for(dataset, settings, difficulty)
     fabric = make_fabric(settings)
-    described = describe(dataset, digest, validation if settings.learns or settings.patience else None)
+    heeded = settings.learns or settings.patience or settings.curriculum
+    described = describe(dataset, digest, validation if heeded else None)
     run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
     if begun is not None:
         begun()
