@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diffident import train
 from diffident.cli import main as diffident
@@ -88,10 +89,15 @@ def scored(run, out, **options):
 
 
 def trained(dataset, out, loss, seed, difficulty=None, **options):
-    """A run of the library, made without the recipe."""
+    """A run of the library, made without the recipe, but with one thread, as it has: bits depend on their number."""
     options = {"model": "mlp", "epochs": 3, "width": 32, "device": "cpu", **options}
     settings = load_settings(loss=loss, seed=seed, **options)
-    return train(dataset, settings, out=out, difficulty=difficulty, validation=data_of("validation"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return train(dataset, settings, out=out, difficulty=difficulty, validation=data_of("validation"))
+    finally:
+        torch.set_num_threads(before)
 
 
 # What a file may say
