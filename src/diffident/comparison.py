@@ -53,6 +53,11 @@ class ComparisonRow:
         """Number of runs."""
         return len(self.seeds)
 
+    def shown(self, metric: str) -> str:
+        """As tables show a metric: its spread, and of how many seeds if it is not defined at all of them."""
+        spread = self.metrics[metric]
+        return spread.shown() + of_seeds(spread.num_seeds, self.num_seeds)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -123,6 +128,11 @@ def _values_by_name(evaluations: Sequence[tuple[str, int, Evaluation]]) -> dict[
             )
         values[name][seed] = flatten_evaluation(evaluation)
     return values
+
+
+def of_seeds(num_defined: int, num_seeds: int) -> str:
+    """What follows a number in a table if it is defined at some of the seeds alone."""
+    return f", {num_defined} of {num_seeds} seeds" if 0 < num_defined < num_seeds else ""
 
 
 def spread_of(values: Sequence[float]) -> Spread:

@@ -1,4 +1,4 @@
-"""Parts of a data set: by what is in a row, so that another order gives the same parts, or drawn at random."""
+"""Parts of a data set: by what is in a row, so that another order gives the same parts, at random, or by class."""
 
 import numpy as np
 import torch
@@ -22,3 +22,13 @@ def row_keys(block: Float[Tensor, "b d"], seed: int) -> Int[np.ndarray, " b"]:
     factors = torch.randint(-(2**62), 2**62, (block.shape[1],), generator=generator).to(block.device) | 1
     bits = (block.float() + 0.0).contiguous().view(torch.int32)  # + 0.0: minus zero is zero
     return (bits.long() * factors).sum(dim=1).cpu().numpy()
+
+
+def places_in_classes(order: Int[Tensor, " n"], labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """How many samples of its own class come before each sample in an order of all rows."""
+    order = order[labels[order].argsort(stable=True)]  # class by class
+    sizes = torch.bincount(labels)
+    starts = sizes.cumsum(0) - sizes
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order)) - starts[labels[order]]
+    return places

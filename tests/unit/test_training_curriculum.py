@@ -226,11 +226,8 @@ def test_a_class_of_one_sample_is_shown_from_the_first():
 
 
 def test_rows_are_shuffled_anew_in_every_epoch(tmp_path):
-    epochs = []
-    SEEN.clear()
-    weights_after(tmp_path / "run", model=f"python:{__name__}:watched_net", curriculum=1.0)
-    for part in np.concatenate(SEEN).reshape(4, COUNT, 4)[:2]:
-        epochs.append(part)
+    rows_shown(tmp_path, curriculum=1.0)
+    epochs = np.concatenate(SEEN).reshape(4, COUNT, 4)
     assert not np.array_equal(epochs[0], epochs[1])
     assert not np.array_equal(epochs[0][:15], epochs[0][15:30])
 

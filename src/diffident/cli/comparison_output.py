@@ -89,7 +89,7 @@ def print_tables(comparison, paired=None) -> None:
     for metrics in _in_columns(shown):
         rows = []
         for row in comparison.rows:
-            cells = [_with_interval(_of_seeds(row, one), _interval(paired, row.name, one)) for one in metrics]
+            cells = [_with_interval(row.shown(one), _interval(paired, row.name, one)) for one in metrics]
             rows.append([f"{row.name} ({row.num_seeds})", *cells])
         print_table(title, ["method", *metrics], rows)
     differences = [row for row in comparison.rows if row.differences]
@@ -98,13 +98,6 @@ def print_tables(comparison, paired=None) -> None:
     for metrics in _in_columns(shown):
         rows = [[row.name, *(row.differences[metric].shown(sign="+") for metric in metrics)] for row in differences]
         print_table(f"paired difference to {comparison.baseline}", ["method", *metrics], rows)
-
-
-def _of_seeds(row, metric: str) -> str:
-    """Mean and spread of a metric, and of how many seeds if it is not defined in all."""
-    spread = row.metrics[metric]
-    some = 0 < spread.num_seeds < row.num_seeds
-    return spread.shown() + (f", {spread.num_seeds} of {row.num_seeds} seeds" if some else "")
 
 
 def _shown(comparison, paired) -> list[str]:

@@ -38,6 +38,7 @@ from diffident.difficulties.protocol import (
 )
 from diffident.difficulties.weights import MOST_DISTRUST
 from diffident.errors import InputError
+from diffident.folds import places_in_classes
 from diffident.gaussian import Gaussians, GaussianStatistics, leave_one_out_distances, solve_gaussians
 from diffident.label_noise import (
     Candidates,
@@ -239,12 +240,9 @@ def _convict(wrong: Tensor, labels: Tensor) -> Tensor:
 
 def keep_classes(wrong: Tensor, labels: Tensor) -> Tensor:
     """The probabilities, but 0 for the least suspicious samples of each class, so that no class can be lost."""
-    order = wrong.argsort(descending=True, stable=True)
-    order = order[labels[order].argsort(stable=True)]  # class by class, the most suspicious first
-    sizes = torch.bincount(labels)
-    place = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
-    kept = order[place >= ((1 - _LEAST_KEPT) * sizes).long()[labels[order]]]
-    return wrong.index_fill(0, kept, 0.0)
+    places = places_in_classes(wrong.argsort(descending=True, stable=True), labels)
+    most = ((1 - _LEAST_KEPT) * torch.bincount(labels)).long()
+    return wrong.masked_fill(places >= most[labels], 0.0)
 
 
 def _part_believed(wrong: Tensor, candidates: Candidates) -> float:

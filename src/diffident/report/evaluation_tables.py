@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from diffident.comparison import spread_of
+from diffident.comparison import of_seeds, spread_of
 from diffident.records import Estimate, Evaluation
 from diffident.report.charts import Table, cell, plain_name, plain_names, slug
 
@@ -123,10 +123,6 @@ def _spread_cell(seeds: Sequence[Mapping[str, Estimate]], metric: str) -> str:
     if len(there) == 1:
         shown = cell(there[0].value)
         interval = f" ({cell(there[0].low)} to {cell(there[0].high)})" if there[0].has_interval else ""
-        return shown + interval + _of(there, seeds)
+        return shown + interval + of_seeds(len(there), len(seeds))
     spread = spread_of([estimate.value for estimate in there])
-    return f"{spread.mean:.4f} ± {spread.standard_deviation:.4f}{_of(there, seeds)}"
-
-
-def _of(there: Sequence[Estimate], seeds: Sequence[Mapping[str, Estimate]]) -> str:
-    return "" if len(there) == len(seeds) else f", {len(there)} of {len(seeds)} seeds"
+    return f"{spread.mean:.4f} ± {spread.standard_deviation:.4f}{of_seeds(len(there), len(seeds))}"

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffident.folds import places_in_classes
+
 # Of each class, in the first epoch.
 FIRST_SHARE = 0.15
 # Of training above validation accuracy: more, and the network has probably learnt the samples that it sees by heart.
@@ -42,13 +44,8 @@ class Curriculum:
         """
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         weights, labels = weights.cpu(), labels.cpu()
-        order = order[weights[order].argsort(stable=True)]
-        order = order[labels[order].argsort(stable=True)]  # class by class, the easiest first
-        sizes = torch.bincount(labels)
-        before = (sizes.cumsum(0) - sizes)[labels[order]]
-        places = torch.empty(len(labels), dtype=torch.float64)
-        places[order] = (torch.arange(len(labels)) - before).double() / sizes[labels[order]]
-        return cls(places)
+        easier = places_in_classes(order[weights[order].argsort(stable=True)], labels)
+        return cls(easier.double() / torch.bincount(labels)[labels])
 
     def rows(self, share: float, generator: torch.Generator) -> Int[Tensor, " n"]:
         """As many rows as there are samples, of the easiest `share` of each class, which is one sample at least.

@@ -93,7 +93,7 @@ def train_with_chosen_alpha(
         raise InputError(f"`doubt` must not be set where alpha is `auto`; got {settings.doubt}. Leave one of them out.")
     if settings.curriculum and validation is None:
         raise InputError(
-            f"`validation` must be given to choose alpha with a curriculum, as it ends by them; got None and "
+            "`validation` must be given to choose alpha with a curriculum, as it ends by them; got None and "
             f"curriculum={settings.curriculum}. Add --validation DATA."
         )
     checked_parts(dataset, validation, test)  # of the run to come, before the trials' time is spent
