@@ -284,9 +284,13 @@ def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> Diffi
     Which labels are not to be believed goes with it, but not which are likelier: those samples are left out. Turned
     round or the same for all, nothing is said of the labels. But where it is done to the believed samples alone, the
     others are left out, or relabelled, as before.
+
+    Probabilities of the classes go to random other samples of the same label, as those of others would be wrong
+    labels; or the samples of a label all get the mean of theirs.
     """
     if not (spec.constant or spec.invert or spec.shuffle or spec.shuffle_within_class):
         return table
+    table = _with_others_candidates(table, spec, seed)
     kept, likely = (table.distrust, table.likely_labels) if spec.of_believed else (None, None)
     if spec.constant:
         level = np.zeros_like(table.difficulty)
@@ -302,16 +306,40 @@ def rearranged(table: DifficultyTable, spec: DifficultySpec, seed: int) -> Diffi
     return replace(table, difficulty=moved, rank=scaled_rank(moved), distrust=distrust, likely_labels=likely)
 
 
+def _with_others_candidates(table: DifficultyTable, spec: DifficultySpec, seed: int) -> DifficultyTable:
+    """The table with the probabilities of the classes of others with the same label, or with the mean of these."""
+    if table.candidates is None or table.candidate_probs is None or spec.invert:
+        return table
+    moved, num_classes = _moved(table, spec), int(table.candidates.max()) + 1
+    probs = np.zeros((len(table), num_classes), dtype=np.float32)
+    np.add.at(probs, (np.arange(len(table))[:, None], table.candidates), table.candidate_probs)
+    generator = np.random.default_rng(seed)
+    for rows in _of_classes(table, moved):
+        probs[rows] = probs[rows].mean(axis=0) if spec.constant else probs[generator.permutation(rows)]
+    classes = np.tile(np.arange(num_classes), (len(table), 1))
+    return replace(table, candidates=classes, candidate_probs=probs)
+
+
 def _groups(table: DifficultyTable, spec: DifficultySpec) -> Iterator[np.ndarray]:
     """Rows among which difficulties change places."""
-    moved = np.ones(len(table), dtype=bool)
-    if spec.of_believed and table.distrust is not None:
-        moved = table.distrust <= MOST_DISTRUST
+    moved = _moved(table, spec)
     if spec.shuffle:
         yield np.flatnonzero(moved)
     elif spec.shuffle_within_class:
-        for label in np.unique(table.labels):
-            yield np.flatnonzero(moved & (table.labels == label))
+        yield from _of_classes(table, moved)
+
+
+def _moved(table: DifficultyTable, spec: DifficultySpec) -> np.ndarray:
+    """Samples that anything is done to."""
+    if spec.of_believed and table.distrust is not None:
+        return table.distrust <= MOST_DISTRUST
+    return np.ones(len(table), dtype=bool)
+
+
+def _of_classes(table: DifficultyTable, moved: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of each label."""
+    for label in np.unique(table.labels):
+        yield np.flatnonzero(moved & (table.labels == label))
 
 
 def fingerprints(sets: dict[str, Dataset]) -> dict[str, list]:

@@ -150,9 +150,14 @@ def _fit_transition(
     return likelihood, transition
 
 
+def class_probabilities(model: NoiseModel, candidates: Candidates) -> Float[Tensor, "n m"]:
+    """Probability of each candidate by its score alone, whatever the given label says; rows sum to 1, float32."""
+    return torch.softmax(candidates.scores / model.temperature, dim=1)
+
+
 def probability_wrong(model: NoiseModel, candidates: Candidates) -> Float[Tensor, " n"]:
     """Probability that the given label is not the true class, float64 in [0, 1] (n,)."""
-    probs = torch.softmax(candidates.scores / model.temperature, dim=1)
+    probs = class_probabilities(model, candidates)
     wrong = model.transition.new_empty(len(candidates))
     for rows, _, joint in _joint_blocks(candidates, probs, model.transition):
         wrong[rows] = joint[:, 1:].sum(dim=1) / joint.sum(dim=1)
@@ -168,7 +173,7 @@ def estimate_wrong_share(model: NoiseModel, candidates: Candidates, generator: t
         what it would be were every disagreement a wrong label.
     """
     size = len(candidates)
-    probs = torch.softmax(candidates.scores / model.temperature, dim=1)
+    probs = class_probabilities(model, candidates)
     values = []
     for _ in range(_NUM_RESAMPLES):
         drawn = torch.randint(size, (size,), generator=generator)

@@ -60,6 +60,9 @@ class DifficultyTable:
         label_names: Name of each class, or None.
         distrust: How little the label is to be believed, float64 (n,) in [0, 1]; None where the method does not say.
         likely_labels: Most probable class, common ones the more so, int64 (n,); None where the method does not say.
+        candidates: The most probable classes, int64 (n, m), the label among them; None where the method does not say.
+        candidate_probs: Probability of each, whatever the label says, float32 (n, m); of a class that is named twice
+            the sum counts.
     """
 
     ids: np.ndarray
@@ -72,6 +75,8 @@ class DifficultyTable:
     label_names: tuple[str, ...] | None = None
     distrust: np.ndarray | None = None
     likely_labels: np.ndarray | None = None
+    candidates: np.ndarray | None = None
+    candidate_probs: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

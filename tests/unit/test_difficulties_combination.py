@@ -100,6 +100,27 @@ def test_what_is_said_of_the_labels_is_not_lost(combine):
     assert score_combined(sources, combine=combine).likely_labels is None
 
 
+def test_candidates_are_those_of_every_source_and_their_probabilities_the_mean():
+    beliefs = ([[0, 1]] * 2, [[0.75, 0.25]] * 2), ([[0, 2]] * 2, [[0.5, 0.5]] * 2)
+    tables = [
+        replace(
+            table([0, 1], [0, 0], [0.0, 1.0], [0, 0]),
+            distrust=np.zeros(2),
+            likely_labels=np.zeros(2, dtype=np.int64),
+            candidates=np.array(classes),
+            candidate_probs=np.array(probs, dtype=np.float32),
+        )
+        for classes, probs in beliefs
+    ]
+    for one in tables:
+        one.metadata.update(method="posterior", num_samples=2, num_classes=3)
+    both = _mean_rank(tables, "both")
+    assert both.candidates.tolist() == [[0, 1, 0, 2]] * 2
+    assert both.candidate_probs.tolist() == [[0.375, 0.125, 0.25, 0.25]] * 2
+    older = [replace(one, candidates=None, candidate_probs=None) for one in tables]
+    assert _mean_rank(older, "both").candidates is None
+
+
 def test_the_likely_label_is_that_of_the_source_that_distrusts_most():
     beliefs = ([0.9, 0.1, 0.0], [1, 0, 0]), ([0.0, 0.8, 0.0], [0, 2, 0])
     tables = [

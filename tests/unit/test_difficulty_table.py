@@ -43,6 +43,21 @@ def test_distrust_is_a_column_where_there_is_some(tmp_path):
     assert pq.read_schema(tmp_path / "none.parquet").names == [*COLUMNS]
 
 
+def test_candidates_are_columns_of_lists_where_there_are_some(tmp_path):
+    arrays = [np.array(column) for column in COLUMNS.values()]
+    rows = np.array([[0, 2, 1], [1, 0, 2]]), np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]], dtype=np.float32)
+    write_difficulty_table(
+        DifficultyTable(*arrays, candidates=rows[0], candidate_probs=rows[1]), tmp_path / "d.parquet"
+    )
+    back = read_difficulty_table(tmp_path / "d.parquet")
+    np.testing.assert_array_equal(back.candidates, rows[0], strict=True)
+    np.testing.assert_array_equal(back.candidate_probs, rows[1], strict=True)
+    assert pq.read_schema(tmp_path / "d.parquet").names == [*COLUMNS, "candidates", "candidate_probs"]
+    assert back.take(np.array([1])).candidates.tolist() == [[1, 0, 2]]
+    pq.write_table(pq.read_table(tmp_path / "d.parquet").drop_columns("candidates"), tmp_path / "one.parquet")
+    assert read_difficulty_table(tmp_path / "one.parquet").candidate_probs is None
+
+
 def test_rows_of_a_table_are_taken_with_all_columns():
     arrays = [np.array(column) for column in COLUMNS.values()]
     both = DifficultyTable(*arrays, {"method": "x"}, ("x", "y"), np.array([0.0, 0.75]), np.array([0, 1]))
@@ -68,6 +83,30 @@ MISTAKES = {
     "infinite": ({"margin": [0.0, np.inf]}, "`margin` must be finite; got inf at 'b' of {path}. "),
     "rank": ({"rank": [1.5, 0.0]}, "`rank` must be in [0, 1]; got 1.5 at 'a' of {path}. "),
     "negative": ({"label": [0, -1]}, "`label` must be at least 0; got -1 at 'b' of {path}. "),
+    "other lengths": (
+        {"candidates": [[0, 1], [1, 0]], "candidate_probs": [[1.0], [1.0]]},
+        "`candidate_probs` must be as many as `candidates` in every row; got 1 for 2 in {path}. ",
+    ),
+    "ragged": (
+        {"candidates": [[0, 1], [1]], "candidate_probs": [[0.5, 0.5], [1.0]]},
+        "`candidates` must be as long in every row, and not empty; it is not in {path}. ",
+    ),
+    "no lists": (
+        {"candidates": [0, 1], "candidate_probs": [1.0, 1.0]},
+        "`candidates` must be a list in every row; got int64 in {path}. ",
+    ),
+    "sums": (
+        {"candidates": [[0, 1], [1, 0]], "candidate_probs": [[0.5, 0.5], [0.5, 0.4]]},
+        "`candidate_probs` must sum to 1; got 0.9 at 'b' of {path}. ",
+    ),
+    "candidate": (
+        {"candidates": [[0, 1], [1, -1]], "candidate_probs": [[0.5, 0.5], [0.5, 0.5]]},
+        "`candidates` must be at least 0; got -1 at 'b' of {path}. ",
+    ),
+    "null list": (
+        {"candidates": [[0, 1], None], "candidate_probs": [[0.5, 0.5], [0.5, 0.5]]},
+        "`candidates` must be as long in every row, and not empty; it is not in {path}. ",
+    ),
     "ids twice": ({"id": ["a", "a"]}, "`id` must be unique; got 'a' 2 times in {path}. "),
 }
 

@@ -84,6 +84,34 @@ def test_distrust_goes_where_its_difficulty_goes(finished):
     assert (difficulty_weights(constant.difficulty) == 1).all()
 
 
+@pytest.mark.parametrize("of_believed", [False, True])
+def test_probabilities_go_to_others_of_the_same_label_or_become_their_mean(finished, of_believed):
+    table = read_difficulty_table(next((finished / "difficulty").glob("rmd-*.parquet")))
+    classes = np.tile([3, 7, 3], (len(table), 1))
+    probs = np.stack([0.25 * table.rank, 1 - table.rank, 0.75 * table.rank], axis=1).astype(np.float32)
+    distrust = np.where(np.arange(len(table)) % 3 == 0, 0.9, 0.2)
+    table, moved = (
+        replace(table, candidates=classes, candidate_probs=probs, distrust=distrust),
+        np.ones(len(table), bool),
+    )
+    if of_believed:
+        moved = distrust <= 0.2
+    for how in ("shuffle", "shuffle_within_class", "constant"):
+        found = rearranged(table, DifficultySpec(of_believed=of_believed, **{how: True}), seed=1)
+        assert found.candidate_probs is not None
+        whole = found.candidate_probs
+        np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-6)
+        np.testing.assert_allclose(whole[~moved][:, 3], table.rank[~moved], rtol=1e-6)
+        for label in range(10):
+            own = moved & (table.labels == label)
+            if how == "constant":
+                np.testing.assert_allclose(whole[own][:, 7], 1 - table.rank[own].mean(), rtol=1e-5)
+            else:
+                np.testing.assert_allclose(np.sort(whole[own][:, 3]), np.sort(table.rank[own]), rtol=1e-5)
+        assert not np.allclose(whole[moved][:, 3], table.rank[moved])
+    assert rearranged(table, DifficultySpec(invert=True), seed=1).candidates is classes
+
+
 @pytest.mark.parametrize("how", ["shuffle", "shuffle_within_class", "invert", "constant"])
 def test_controls_of_the_believed_leave_out_what_is_left_out_without_them(finished, how):
     table = read_difficulty_table(next((finished / "difficulty").glob("*.parquet")))

@@ -63,7 +63,8 @@ def score_combined(
     is the one that most sources name (the given one, then the lowest, among ties); the margin is the mean over
     sources of the margin in standard deviations of that source's difficulty, 0 where the nearest label is the given.
     Distrust, where the method knows it, is the mean too; a class keeps at least as many as with one source. The likely
-    label is that of the source that distrusts the given one most.
+    label is that of the source that distrusts the given one most; candidates are those of all, each with its share of
+    its probability.
 
     `stack`: every source is scaled to a whole variance of 1, and the features are put side by side and scored once.
 
@@ -160,15 +161,25 @@ def _mean_rank(tables: list[DifficultyTable], encoder: str) -> DifficultyTable:
         metadata["num_features"] = sum(table.metadata["num_features"] for table in tables)
     margin = np.where(chosen == labels, 0.0, margin)
     distrusts = [table.distrust for table in tables if table.distrust is not None]
-    distrust = likely = None
+    of_belief: tuple[np.ndarray, ...] = ()
     if distrusts:
         mean = torch.from_numpy(np.mean(distrusts, axis=0))
         distrust = keep_classes(mean, torch.from_numpy(labels)).numpy()
         metadata["num_distrusted"] = int((distrust > MOST_DISTRUST).sum())
         named = np.stack([table.likely_labels for table in tables if table.likely_labels is not None])
         likely = np.take_along_axis(named, np.argmax(distrusts, axis=0)[None], axis=0)[0]
+        of_belief = distrust, likely, *_candidates_of(tables)
     columns = (tables[0].ids, labels, difficulty, scaled_rank(difficulty), chosen, margin)
-    return DifficultyTable(*columns, metadata, tables[0].label_names, distrust, likely)
+    return DifficultyTable(*columns, metadata, tables[0].label_names, *of_belief)
+
+
+def _candidates_of(tables: list[DifficultyTable]) -> tuple[np.ndarray, ...]:
+    """Candidates of all tables side by side, and their probabilities, which sum to 1."""
+    classes = [table.candidates for table in tables if table.candidates is not None]
+    probs = [table.candidate_probs for table in tables if table.candidate_probs is not None]
+    if not classes:
+        return ()
+    return np.concatenate(classes, axis=1), np.concatenate(probs, axis=1) / np.float32(len(probs))
 
 
 def _positions(first: LabelledSource, source: LabelledSource, number: int) -> np.ndarray:

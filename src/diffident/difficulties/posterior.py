@@ -44,6 +44,7 @@ from diffident.label_noise import (
     Candidates,
     NoiseModel,
     choose_candidates,
+    class_probabilities,
     fit_noise_model,
     join_candidates,
     probability_wrong,
@@ -141,7 +142,7 @@ def fit(blocks: Blocks, labels: np.ndarray, num_classes: int, **options: Any) ->
         statistics = _after(statistics, blocks, labels, convicted & ~before, before & ~convicted)
     wrong = probability_wrong(noise, candidates)
     part = _part_believed(wrong, candidates)
-    scores = replace(scores, distrust=keep_classes(part * wrong, targets).numpy(), likely=_likely(candidates))
+    scores = _with_belief(scores, keep_classes(part * wrong, targets), candidates, noise)
     return Posterior(gaussians, noise, candidates, scores, part, convicted, rounds, chosen.robust)
 
 
@@ -159,7 +160,7 @@ def score(state: Posterior, blocks: Blocks, labels: np.ndarray, *, fitted: bool 
     none = torch.zeros(len(labels), dtype=torch.bool)
     candidates, scores = _judge(state.gaussians, blocks, labels, none, priors)
     distrust = state.part_believed * probability_wrong(state.noise, candidates)
-    return replace(scores, distrust=distrust.numpy(), likely=_likely(candidates))
+    return _with_belief(scores, distrust, candidates, state.noise)
 
 
 def describe(state: Posterior) -> dict[str, Any]:
@@ -221,6 +222,18 @@ def _judge(
         candidates.append(choose_candidates(scores + priors, chosen))
         parts.append(((torch.logsumexp(scores, dim=1) + of_label).clamp(min=0), nearest, margin))
     return join_candidates(candidates), join_scores(parts)
+
+
+def _with_belief(scores: Scores, distrust: Tensor, candidates: Candidates, noise: NoiseModel) -> Scores:
+    """The scores, with what is to be believed of the labels."""
+    probs = class_probabilities(noise, candidates)
+    return replace(
+        scores,
+        distrust=distrust.numpy(),
+        likely=_likely(candidates),
+        candidates=candidates.classes.numpy(),
+        candidate_probs=probs.numpy(),
+    )
 
 
 def _likely(candidates: Candidates) -> Int[np.ndarray, " n"]:

@@ -38,6 +38,8 @@ class Scores:
         margin: How much better that class is than the label, float64 (n,); exactly 0 where it is the label, else > 0.
         distrust: How little the label is to be believed, float64 (n,) in [0, 1]; None where a method does not say.
         likely: The class that is most probably right, int64 (n,); None where a method does not say.
+        candidates: The most probable classes, int64 (n, m); None where a method does not say.
+        candidate_probs: Probability of each, whatever the label says, float32 (n, m).
     """
 
     difficulty: Float[np.ndarray, " n"]
@@ -45,6 +47,8 @@ class Scores:
     margin: Float[np.ndarray, " n"]
     distrust: Float[np.ndarray, " n"] | None = None
     likely: Int[np.ndarray, " n"] | None = None
+    candidates: Int[np.ndarray, "n m"] | None = None
+    candidate_probs: Float[np.ndarray, "n m"] | None = None
 
 
 def make_options(kind: type[Options], method: str, values: dict[str, Any]) -> Options:

@@ -92,7 +92,8 @@ def score_features(
     }
     rank = scaled_rank(scores.difficulty)
     columns = ids, labels, scores.difficulty, rank, scores.nearest, scores.margin
-    return DifficultyTable(*columns, metadata, label_names, scores.distrust, scores.likely)
+    of_belief = scores.distrust, scores.likely, scores.candidates, scores.candidate_probs
+    return DifficultyTable(*columns, metadata, label_names, *of_belief)
 
 
 def _unique(ids: np.ndarray | Sequence[Any]) -> np.ndarray:

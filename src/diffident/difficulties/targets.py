@@ -3,11 +3,39 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffident.difficulties.weights import LEFT_OUT, TEMPERATURE, difficulty_weights
+from diffident.errors import InputError
 from diffident.records import DifficultyTable
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """What training learns of every sample where that is not one class alone.
+
+    Attributes:
+        classes: int64 (n, m); the probabilities of one that is named twice add up.
+        probs: float32 (n, m); rows sum to 1.
+    """
+
+    classes: Int[Tensor, "n m"]
+    probs: Float[Tensor, "n m"]
+
+    def rows(self, rows: Int[Tensor, " b"]) -> "SoftTargets":
+        """Those of some of the samples."""
+        return SoftTargets(self.classes[rows], self.probs[rows])
+
+    def to(self, device: torch.device) -> "SoftTargets":
+        """The same on a device."""
+        return SoftTargets(self.classes.to(device, non_blocking=True), self.probs.to(device, non_blocking=True))
+
+    def over(self, num_classes: int) -> Float[Tensor, "n k"]:
+        """Probabilities of all classes, as the losses take them in the place of labels; those beyond must have none."""
+        empty = self.probs.new_zeros(len(self.probs), num_classes)
+        return empty.scatter_add_(1, self.classes.clamp(max=num_classes - 1), self.probs)
 
 
 @dataclass(frozen=True)
@@ -18,11 +46,13 @@ class Targets:
         weights: Of the loss, float32 (n,); 2 where the sample is left out.
         given: The labels that were scored, int64 (n,).
         labels: Those to learn, int64 (n,).
+        soft: These labels and what the features say of the classes, or None: the labels alone.
     """
 
     weights: Float[Tensor, " n"]
     given: Int[np.ndarray, " n"]
     labels: Int[np.ndarray, " n"]
+    soft: SoftTargets | None = None
 
     @property
     def changed(self) -> Bool[np.ndarray, " n"]:
@@ -37,6 +67,7 @@ def training_targets(
     temperature: float = TEMPERATURE,
     distrust: bool = True,
     relabel: bool = False,
+    soft_targets: float = 0.0,
 ) -> Targets:
     """Weights and labels of all samples of a table, in its order.
 
@@ -48,13 +79,15 @@ def training_targets(
         relabel: Whether these samples learn the table's likely label instead, with a weight of 1: better for a network
             that must find its features in images (docs/method.md). Left out are still those whose own label is the
             likely one, or whose likely label no sample has.
+        soft_targets: Share in [0, 1] of what is learnt that is the table's probabilities of the classes; the rest is
+            the label.
 
     Raises:
-        InputError: as `difficulty_weights`.
+        InputError: as `difficulty_weights`; or the share is out of range, or the table has no probabilities.
 
     Example:
-        >>> targets = training_targets(read_difficulty_table("difficulty.parquet"), relabel=True)
-        >>> loss = criterion(logits, torch.from_numpy(targets.labels)[rows], targets.weights[rows])
+        >>> targets = training_targets(read_difficulty_table("difficulty.parquet"), relabel=True, soft_targets=0.5)
+        >>> loss = criterion(logits, targets.soft.rows(rows).over(num_classes), targets.weights[rows])
     """
     weights = difficulty_weights(table.difficulty, normalizer, temperature, table.distrust if distrust else None)
     labels = table.labels
@@ -62,4 +95,20 @@ def training_targets(
         left_out = (weights == LEFT_OUT).numpy()
         labels = np.where(left_out & np.isin(table.likely_labels, labels), table.likely_labels, labels)
         weights[labels != table.labels] = 1.0
-    return Targets(weights, table.labels, labels)
+    return Targets(weights, table.labels, labels, _soft(table, labels, soft_targets) if soft_targets else None)
+
+
+def _soft(table: DifficultyTable, labels: Int[np.ndarray, " n"], share: float) -> SoftTargets:
+    """The label's share first, then the candidates'."""
+    if not 0 <= share <= 1:
+        raise InputError(f"`soft_targets` must be in [0, 1]; got {share}. Take 0.5, or 0 for the labels alone.")
+    if table.candidates is None or table.candidate_probs is None:
+        raise InputError(
+            f"`difficulty` must have probabilities of the classes for soft_targets={share}; got a table of "
+            f"{table.metadata.get('method', 'an unknown method')!r} without. Make it with: diffident score FEATURES "
+            "--method posterior."
+        )
+    classes = np.concatenate([labels[:, None], table.candidates], axis=1)
+    of_label = np.full((len(labels), 1), 1 - share, dtype=np.float32)
+    probs = np.concatenate([of_label, np.float32(share) * table.candidate_probs], axis=1)
+    return SoftTargets(torch.from_numpy(classes), torch.from_numpy(probs))

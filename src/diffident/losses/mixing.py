@@ -72,7 +72,7 @@ class Mixing:
         self,
         criterion: nn.Module,
         logits: Float[Tensor, "m c"],
-        labels: Int[Tensor, " n"],
+        labels: Shaped[Tensor, "n ..."],
         weights: Float[Tensor, " n"] | None,
     ) -> Float[Tensor, "..."]:
         """The share of each row's own loss and the rest of its partner's, in the criterion's reduction.
@@ -80,7 +80,7 @@ class Mixing:
         Args:
             criterion: Called as `Loss`; where the samples go first, its weights are what each row counts.
             logits: Of `inputs`.
-            labels: Of the samples, on the device of the partners.
+            labels: Of the samples, classes or probabilities of them, on the device of the partners.
             weights: Of the samples, or None.
         """
         other = labels[self.partners]
@@ -128,16 +128,27 @@ def mixed_loss(
     inputs: Shaped[Tensor, "n ..."],
     labels: Int[Tensor, " n"],
     weights: Float[Tensor, " n"] | None,
+    soft: Float[Tensor, "n c"] | None = None,
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "n c"], Int[Tensor, " n"]]:
     """The loss of a batch through the model, mixed as `mixing` says.
+
+    Args:
+        model: From inputs to logits.
+        criterion: Called as `Loss`.
+        mixing: How samples are mixed, or None.
+        inputs: Of the samples.
+        labels: Their classes.
+        weights: One a sample, or None.
+        soft: Probabilities of the classes, which are learnt in the place of the labels, or None.
 
     Returns:
         The loss; logits of n samples, or mixtures where these take the samples' place; the labels to compare them with.
     """
+    learnt = labels if soft is None else soft
     if mixing is None:
         logits = model(inputs)
-        return criterion(logits, labels, weights), logits, labels
+        return criterion(logits, learnt, weights), logits, labels
     mixing = replace(mixing, partners=mixing.partners.to(labels.device))
     logits = model(mixing.inputs(inputs, inputs[mixing.partners]))
-    loss = mixing.loss(criterion, logits, labels, weights)
+    loss = mixing.loss(criterion, logits, learnt, weights)
     return loss, logits[: len(labels)], mixing.labels(labels, labels[mixing.partners])

@@ -29,6 +29,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "others": (0, 1, False),
     "temperature": (0, math.inf, True),
     "curriculum": (0, 1, False),
+    "soft_targets": (0, 1, False),
     "smoothing": (0, 1, False),
     "gamma": (0, math.inf, False),
     "gamma_low": (0, math.inf, False),
@@ -38,6 +39,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "num_bins": (1, 10000, False),
     "bin_temperature": (0, math.inf, True),
     "mixup": (0, math.inf, False),
+    "mixup_until": (0, 1, False),
     "epochs": (1, math.inf, False),
     "batch_size": (2, math.inf, False),
     "learning_rate": (0, math.inf, True),
@@ -77,6 +79,12 @@ def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) ->
         faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. Take it with loss={having[0]}.")
     faults.extend(_mixing_faults(loss, values, fields))
     faults.extend(_curriculum_faults(loss, values, fields))
+    soft = values.get("soft_targets", 0)
+    if soft and not value_faults(fields["soft_targets"], soft) and not kind.needs_weights:
+        faults.append(
+            f"`soft_targets` must be 0 with the loss {loss!r}, which is given no difficulty; got {soft}. For "
+            "cross-entropy with them: --loss difficulty-aware --set doubt=0."
+        )
     for setting in ("accumulation", "devices") if kind.couples else ():
         if values.get(setting, 1) != 1:
             faults.append(

@@ -47,6 +47,8 @@ class TrainingSettings:
             each class the easiest 15 % in the first epoch, evenly more in each, and then all, as in the last epoch; for
             good as soon as training accuracy is more than 0.2 above validation accuracy. An epoch has as many steps as
             without, so that samples are seen several times in it while they are few. 0 shows all from the first.
+        soft_targets: Share of what losses with difficulty learn of a sample that is the probabilities of the classes in
+            the difficulty table, and not its label; 0 is the label alone. The table must be of `posterior`.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
@@ -57,6 +59,7 @@ class TrainingSettings:
         bin_temperature: Of `soft-ece`.
         mixup: Alpha of the Beta distribution by which the samples of a batch are mixed in pairs, with any loss that
             looks at each sample by itself; 0 mixes nothing. The losses mixup and regmixup have their own alpha.
+        mixup_until: Share of the epochs, at their beginning, in which `mixup` mixes.
         epochs: Passes over the data; 0 takes the model's default.
         batch_size: Samples a step; a last batch of one sample joins the one before.
         learning_rate: Peak rate; 0 takes the model's default.
@@ -106,6 +109,7 @@ class TrainingSettings:
     distrust: bool | None = None
     relabel: bool | None = None
     curriculum: float = 0.0
+    soft_targets: float = 0.0
     smoothing: float | None = None
     gamma: float | None = None
     gamma_low: float | None = None
@@ -115,6 +119,7 @@ class TrainingSettings:
     num_bins: int | None = None
     bin_temperature: float | None = None
     mixup: float = 0.0
+    mixup_until: float = 1.0
     epochs: int = 0
     batch_size: int = 128
     learning_rate: float = 0.0

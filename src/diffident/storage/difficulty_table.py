@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffident.errors import InputError
-from diffident.files import check_unique_ids, first_line, parquet_column, read_parquet
+from diffident.files import check_unique_ids, first_line, parquet_column, parquet_rows, read_parquet
 from diffident.records import DifficultyTable
 from diffident.storage.atomic import atomic_path
 
@@ -23,6 +23,8 @@ _COLUMNS = {
 }
 # Columns of the methods that say how little a label is to be believed, and which is most probably right.
 _OF_BELIEF = {"distrust": pa.float64(), "likely_label": pa.int64()}
+# The same, of several classes: lists that are as long in every row.
+_OF_CLASSES = {"candidates": pa.int64(), "candidate_probs": pa.float32()}
 _RANGES = {
     "label": (0, np.inf),
     "difficulty": (-np.inf, np.inf),
@@ -31,7 +33,12 @@ _RANGES = {
     "margin": (-np.inf, np.inf),
     "distrust": (0, 1),
     "likely_label": (0, np.inf),
+    "candidates": (0, np.inf),
+    "candidate_probs": (0, 1),
 }
+
+# What a sum of probabilities may be off by.
+_MOST_OFF = 1e-3
 
 
 def write_difficulty_table(table: DifficultyTable, path: str | Path) -> None:
@@ -41,7 +48,13 @@ def write_difficulty_table(table: DifficultyTable, path: str | Path) -> None:
     for name, column in zip(_OF_BELIEF, (table.distrust, table.likely_labels), strict=True):
         if column is not None:
             columns, kinds[name] = (*columns, column), _OF_BELIEF[name]
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
+    arrays: list[pa.Array] = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
+    for name, rows in zip(_OF_CLASSES, (table.candidates, table.candidate_probs), strict=True):
+        if rows is not None:
+            arrays.append(
+                pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), _OF_CLASSES[name]), rows.shape[1])
+            )
+            kinds[name] = arrays[-1].type
     names = None if table.label_names is None else list(table.label_names)
     note = json.dumps({"metadata": table.metadata, "label_names": names}, sort_keys=True)
     schema = pa.schema(list(kinds.items()), metadata={"diffident": note})
@@ -66,6 +79,11 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
         )
     kinds = _COLUMNS | {name: kind for name, kind in _OF_BELIEF.items() if name in table.column_names}
     columns = {name: parquet_column(table, name, kind, path, _HOW) for name, kind in kinds.items()}
+    columns |= {
+        name: parquet_rows(table, name, kind, path, _HOW)
+        for name, kind in _OF_CLASSES.items()
+        if all(each in table.column_names for each in _OF_CLASSES)
+    }
     ids = columns["id"]
     check_unique_ids(ids, path, _HOW)
     for name, (least, most) in _RANGES.items():
@@ -74,14 +92,39 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
         values = columns[name]
         outside = ~(np.isfinite(values) & (values >= least) & (values <= most))
         if outside.any():
-            row = int(outside.argmax())
+            first = int(outside.argmax())
+            row = first // (values.size // len(ids))
             must = "finite" if least == -np.inf else "at least 0" if most == np.inf else f"in [{least:g}, {most:g}]"
-            raise InputError(f"`{name}` must be {must}; got {values[row]} at {ids[row]!r} of {path}. {_HOW}")
+            raise InputError(f"`{name}` must be {must}; got {values.flat[first]} at {ids[row]!r} of {path}. {_HOW}")
+    _check_candidates(columns, ids, path)
     metadata, names = _note(table, path)
-    distrust, likely = (columns.pop(name, None) for name in _OF_BELIEF)
+    distrust, likely, candidates, probs = (columns.pop(name, None) for name in (*_OF_BELIEF, *_OF_CLASSES))
     return DifficultyTable(
-        *columns.values(), metadata=metadata, label_names=names, distrust=distrust, likely_labels=likely
+        *columns.values(),
+        metadata=metadata,
+        label_names=names,
+        distrust=distrust,
+        likely_labels=likely,
+        candidates=candidates,
+        candidate_probs=probs,
     )
+
+
+def _check_candidates(columns: dict[str, np.ndarray], ids: np.ndarray, path: str | Path) -> None:
+    """Refuse lists of two lengths, and probabilities that do not sum to 1."""
+    if "candidates" not in columns:
+        return
+    lengths = [columns[name].shape[1] for name in _OF_CLASSES]
+    if len(set(lengths)) > 1:
+        raise InputError(
+            f"`candidate_probs` must be as many as `candidates` in every row; got {lengths[1]} for {lengths[0]} in "
+            f"{path}. {_HOW}"
+        )
+    sums = columns["candidate_probs"].sum(axis=1)
+    outside = np.abs(sums - 1) > _MOST_OFF
+    if outside.any():
+        row = int(outside.argmax())
+        raise InputError(f"`candidate_probs` must sum to 1; got {sums[row]:g} at {ids[row]!r} of {path}. {_HOW}")
 
 
 def _note(table: pa.Table, path: str | Path) -> tuple[dict, tuple[str, ...] | None]:

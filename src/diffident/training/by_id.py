@@ -97,6 +97,7 @@ def targets_by_id(
     temperature: float,
     distrust: bool,
     relabel: bool,
+    soft_targets: float = 0.0,
 ) -> Targets:
     """Weights and labels in the order of the ids.
 
@@ -118,9 +119,17 @@ def targets_by_id(
             f"{first}. Score it again on these labels."
         )
     once, places = np.unique(rows, return_inverse=True)
-    options = {"normalizer": normalizer, "temperature": temperature, "distrust": distrust, "relabel": relabel}
-    targets = training_targets(difficulty.take(once), **options)
-    return Targets(targets.weights[torch.from_numpy(places)], given, targets.labels[places])
+    targets = training_targets(
+        difficulty.take(once),
+        normalizer=normalizer,
+        temperature=temperature,
+        distrust=distrust,
+        relabel=relabel,
+        soft_targets=soft_targets,
+    )
+    again = torch.from_numpy(places)
+    soft = None if targets.soft is None else targets.soft.rows(again)
+    return Targets(targets.weights[again], given, targets.labels[places], soft)
 
 
 def check_unique(ids: np.ndarray, name: str) -> None:

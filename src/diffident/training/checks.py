@@ -7,7 +7,7 @@ import numpy as np
 
 from diffident.data.classes import in_classes_of
 from diffident.data.dataset import Dataset
-from diffident.difficulties.targets import Targets
+from diffident.difficulties.targets import SoftTargets, Targets
 from diffident.errors import InputError, UnreadableSampleError
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Predictions
@@ -95,6 +95,18 @@ def check_settings(settings: TrainingSettings, dataset: Dataset, validation: Dat
     check_loggers(settings.loggers)
 
 
+def _check_classes(soft: SoftTargets, dataset: Dataset) -> None:
+    """Raise `InputError` where a class has a probability that the data do not have."""
+    beyond = (soft.classes >= dataset.num_classes) & (soft.probs > 0)
+    if bool(beyond.any()):
+        row, place = map(int, beyond.nonzero()[0])
+        raise InputError(
+            f"`difficulty` must be of the classes of {dataset.name}, which are {dataset.num_classes}; got a "
+            f"probability of class {int(soft.classes[row, place])} for {str(dataset.ids[row])!r}. Score these data, or "
+            "set soft_targets to 0."
+        )
+
+
 def check_same(predictions: Predictions, dataset: Dataset, split: str, run: Path) -> None:
     """Raise `InputError` unless a run's predictions of a split are of this data: its ids and labels, in its order."""
     kept, ids = predictions.labels, dataset.ids.astype(str)
@@ -144,8 +156,12 @@ def targets_for(
         temperature=settings.temperature,
         distrust=bool(settings.distrust),
         relabel=bool(settings.relabel),
+        soft_targets=settings.soft_targets,
     )
     digest = hashlib.sha256(targets.weights.numpy().tobytes())
     if targets.changed.any():
         digest.update(targets.labels.tobytes())
+    if targets.soft is not None:
+        _check_classes(targets.soft, dataset)
+        digest.update(targets.soft.classes.numpy().tobytes() + targets.soft.probs.numpy().tobytes())
     return targets, digest.hexdigest()[:16]

@@ -6,6 +6,9 @@ rises by a share of the logarithm; below 1 it falls. Early epochs are left alone
 has learnt little; models of features and of words begin with the highest. What is kept is in the epochs' lines of
 metrics, so that a resumed run goes on as it would have.
 
+Soft targets are unsure themselves: with them doubt begins at 0, and falls to 0 again. The bonus of a small one is still
+strong, so one below 0.02 gives none.
+
 A doubt above 0.9 leaves the hardest sample at 0.9, and makes the samples below it as unsure: at 1.8 all whose weight is
 at least a half.
 """
@@ -81,6 +84,8 @@ def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
         return Bonus({"others": _OTHERS} if settings.leaves_others_open else {})
     if doubt is None:
         doubt = DOUBT_ON_FEATURES if settings.sees_features else DOUBT
+    elif settings.soft_targets and doubt < _LOWEST:
+        return Bonus({"doubt": 0.0, **({"others": _OTHERS} if settings.leaves_others_open else {})})
     of_hardest, power = min(doubt, _MOST), 1.0
     options = {"doubt": of_hardest}
     if settings.leaves_others_open:
@@ -103,6 +108,8 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
     if full == len(lines):
         if settings.may_begin_unsure and _still_full(settings, lines, steps):
             return _HIGHEST
+        if settings.soft_targets:
+            return 0.0
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
     held_back = epochs_held_back(settings.curriculum, settings.epochs, lines)
@@ -111,7 +118,7 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
     if full >= _UNTOUCHED * settings.epochs and step > 0:
         step *= _FASTER_RISE
-    return min(max(doubt + step, _LOWEST), _HIGHEST)
+    return min(max(doubt + step, 0.0 if settings.soft_targets else _LOWEST), _HIGHEST)
 
 
 def _still_full(settings: TrainingSettings, lines: list[dict[str, Any]], steps: int) -> bool:

@@ -58,20 +58,20 @@ def source_of(
         settings: Of the run.
         device: Where batches are wanted.
         inputs: The prepared samples, where they are in memory already.
-        targets: Weights, and the labels to learn in the place of the data's own; or None.
+        targets: Weights, and what to learn in the place of the data's own labels; or None.
         progress: Called with (done, total) while samples are prepared here.
     """
     preprocessor.check(dataset)
     given = np.zeros(len(dataset)) if dataset.labels is None else dataset.labels
-    weights = None
+    weights = soft = None
     if targets is not None:
-        given, weights = targets.labels, targets.weights
+        given, weights, soft = targets.labels, targets.weights, targets.soft
     labels = torch.from_numpy(np.array(given, dtype=np.int64))
     if inputs is None and not fits_in_memory(preprocessor, len(dataset), settings):
-        return Streamed(dataset, preprocessor, labels, weights, device, settings.num_workers)
+        return Streamed(dataset, preprocessor, labels, weights, soft, device, settings.num_workers)
     if inputs is None:
         inputs = preprocessor.transform(dataset, progress)
-    return InMemory(Samples(inputs, labels, weights), device)
+    return InMemory(Samples(inputs, labels, weights, soft), device)
 
 
 @torch.no_grad()

@@ -213,6 +213,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
     options: dict[str, Any] = {**settings.loss_options, **bonus.options}
     criterion = make_loss(settings.loss, **options)
     training.module.train()
+    alpha = settings.mixup if epoch < settings.mixup_until * settings.epochs else 0.0
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
     if training.curriculum is not None and shown < 1:
         easiest = training.curriculum.rows(shown, generator)
@@ -225,7 +226,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         changes = None if settings.augment == "none" else CropAndFlip.draw(len(rows), generator)
-        mixing = draw_mixing(criterion, len(rows), generator, settings.mixup)
+        mixing = draw_mixing(criterion, len(rows), generator, alpha)
         sums = []
         for number, positions in enumerate(split):
             batch = next(samples)
@@ -249,7 +250,11 @@ def _part(
     if training.settings.channels_last and inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     model = partial(_logits_of, training)
-    loss, logits, labels = mixed_loss(model, criterion, mixing, inputs, batch.labels, weights)
+    soft = None
+    if batch.soft is not None:
+        assert training.num_classes is not None  # `train` gives it
+        soft = batch.soft.over(training.num_classes)
+    loss, logits, labels = mixed_loss(model, criterion, mixing, inputs, batch.labels, weights, soft)
     if history is not None:
         history.batch_done(rows.to(logits.device), logits, labels)
     if training.recorder is not None:

@@ -14,29 +14,46 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from diffident.data.dataset import Dataset
+from diffident.difficulties.targets import SoftTargets
 from diffident.errors import DiffidentError
 from diffident.models import Preprocessor
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Prepared samples: rows of the tensors belong together."""
+    """Prepared samples: rows of the tensors belong together.
+
+    Attributes:
+        inputs: As the model takes them.
+        labels: Classes.
+        weights: Of the loss, or None.
+        soft: What the loss learns in the place of the labels, or None.
+    """
 
     inputs: Shaped[Tensor, "n ..."]
     labels: Int[Tensor, " n"]
     weights: Float[Tensor, " n"] | None = None
+    soft: SoftTargets | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def rows(self, rows: Int[Tensor, " b"]) -> "Samples":
         """Some of the samples."""
-        return Samples(self.inputs[rows], self.labels[rows], None if self.weights is None else self.weights[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return Samples(
+            self.inputs[rows], self.labels[rows], weights, None if self.soft is None else self.soft.rows(rows)
+        )
 
     def to(self, device: torch.device) -> "Samples":
         """The samples on a device."""
         weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
-        return Samples(self.inputs.to(device, non_blocking=True), self.labels.to(device, non_blocking=True), weights)
+        return Samples(
+            self.inputs.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            weights,
+            None if self.soft is None else self.soft.to(device),
+        )
 
 
 class InMemory:
@@ -69,6 +86,7 @@ class Streamed:
         preprocessor: Prepares them.
         labels: One a sample.
         weights: One a sample, or None.
+        soft: What is learnt in the place of the labels, or None.
         device: Where batches are wanted.
         num_workers: Processes; 0 reads in this one.
     """
@@ -79,10 +97,11 @@ class Streamed:
         preprocessor: Preprocessor,
         labels: Int[Tensor, " n"],
         weights: Float[Tensor, " n"] | None,
+        soft: SoftTargets | None,
         device: torch.device,
         num_workers: int,
     ):
-        self.labels, self.weights, self._device = labels, weights, device
+        self.labels, self.weights, self._soft, self._device = labels, weights, soft, device
         self._order = _Order()
         self._loader = DataLoader(
             _Batches(dataset, preprocessor),
@@ -104,7 +123,8 @@ class Streamed:
             if isinstance(inputs, DiffidentError):
                 raise inputs
             weights = None if self.weights is None else self.weights[rows]
-            yield Samples(inputs, self.labels[rows], weights).to(self._device)
+            soft = None if self._soft is None else self._soft.rows(rows)
+            yield Samples(inputs, self.labels[rows], weights, soft).to(self._device)
 
 
 Source = InMemory | Streamed
