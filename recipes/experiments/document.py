@@ -35,7 +35,9 @@ How to read the tables and pictures:
   without a bonus.
 - **Controls**: `shuffled` gives the same weights to random samples, and so leaves out random ones; `constant` gives the
   same weight to all, and leaves out none. `shuffled-believed` and `constant-believed` leave out, or relabel, the same
-  samples as `difficulty-aware`. All of them learn their doubt as it does.
+  samples as `difficulty-aware`. All of them learn their doubt as it does. Where `difficulty-aware` has soft targets,
+  `shuffled` has those of other samples with the same label, and `constant` their mean.
+- **Soft targets**: where there is `labels-alone`, that is the default; `mixtures-alone` has neither these nor a bonus.
 - **Ensembles** share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So
   the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single model: of
   pairs of a single model and an ensemble that do not differ, one in ten passes that test at 0.05 (simulated, five
