@@ -310,14 +310,17 @@ def _with_others_candidates(table: DifficultyTable, spec: DifficultySpec, seed: 
     """The table with the probabilities of the classes of others with the same label, or with the mean of these."""
     if table.candidates is None or table.candidate_probs is None or spec.invert:
         return table
-    moved, num_classes = _moved(table, spec), int(table.candidates.max()) + 1
+    generator, places = np.random.default_rng(seed), np.arange(len(table))
+    if not spec.constant:
+        for rows in _of_classes(table, _moved(table, spec)):
+            places[rows] = generator.permutation(rows)
+        return replace(table, candidates=table.candidates[places], candidate_probs=table.candidate_probs[places])
+    num_classes = int(table.candidates.max()) + 1
     probs = np.zeros((len(table), num_classes), dtype=np.float32)
-    np.add.at(probs, (np.arange(len(table))[:, None], table.candidates), table.candidate_probs)
-    generator = np.random.default_rng(seed)
-    for rows in _of_classes(table, moved):
-        probs[rows] = probs[rows].mean(axis=0) if spec.constant else probs[generator.permutation(rows)]
-    classes = np.tile(np.arange(num_classes), (len(table), 1))
-    return replace(table, candidates=classes, candidate_probs=probs)
+    np.add.at(probs, (places[:, None], table.candidates), table.candidate_probs)
+    for rows in _of_classes(table, _moved(table, spec)):
+        probs[rows] = probs[rows].mean(axis=0)
+    return replace(table, candidates=np.tile(np.arange(num_classes), (len(table), 1)), candidate_probs=probs)
 
 
 def _groups(table: DifficultyTable, spec: DifficultySpec) -> Iterator[np.ndarray]:

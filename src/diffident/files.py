@@ -104,7 +104,11 @@ def parquet_rows(table: pa.Table, name: str, kind: pa.DataType, path: str | Path
     lengths = np.unique(lists.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False))
     if len(lengths) > 1 or (lengths < 1).any():
         raise InputError(f"`{name}` must be as long in every row, and not empty; it is not in {path}. {how_to_mend}")
-    values = parquet_column(pa.table({name: lists.flatten()}), name, kind, path, how_to_mend)
+    cells = lists.flatten()
+    if cells.null_count:
+        row = int(cells.is_null().to_numpy(zero_copy_only=False).argmax()) // int(lengths[0])
+        raise InputError(f"`{name}` must have no nulls in its lists; got one at row {row} of {path}. {how_to_mend}")
+    values = parquet_column(pa.table({name: cells}), name, kind, path, how_to_mend)
     return values.reshape(len(lists), -1 if len(lists) else 0)
 
 

@@ -103,6 +103,10 @@ MISTAKES = {
         {"candidates": [[0, 1], [1, -1]], "candidate_probs": [[0.5, 0.5], [0.5, 0.5]]},
         "`candidates` must be at least 0; got -1 at 'b' of {path}. ",
     ),
+    "null in a list": (
+        {"candidates": [[0, 1], [1, None]], "candidate_probs": [[0.5, 0.5], [0.5, 0.5]]},
+        "`candidates` must have no nulls in its lists; got one at row 1 of {path}. ",
+    ),
     "null list": (
         {"candidates": [[0, 1], None], "candidate_probs": [[0.5, 0.5], [0.5, 0.5]]},
         "`candidates` must be as long in every row, and not empty; it is not in {path}. ",

@@ -18,6 +18,7 @@ from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.training import predict, train
 from diffident.training.doubt import bonus_of_epoch, next_doubt
+from diffident.training.loop import _mixes
 
 COUNT, CLASSES = 90, 3
 POINTS, LABELS = make_blobs(COUNT, n_features=4, centers=CLASSES, random_state=3)
@@ -171,6 +172,33 @@ def test_samples_are_mixed_until_the_epoch_that_is_set(tmp_path):
     assert of_all[2] != of_half[2]
 
 
+@pytest.mark.parametrize(("until", "epochs", "mixed"), [(0.28, 25, 7), (0.8, 30, 24), (1.0, 3, 3), (0.0, 3, 0)])
+def test_the_share_of_the_epochs_is_counted_without_rounding_errors(until, epochs, mixed):
+    found = settings(mixup=1.0, mixup_until=until, epochs=epochs)
+    assert [_mixes(found, epoch) for epoch in range(epochs)] == [True] * mixed + [False] * (epochs - mixed)
+    assert not _mixes(settings(), 0)
+
+
+def test_patience_counts_from_the_first_epoch_that_shows_samples_as_they_are(tmp_path):
+    changes = {"mixup": 1.0, "mixup_until": 0.5, "epochs": 12, "patience": 1, "learning_rate": 0.5}
+    held_out = Dataset("others", "vector", IDS + "v", LABELS, POINTS.__getitem__, "g")
+    for name, until in (("a", 0.5), ("b", 1.0)):
+        out = tmp_path / name
+        train(
+            dataset(), settings(**{**changes, "mixup_until": until}), out=out, difficulty=table(), validation=held_out
+        )
+    assert len(lines_of(tmp_path / "b")) < 7 <= len(lines_of(tmp_path / "a"))
+
+
+def test_classes_beyond_the_number_that_is_asked_for_are_refused():
+    soft = training_targets(table(), soft_targets=0.5).soft
+    assert soft is not None
+    with pytest.raises(InputError, match="got 2, and a probability of class 2"):
+        soft.over(2)
+    with pytest.raises(InputError, match="`candidates` must be at least 0; got -1"):
+        training_targets(table(EVERY - 1), soft_targets=0.5)
+
+
 def test_classes_that_the_data_lack_are_refused(tmp_path):
     beyond = table(np.concatenate([EVERY, np.full((COUNT, 1), 7)], axis=1), np.tile([0.2, 0.2, 0.2, 0.4], (COUNT, 1)))
     with pytest.raises(InputError, match="which are 3; got a probability of class 7 for 's0'"):
@@ -190,6 +218,7 @@ def test_classes_that_the_data_lack_are_refused(tmp_path):
             "`soft_targets` must be 0 with the loss 'cross-entropy', which is given no difficulty",
         ),
         ({"soft_targets": 1.5}, "`soft_targets` must be at least 0 and at most 1; got 1.5"),
+        ({"mixup_until": 0.5}, "`mixup_until` must be 1 without mixup; got 0.5."),
         ({"mixup_until": 2.0}, "`mixup_until` must be at least 0 and at most 1; got 2.0"),
     ],
 )
@@ -202,6 +231,7 @@ def test_settings_that_do_not_go_together_are_refused(changes, told):
 def test_learnt_doubt_begins_and_may_end_without_a_bonus():
     cnn = settings(model="cnn-small", soft_targets=0.5, epochs=10)
     assert next_doubt(cnn, [], 10) == 0
+    assert next_doubt(settings(soft_targets=0.5, epochs=300), [], 100) == 0
     line = {"doubt": 0.0, "validation_temperature": 0.5, "train_accuracy": 0.5, "validation_accuracy": 0.5}
     assert next_doubt(cnn, [line] * 5, 10) == 0
     assert next_doubt(cnn, [{**line, "validation_temperature": 2.0}] * 5, 10) == pytest.approx(0.6 * np.log(2))

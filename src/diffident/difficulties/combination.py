@@ -63,8 +63,8 @@ def score_combined(
     is the one that most sources name (the given one, then the lowest, among ties); the margin is the mean over
     sources of the margin in standard deviations of that source's difficulty, 0 where the nearest label is the given.
     Distrust, where the method knows it, is the mean too; a class keeps at least as many as with one source. The likely
-    label is that of the source that distrusts the given one most; candidates are those of all, each with its share of
-    its probability.
+    label is that of the source that distrusts the given one most; candidates are those of all, each with its
+    probability divided by the number of sources.
 
     `stack`: every source is scaled to a whole variance of 1, and the features are put side by side and scored once.
 

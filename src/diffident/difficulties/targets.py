@@ -33,7 +33,18 @@ class SoftTargets:
         return SoftTargets(self.classes.to(device, non_blocking=True), self.probs.to(device, non_blocking=True))
 
     def over(self, num_classes: int) -> Float[Tensor, "n k"]:
-        """Probabilities of all classes, as the losses take them in the place of labels; those beyond must have none."""
+        """Probabilities of all classes, as the losses take them in the place of labels.
+
+        Raises:
+            InputError: a class beyond these has a probability. On a GPU, where to look would wait, it goes to the last.
+        """
+        if self.classes.device.type == "cpu":
+            beyond = (self.classes >= num_classes) & (self.probs > 0)
+            if bool(beyond.any()):
+                raise InputError(
+                    f"`num_classes` must be above every probable class; got {num_classes}, and a probability of class "
+                    f"{int(self.classes[beyond].max())}. Give the number of classes that were scored."
+                )
         empty = self.probs.new_zeros(len(self.probs), num_classes)
         return empty.scatter_add_(1, self.classes.clamp(max=num_classes - 1), self.probs)
 
@@ -108,7 +119,9 @@ def _soft(table: DifficultyTable, labels: Int[np.ndarray, " n"], share: float) -
             f"{table.metadata.get('method', 'an unknown method')!r} without. Make it with: diffident score FEATURES "
             "--method posterior."
         )
-    classes = np.concatenate([labels[:, None], table.candidates], axis=1)
+    if table.candidates.min(initial=0) < 0:
+        raise InputError(f"`candidates` must be at least 0; got {table.candidates.min()}. Score the samples again.")
+    classes = np.concatenate([labels[:, None], table.candidates.astype(np.int64)], axis=1)
     of_label = np.full((len(labels), 1), 1 - share, dtype=np.float32)
-    probs = np.concatenate([of_label, np.float32(share) * table.candidate_probs], axis=1)
+    probs = np.concatenate([of_label, np.float32(share) * table.candidate_probs.astype(np.float32)], axis=1)
     return SoftTargets(torch.from_numpy(classes), torch.from_numpy(probs))

@@ -106,7 +106,9 @@ def _in_torch(
         strength = alpha * hardness
     logits = logits.to(type_of_losses(logits))
     losses: Any
-    if plain:
+    if plain and not (doubt if alpha is None else alpha):
+        losses = -at_labels(torch.log_softmax(logits, dim=1), labels)
+    elif plain:
         losses = _plain(logits, labels, strength, others)
     else:
         make = functools.partial(_by_blocks, others=others, reduction="none" if counts is not None else reduction)

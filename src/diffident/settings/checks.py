@@ -109,7 +109,9 @@ def _mixing_faults(loss: str, values: dict[str, Any], fields: dict[str, dataclas
     if mixup and (kind.mixes or kind.couples):
         why = "has its own alpha" if kind.mixes else "compares the samples of a batch"
         return [f"`mixup` must be 0 with the loss {loss!r}, which {why}; got {mixup}. Leave it out."]
-    faults = []
+    faults, until = [], values.get("mixup_until", 1)
+    if not mixup and until != 1 and not value_faults(fields["mixup_until"], until):
+        faults.append(f"`mixup_until` must be 1 without mixup; got {until}. Set mixup, for example to 1, with it.")
     if (kind.mixes or mixup) and model == "ngrams":
         what = f"`loss` must not mix inputs where these are texts; got {loss!r}"
         what = what if kind.mixes else f"`mixup` must be 0 where inputs are texts; got {mixup}"

@@ -59,7 +59,8 @@ class TrainingSettings:
         bin_temperature: Of `soft-ece`.
         mixup: Alpha of the Beta distribution by which the samples of a batch are mixed in pairs, with any loss that
             looks at each sample by itself; 0 mixes nothing. The losses mixup and regmixup have their own alpha.
-        mixup_until: Share of the epochs, at their beginning, in which `mixup` mixes.
+        mixup_until: Share of the epochs, at their beginning, in which `mixup` mixes. Where that is not all of them,
+            `patience` counts after them.
         epochs: Passes over the data; 0 takes the model's default.
         batch_size: Samples a step; a last batch of one sample joins the one before.
         learning_rate: Peak rate; 0 takes the model's default.

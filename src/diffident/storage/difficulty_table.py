@@ -50,7 +50,7 @@ def write_difficulty_table(table: DifficultyTable, path: str | Path) -> None:
             columns, kinds[name] = (*columns, column), _OF_BELIEF[name]
     arrays: list[pa.Array] = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
     for name, rows in zip(_OF_CLASSES, (table.candidates, table.candidate_probs), strict=True):
-        if rows is not None:
+        if rows is not None and rows.size:
             arrays.append(
                 pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), _OF_CLASSES[name]), rows.shape[1])
             )
@@ -67,7 +67,7 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
 
     Raises:
         InputError: the file is not there, no Parquet, or lacks a column; a cell is null, of another kind, not finite
-            or out of range; an id occurs twice.
+            or out of range; an id occurs twice; lists differ in length, or probabilities do not sum to 1.
     """
     if not Path(path).is_file():
         raise InputError(f"`difficulty` must be a file; got {path}, which is not there. {_HOW}")

@@ -106,10 +106,10 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
     """
     full = next((number for number, line in enumerate(lines) if line["doubt"] < _HIGHEST), len(lines))
     if full == len(lines):
-        if settings.may_begin_unsure and _still_full(settings, lines, steps):
-            return _HIGHEST
         if settings.soft_targets:
             return 0.0
+        if settings.may_begin_unsure and _still_full(settings, lines, steps):
+            return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
     held_back = epochs_held_back(settings.curriculum, settings.epochs, lines)

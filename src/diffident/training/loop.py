@@ -190,7 +190,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
             found = _validate(training.module, training.held_out, temperature=doubt is not None)
             meter.check(found["validation_loss"])
             line.update(training.fabric.broadcast(found))
-        if training.best is not None and shown == 1:  # before, the loss says little
+        if training.best is not None and shown == 1 and not _will_stop_mixing(settings, epoch):  # it says little
             training.best.update(line["validation_loss"], training.model)
     if training.history is not None:
         training.history.epoch_done(lambda hits: cast(Tensor, training.fabric.all_reduce(hits, reduce_op="sum")))
@@ -205,6 +205,16 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
         training.report(meter.progress(epoch_done=True, finished=finished))
 
 
+def _mixes(settings: TrainingSettings, epoch: int) -> bool:
+    """Whether samples are mixed in an epoch, from 0; rounded, as 0.28 of 25 epochs are 7, and not a little more."""
+    return bool(settings.mixup) and epoch < round(settings.mixup_until * settings.epochs, 9)
+
+
+def _will_stop_mixing(settings: TrainingSettings, epoch: int) -> bool:
+    """Whether an epoch mixes samples and a later one does not, which will be another network."""
+    return _mixes(settings, epoch) and not _mixes(settings, settings.epochs - 1)
+
+
 def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus, shown: float) -> None:
     """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
     settings, fabric = training.settings, training.fabric
@@ -213,7 +223,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
     options: dict[str, Any] = {**settings.loss_options, **bonus.options}
     criterion = make_loss(settings.loss, **options)
     training.module.train()
-    alpha = settings.mixup if epoch < settings.mixup_until * settings.epochs else 0.0
+    alpha = settings.mixup if _mixes(settings, epoch) else 0.0
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
     if training.curriculum is not None and shown < 1:
         easiest = training.curriculum.rows(shown, generator)
