@@ -11,7 +11,17 @@ from experiments.checking import Faults, take
 from experiments.recipe import Method, Recipe, SweepPoint
 
 _OF_LOSSES = {
-    *("preset", "temperature", "normalizer", "distrust", "relabel", "curriculum", "mixup"),
+    *(
+        "preset",
+        "temperature",
+        "normalizer",
+        "distrust",
+        "relabel",
+        "curriculum",
+        "soft_targets",
+        "mixup",
+        "mixup_until",
+    ),
     *(option for kind in LOSSES.values() for option in kind.options),
 }
 """Settings that go with a loss; `mixup` and `curriculum` are among them, as trainings with these have no dynamics."""
