@@ -16,6 +16,7 @@ from diffident.data.classes import in_classes_of
 from diffident.data.dataset import Dataset
 from diffident.data.samples import IMAGE_SUFFIXES, ReadImageFile, ReadVector
 from diffident.difficulties import score_features
+from diffident.difficulties.targets import SoftTargets
 from diffident.difficulties.weights import MOST_DISTRUST, scaled_rank
 from diffident.errors import InputError
 from diffident.label_noise import flip_labels
@@ -316,8 +317,8 @@ def _with_others_candidates(table: DifficultyTable, spec: DifficultySpec, seed: 
             places[rows] = generator.permutation(rows)
         return replace(table, candidates=table.candidates[places], candidate_probs=table.candidate_probs[places])
     num_classes = int(table.candidates.max()) + 1
-    probs = np.zeros((len(table), num_classes), dtype=np.float32)
-    np.add.at(probs, (places[:, None], table.candidates), table.candidate_probs)
+    named = SoftTargets(torch.from_numpy(table.candidates), torch.from_numpy(table.candidate_probs))
+    probs = named.over(num_classes).numpy()
     for rows in _of_classes(table, _moved(table, spec)):
         probs[rows] = probs[rows].mean(axis=0)
     return replace(table, candidates=np.tile(np.arange(num_classes), (len(table), 1)), candidate_probs=probs)

@@ -90,6 +90,11 @@ def parquet_column(table: pa.Table, name: str, kind: pa.DataType, path: str | Pa
     return np.array(cast.to_pylist(), dtype=object) if kind == pa.string() else cast.to_numpy().copy()
 
 
+def holds_lists(kind: pa.DataType) -> bool:
+    """Whether a column has a list in every row."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
 def parquet_rows(table: pa.Table, name: str, kind: pa.DataType, path: str | Path, how_to_mend: str) -> np.ndarray:
     """A column of lists, all of one length, as an array (n, m) of this kind.
 
@@ -97,9 +102,7 @@ def parquet_rows(table: pa.Table, name: str, kind: pa.DataType, path: str | Path
         InputError: no lists, of several lengths or of a kind that does not become this one, or a cell is null.
     """
     lists = table[name].combine_chunks()
-    if not (
-        pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type) or pa.types.is_fixed_size_list(lists.type)
-    ):
+    if not holds_lists(lists.type):
         raise InputError(f"`{name}` must be a list in every row; got {lists.type} in {path}. {how_to_mend}")
     lengths = np.unique(lists.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False))
     if len(lengths) > 1 or (lengths < 1).any():

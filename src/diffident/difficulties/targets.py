@@ -32,6 +32,10 @@ class SoftTargets:
         """The same on a device."""
         return SoftTargets(self.classes.to(device, non_blocking=True), self.probs.to(device, non_blocking=True))
 
+    def beyond(self, num_classes: int) -> Bool[Tensor, "n m"]:
+        """Which of the classes are none of the first `num_classes`, and yet have a probability."""
+        return (self.classes >= num_classes) & (self.probs > 0)
+
     def over(self, num_classes: int) -> Float[Tensor, "n k"]:
         """Probabilities of all classes, as the losses take them in the place of labels.
 
@@ -39,7 +43,7 @@ class SoftTargets:
             InputError: a class beyond these has a probability. On a GPU, where to look would wait, it goes to the last.
         """
         if self.classes.device.type == "cpu":
-            beyond = (self.classes >= num_classes) & (self.probs > 0)
+            beyond = self.beyond(num_classes)
             if bool(beyond.any()):
                 raise InputError(
                     f"`num_classes` must be above every probable class; got {num_classes}, and a probability of class "

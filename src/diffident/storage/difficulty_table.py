@@ -79,11 +79,8 @@ def read_difficulty_table(path: str | Path) -> DifficultyTable:
         )
     kinds = _COLUMNS | {name: kind for name, kind in _OF_BELIEF.items() if name in table.column_names}
     columns = {name: parquet_column(table, name, kind, path, _HOW) for name, kind in kinds.items()}
-    columns |= {
-        name: parquet_rows(table, name, kind, path, _HOW)
-        for name, kind in _OF_CLASSES.items()
-        if all(each in table.column_names for each in _OF_CLASSES)
-    }
+    if all(name in table.column_names for name in _OF_CLASSES):
+        columns |= {name: parquet_rows(table, name, kind, path, _HOW) for name, kind in _OF_CLASSES.items()}
     ids = columns["id"]
     check_unique_ids(ids, path, _HOW)
     for name, (least, most) in _RANGES.items():

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from diffident.errors import InputError, ShapeError
-from diffident.files import first_line, read_npz, read_parquet, texts_of
+from diffident.files import first_line, holds_lists, read_npz, read_parquet, texts_of
 from diffident.metrics.inputs import check_logits, check_probs
 from diffident.records import Predictions, first_repeated
 from diffident.storage.atomic import atomic_path
@@ -121,7 +121,7 @@ def _vector(name: str, column: pa.Array) -> np.ndarray:
 
 def _matrix(name: str, column: pa.Array, path: Path) -> np.ndarray:
     kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+    if not holds_lists(kind):
         raise InputError(
             f"`{name}` must be a list of numbers per row; got {kind} in {path}. Store one fixed-size list per sample."
         )

@@ -97,7 +97,7 @@ def check_settings(settings: TrainingSettings, dataset: Dataset, validation: Dat
 
 def _check_classes(soft: SoftTargets, dataset: Dataset) -> None:
     """Raise `InputError` where a class has a probability that the data do not have."""
-    beyond = (soft.classes >= dataset.num_classes) & (soft.probs > 0)
+    beyond = soft.beyond(dataset.num_classes)
     if bool(beyond.any()):
         row, place = map(int, beyond.nonzero()[0])
         raise InputError(

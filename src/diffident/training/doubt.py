@@ -85,7 +85,7 @@ def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
     if doubt is None:
         doubt = DOUBT_ON_FEATURES if settings.sees_features else DOUBT
     elif settings.soft_targets and doubt < _LOWEST:
-        return Bonus({"doubt": 0.0, **({"others": _OTHERS} if settings.leaves_others_open else {})})
+        doubt = 0.0
     of_hardest, power = min(doubt, _MOST), 1.0
     options = {"doubt": of_hardest}
     if settings.leaves_others_open:
@@ -93,7 +93,7 @@ def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
         by_heart = min(max((doubt - _FIRST) / (_DOUBT_BY_HEART - _FIRST), 0), 1)
         options["others"] = _OTHERS + by_heart * (_OTHERS_BY_HEART - _OTHERS)
         power += by_heart * max(settings.temperature / _TEMPERATURE_BY_HEART - 1, 0)
-    return Bonus(options, doubt / of_hardest, power)
+    return Bonus(options, doubt / of_hardest if of_hardest else 1.0, power)
 
 
 def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: int) -> float:
