@@ -19,6 +19,7 @@ _OF_LOSSES = {
         "relabel",
         "curriculum",
         "soft_targets",
+        "restart",
         "mixup",
         "mixup_until",
     ),

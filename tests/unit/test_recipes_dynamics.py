@@ -107,7 +107,7 @@ def test_the_training_before_has_the_loss_of_the_baseline_and_the_other_settings
     plain = "methods.plain={loss='label-smoothing', smoothing=0.1, epochs=9, ema=0.3}"
     recipe = read_recipe(file, [plain, "methods.base={like='plain', dropout=0.1}", "baseline=base"])
     recipe.methods["x"] = replace(recipe.methods["tuned"], options={"preset": "paper", "epochs": 5, "alpha": 0.2})
-    of_loss = {"doubt": 0.2, "mixup": 0.4, "mixup_until": 0.5, "curriculum": 0.5, "soft_targets": 0.5}
+    of_loss = {"doubt": 0.2, "mixup": 0.4, "mixup_until": 0.5, "curriculum": 0.5, "soft_targets": 0.5, "restart": True}
     settings = dynamics_settings(recipe, recipe.methods["x"], 7, {**of_loss, "batch_size": 64})
     assert settings == load_settings(
         model="mlp", loss="label-smoothing", smoothing=0.1, epochs=5, ema=0.3, dropout=0.1, batch_size=64,

@@ -89,7 +89,7 @@ def test_the_defaults_of_settings_are_the_code_s(name):
     if name in NUMBERS_OF_LOSSES or name == "model":
         assert cell == ("none" if name == "model" else "by loss")
         return
-    resolved = getattr(TrainingSettings("mlp"), name)
+    resolved = getattr(TrainingSettings("mlp"), "may_restart" if name == "restart" else name)
     value = re.search(r"`([^`]+)`", cell)
     assert value is not None
     assert value[1] == shown(resolved if default is None else default)

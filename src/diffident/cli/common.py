@@ -186,6 +186,12 @@ class TrainingBar:
         )
         total = progress.epochs * progress.steps
         self._bar.update(TaskID(0), completed=done, total=total, description=text, refresh=True)
+        if progress.restarts:
+            self._bar.console.print(
+                f"The model learns the labels by heart: it begins anew after epoch {progress.epoch} of "
+                f"{progress.epochs}, on mixtures of samples; --set restart=false goes on instead.",
+                soft_wrap=True,
+            )
         if progress.finished:
             self.stop()
 

@@ -74,6 +74,11 @@ class Targets:
         """Whether each sample learns another label than the given one."""
         return self.labels != self.given
 
+    @property
+    def believed(self) -> float:
+        """Share of the samples that learn the given label, in [0, 1]."""
+        return float(1 - np.mean(self.changed | (self.weights == LEFT_OUT).numpy()))
+
 
 def training_targets(
     table: DifficultyTable,

@@ -79,6 +79,7 @@ def loss_faults(values: dict[str, Any], fields: dict[str, dataclasses.Field]) ->
         faults.append(f"`preset` must be one of the loss {loss!r}; got {preset!r}. Take it with loss={having[0]}.")
     faults.extend(_mixing_faults(loss, values, fields))
     faults.extend(_curriculum_faults(loss, values, fields))
+    faults.extend(_restart_faults(loss, values))
     soft = values.get("soft_targets", 0)
     if soft and not value_faults(fields["soft_targets"], soft) and not kind.needs_weights:
         faults.append(
@@ -144,6 +145,21 @@ def _curriculum_faults(loss: str, values: dict[str, Any], fields: dict[str, data
             "`dynamics` must be false with a curriculum, whose first epochs do not show every sample; got true. Leave "
             "one out."
         )
+    return faults
+
+
+def _restart_faults(loss: str, values: dict[str, Any]) -> list[str]:
+    """What does not go with beginning anew on mixtures of soft targets."""
+    if values.get("restart") is not True:
+        return []
+    faults = []
+    if not LOSSES[loss].needs_weights:
+        faults.append(f"`restart` must be false with the loss {loss!r}, which is given no difficulty; got true.")
+    if values.get("model") == "ngrams":
+        faults.append("`restart` must be false where inputs are texts, which cannot be mixed; got true. Leave it out.")
+    beside = [name for name in ("mixup", "curriculum", "soft_targets", "dynamics") if values.get(name)]
+    if beside:
+        faults.append(f"`restart` must be false beside {', '.join(beside)}; got true. Leave one out.")
     return faults
 
 

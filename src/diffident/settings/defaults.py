@@ -104,7 +104,7 @@ def defaults_of_loss(loss: str, preset: str, given: dict[str, Any]) -> dict[str,
         own["others"] = _OTHERS_ON_FEATURES if on_features else None
     of_weights = {"temperature": temperature, "normalizer": "rank", "distrust": True, **of_preset}
     distrust = of_weights["distrust"] if given.get("distrust") is None else given["distrust"]
-    relabel = bool(distrust) and kind.needs_weights and _finds_features_in_images(given)
+    relabel = bool(distrust) and kind.needs_weights and finds_features_in_images(given)
     return {**of_weights, "relabel": relabel, **own}
 
 
@@ -123,7 +123,8 @@ def is_fine_tuned(given: dict[str, Any]) -> bool:
     return bool(given["pretrained"]) and given["model"].startswith(_FINE_TUNED)
 
 
-def _finds_features_in_images(given: dict[str, Any]) -> bool:
+def finds_features_in_images(given: dict[str, Any]) -> bool:
+    """Whether the settings are of a model that starts from images and random weights."""
     model = given["model"]
     return model in _FROM_IMAGES or (not given["pretrained"] and model.startswith(_FROM_IMAGES_UNLESS_PRETRAINED))
 

@@ -9,6 +9,7 @@ from diffident.settings.checks import loss_faults, raise_faults, value_faults
 from diffident.settings.defaults import (
     defaults_of_loss,
     defaults_of_model,
+    finds_features_in_images,
     is_fine_tuned,
     is_on_features,
     learns_in_few_epochs,
@@ -49,6 +50,11 @@ class TrainingSettings:
             without, so that samples are seen several times in it while they are few. 0 shows all from the first.
         soft_targets: Share of what losses with difficulty learn of a sample that is the probabilities of the classes in
             the difficulty table, and not its label; 0 is the label alone. The table must be of `posterior`.
+        restart: Whether training begins anew from its first weights, once, if the model learns its labels by heart:
+            when training accuracy is more than 0.1 above the best validation accuracy, after a tenth of the epochs and
+            before half of them. Those that are left have `mixup` 1, `mixup_until` 0.8 and `soft_targets` 0.5. None is
+            true where doubt is learnt and probabilities are in the difficulty table, of the models that relabel by
+            default, if none of mixup, curriculum, soft_targets and dynamics is set.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
@@ -111,6 +117,7 @@ class TrainingSettings:
     relabel: bool | None = None
     curriculum: float = 0.0
     soft_targets: float = 0.0
+    restart: bool | None = None
     smoothing: float | None = None
     gamma: float | None = None
     gamma_low: float | None = None
@@ -197,6 +204,14 @@ class TrainingSettings:
         Not where it may end early: in those epochs the validation loss says little.
         """
         return learns_in_few_epochs(vars(self)) and not self.patience
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether training begins anew if the model learns its labels by heart, where validation data tell it."""
+        if self.restart is not None:
+            return self.restart
+        other = self.mixup or self.curriculum or self.soft_targets or self.dynamics
+        return bool(self.learns) and finds_features_in_images(vars(self)) and not other
 
     @property
     def sees_features(self) -> bool:

@@ -12,10 +12,14 @@ from diffident.errors import InputError, UnreadableSampleError
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Predictions
 from diffident.settings import TrainingSettings
+from diffident.storage.difficulty_table import read_difficulty_table
 from diffident.training.by_id import check_unique, targets_by_id
 from diffident.training.logs import check_loggers
+from diffident.training.restart import SOFT_TARGETS
 
 _LOOKED_AT = 5
+# What keeps settings that training heeds from looking at validation data; others are given.
+_OFF = {"curriculum": " to 0", "restart": " to false"}
 
 
 def checked_parts(
@@ -46,7 +50,7 @@ def checked_parts(
 
 
 def check_apart(dataset: Dataset, validation: Dataset | None, learns: str | None) -> None:
-    """Raise `InputError` where something, `learns`, would be learnt from validation data that are trained on.
+    """Raise `InputError` where a setting, `learns`, would be learnt from validation data that are trained on.
 
     Samples are the same if their ids are, and what a few of these ids stand for.
     """
@@ -58,7 +62,7 @@ def check_apart(dataset: Dataset, validation: Dataset | None, learns: str | None
     if len(both) and all(_same(dataset, int(rows[row]), validation, int(places[row])) for row in looked_at):
         raise InputError(
             f"`validation` must not be trained on, as {learns} is learnt from it; {len(both):,} samples of "
-            f"{validation.name} are. Leave them out, or set {learns}{' to 0' if learns == 'curriculum' else ''}."
+            f"{validation.name} are. Leave them out, or set {learns}{_OFF.get(learns, '')}."
         )
 
 
@@ -74,18 +78,22 @@ def check_settings(settings: TrainingSettings, dataset: Dataset, validation: Dat
     """Raise unless the settings can be followed: with this data, and with what is installed.
 
     Raises:
-        InputError: mixtures of texts, early stopping without validation data, or batches too small for the processes.
+        InputError: mixtures of texts, early stopping or a restart without validation data, or batches too small for
+            the processes.
         MissingDependencyError: a log's library is missing.
     """
     if settings.patience and validation is None:
         raise InputError(
             f"`validation` must be given with patience={settings.patience}; got None. Add --validation DATA."
         )
+    if settings.restart and validation is None:
+        raise InputError("`validation` must be given with restart=true; got None. Add --validation DATA.")
     mixes = LOSSES[settings.loss].mixes
-    if dataset.modality == "text" and (mixes or settings.mixup):
+    if dataset.modality == "text" and (mixes or settings.mixup or settings.restart):
         what = f"`loss` must not mix inputs where these are texts; got {settings.loss!r}. Take another loss."
-        other = f"`mixup` must be 0 where inputs are texts; got {settings.mixup}. Leave it out."
-        raise InputError(what if mixes else other)
+        mixup = f"`mixup` must be 0 where inputs are texts; got {settings.mixup}. Leave it out."
+        restart = "`restart` must be false where inputs are texts, which cannot be mixed; got true. Leave it out."
+        raise InputError(what if mixes else mixup if settings.mixup else restart)
     least, count = 2 * settings.devices, len(dataset)
     if settings.devices > 1 and min(settings.batch_size, count) < least:
         raise InputError(
@@ -95,7 +103,7 @@ def check_settings(settings: TrainingSettings, dataset: Dataset, validation: Dat
     check_loggers(settings.loggers)
 
 
-def _check_classes(soft: SoftTargets, dataset: Dataset) -> None:
+def _check_classes(soft: SoftTargets, dataset: Dataset, settings: TrainingSettings) -> None:
     """Raise `InputError` where a class has a probability that the data do not have."""
     beyond = soft.beyond(dataset.num_classes)
     if bool(beyond.any()):
@@ -103,7 +111,7 @@ def _check_classes(soft: SoftTargets, dataset: Dataset) -> None:
         raise InputError(
             f"`difficulty` must be of the classes of {dataset.name}, which are {dataset.num_classes}; got a "
             f"probability of class {int(soft.classes[row, place])} for {str(dataset.ids[row])!r}. Score these data, or "
-            "set soft_targets to 0."
+            f"set {'soft_targets to 0' if settings.soft_targets else 'restart to false'}."
         )
 
 
@@ -129,12 +137,19 @@ def check_same(predictions: Predictions, dataset: Dataset, split: str, run: Path
 
 
 def targets_for(
-    dataset: Dataset, settings: TrainingSettings, difficulty: DifficultyTable | str | Path | None
+    dataset: Dataset,
+    settings: TrainingSettings,
+    difficulty: DifficultyTable | str | Path | None,
+    validation: Dataset | None = None,
 ) -> tuple[Targets | None, str | None]:
     """Weights and labels in the data's order and their digest; None where the loss takes no weights.
 
+    There are soft targets where the settings ask for them, and where training may begin anew with them, which takes
+    validation data.
+
     Raises:
-        InputError: the loss needs difficulty and there is none, or it was scored on other labels.
+        InputError: the loss needs difficulty and there is none, or it was scored on other labels, or without
+            probabilities of the classes that the settings need.
         IdMismatchError: ids are missing from the table, or occur twice in the data.
     """
     if not LOSSES[settings.loss].needs_weights:
@@ -146,6 +161,8 @@ def targets_for(
             "difficulty.parquet."
         )
     check_unique(dataset.ids, dataset.name)
+    if not isinstance(difficulty, DifficultyTable):
+        difficulty = read_difficulty_table(difficulty)
     assert settings.temperature is not None  # settings fill in the loss's default
     targets = targets_by_id(
         difficulty,
@@ -156,12 +173,27 @@ def targets_for(
         temperature=settings.temperature,
         distrust=bool(settings.distrust),
         relabel=bool(settings.relabel),
-        soft_targets=settings.soft_targets,
+        soft_targets=settings.soft_targets or _share_after_restart(settings, difficulty, validation),
     )
     digest = hashlib.sha256(targets.weights.numpy().tobytes())
     if targets.changed.any():
         digest.update(targets.labels.tobytes())
     if targets.soft is not None:
-        _check_classes(targets.soft, dataset)
+        _check_classes(targets.soft, dataset, settings)
         digest.update(targets.soft.classes.numpy().tobytes() + targets.soft.probs.numpy().tobytes())
     return targets, digest.hexdigest()[:16]
+
+
+def _share_after_restart(settings: TrainingSettings, table: DifficultyTable, validation: Dataset | None) -> float:
+    """The soft targets' share of what is learnt if training begins anew; 0 where it cannot."""
+    if not settings.may_restart or validation is None:
+        return 0.0
+    if table.candidates is not None:
+        return SOFT_TARGETS
+    if settings.restart:
+        raise InputError(
+            "`difficulty` must have probabilities of the classes with restart=true; got a table of "
+            f"{table.metadata.get('method', 'an unknown method')!r} without. Make it with: diffident score FEATURES "
+            "--method posterior."
+        )
+    return 0.0

@@ -1,5 +1,6 @@
 """The training loop on Lightning Fabric."""
 
+import copy
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +37,7 @@ from diffident.training.optimization import (
 )
 from diffident.training.processes import synced_batch_norm
 from diffident.training.progress import EpochMeter, Report
+from diffident.training.restart import Stage, must_restart, stage_of
 from diffident.training.sources import Samples, Source
 
 
@@ -58,6 +60,8 @@ class Training:
         curriculum: The samples from easy to hard, or None.
         report: Called with the progress, or None.
         num_classes: Logits that the model must give; None is not checked.
+        believed: Share of the samples that learn the given label.
+        first: State of the parts before the first epoch, where training may begin anew; else None.
     """
 
     fabric: Fabric
@@ -74,6 +78,8 @@ class Training:
     curriculum: Curriculum | None = None
     report: Report | None = None
     num_classes: int | None = None
+    believed: float = 1.0
+    first: dict[str, Any] | None = None
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -103,6 +109,8 @@ def set_up(
     recorder: DynamicsRecorder | None = None,
     report: Report | None = None,
     num_classes: int | None = None,
+    believed: float = 1.0,
+    restarts: bool = False,
 ) -> Training:
     """Model, optimizer and what the settings ask for, on the device."""
     if fabric.world_size > 1:
@@ -111,7 +119,7 @@ def set_up(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled: Any = torch.compile(model) if settings.compile else model
     module, optimizer = fabric.setup(compiled, make_optimizer(model, settings))
-    return Training(
+    training = Training(
         fabric,
         model,
         module,
@@ -126,7 +134,11 @@ def set_up(
         curriculum=_curriculum(source, settings),
         report=report,
         num_classes=num_classes,
+        believed=believed,
     )
+    if not restarts:
+        return training
+    return replace(training, first={name: copy.deepcopy(part.state_dict()) for name, part in training.parts.items()})
 
 
 def _curriculum(source: Source, settings: TrainingSettings) -> Curriculum | None:
@@ -177,9 +189,11 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     settings, epoch, started = training.settings, len(lines), time.perf_counter()
     steps = steps_per_epoch(len(training.source), settings.batch_size, 2 * settings.devices)
     meter = EpochMeter(training.fabric, settings, epoch, steps, training.report)
-    doubt = next_doubt(settings, lines, steps) if settings.learns and training.held_out is not None else None
+    stage = stage_of(settings, lines)
+    learns = settings.learns and training.held_out is not None
+    doubt = next_doubt(stage.settings, stage.lines, steps) if learns else None
     shown = share_shown(settings.curriculum, settings.epochs, lines)
-    _train_epoch(training, epoch, meter, bonus_of_epoch(settings, doubt), shown)
+    _train_epoch(training, stage, epoch, meter, bonus_of_epoch(stage.settings, doubt), shown)
     if not all(bool(one.isfinite().all()) for one in training.model.parameters()):  # by the last step's update
         meter.check(math.nan)
     line = {"epoch": epoch + 1, **meter.totals(), **({} if doubt is None else {"doubt": doubt})}
@@ -190,19 +204,30 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
             found = _validate(training.module, training.held_out, temperature=doubt is not None)
             meter.check(found["validation_loss"])
             line.update(training.fabric.broadcast(found))
-        if training.best is not None and shown == 1 and not _will_stop_mixing(settings, epoch):  # it says little
+        if training.best is not None and shown == 1 and not _will_stop_mixing(stage):  # it says little
             training.best.update(line["validation_loss"], training.model)
     if training.history is not None:
         training.history.epoch_done(lambda hits: cast(Tensor, training.fabric.all_reduce(hits, reduce_op="sum")))
     if training.recorder is not None:
         training.recorder.epoch_done(epoch + 1, training.fabric)  # before the checkpoint: none is ever missing
+    restarts = training.first is not None and must_restart(settings, [*lines, line], training.believed)
+    if restarts:
+        line["restarts"] = True
+        _go_back(training)
     lines.append({**line, "seconds": round(time.perf_counter() - started, 3)})
     finished = len(lines) == settings.epochs or (training.best is not None and training.best.exhausted)
     checkpoints.epoch_done(training.parts, lines, last=finished)
     for log in logs:
         log.epoch_done(lines)
     if training.report is not None:
-        training.report(meter.progress(epoch_done=True, finished=finished))
+        training.report(meter.progress(epoch_done=True, finished=finished, restarts=restarts))
+
+
+def _go_back(training: Training) -> None:
+    """Bring everything to where it was before the first epoch."""
+    assert training.first is not None
+    for name, part in training.parts.items():
+        part.load_state_dict(training.first[name])
 
 
 def _mixes(settings: TrainingSettings, epoch: int) -> bool:
@@ -210,20 +235,20 @@ def _mixes(settings: TrainingSettings, epoch: int) -> bool:
     return bool(settings.mixup) and epoch < round(settings.mixup_until * settings.epochs, 9)
 
 
-def _will_stop_mixing(settings: TrainingSettings, epoch: int) -> bool:
-    """Whether an epoch mixes samples and a later one does not, which will be another network."""
-    return _mixes(settings, epoch) and not _mixes(settings, settings.epochs - 1)
+def _will_stop_mixing(stage: Stage) -> bool:
+    """Whether the next epoch mixes samples and a later one does not, which will be another network."""
+    return _mixes(stage.settings, len(stage.lines)) and not _mixes(stage.settings, stage.settings.epochs - 1)
 
 
-def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus, shown: float) -> None:
+def _train_epoch(training: Training, stage: Stage, epoch: int, meter: EpochMeter, bonus: Bonus, shown: float) -> None:
     """One pass over the samples; all randomness is seeded here, by the run's seed and the epoch."""
-    settings, fabric = training.settings, training.fabric
+    settings, done, fabric = stage.settings, len(stage.lines), training.fabric
     torch.manual_seed(epoch_seed(settings.seed, epoch, fabric.global_rank))
     generator = torch.Generator().manual_seed(epoch_seed(settings.seed, epoch) + 1)
     options: dict[str, Any] = {**settings.loss_options, **bonus.options}
     criterion = make_loss(settings.loss, **options)
     training.module.train()
-    alpha = settings.mixup if _mixes(settings, epoch) else 0.0
+    alpha = settings.mixup if _mixes(settings, done) else 0.0
     order = batches(len(training.source), settings.batch_size, generator, 2 * settings.devices)
     if training.curriculum is not None and shown < 1:
         easiest = training.curriculum.rows(shown, generator)
@@ -232,7 +257,7 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
     own = [rows[positions] for rows, split in zip(order, parts, strict=True) for positions in split]
     samples = training.source.batches(own)
     for step, (rows, split) in enumerate(zip(order, parts, strict=True)):
-        rate = learning_rate(settings, epoch * len(order) + step, settings.epochs * len(order))
+        rate = learning_rate(settings, done * len(order) + step, settings.epochs * len(order))
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         changes = None if settings.augment == "none" else CropAndFlip.draw(len(rows), generator)
@@ -240,7 +265,8 @@ def _train_epoch(training: Training, epoch: int, meter: EpochMeter, bonus: Bonus
         sums = []
         for number, positions in enumerate(split):
             batch = next(samples)
-            batch = replace(batch, weights=bonus.weights_seen(batch.weights))
+            soft = batch.soft if settings.soft_targets else None
+            batch = replace(batch, weights=bonus.weights_seen(batch.weights), soft=soft)
             if changes is not None and augments(settings, batch.inputs):
                 batch = replace(batch, inputs=changes.rows(positions).apply(batch.inputs))
             with fabric.no_backward_sync(training.module, enabled=number + 1 < len(split)):

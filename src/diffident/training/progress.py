@@ -35,6 +35,7 @@ class Progress:
         samples_per_second: Of the steps of the epoch so far, without validation and checkpoint.
         epoch_done: Whether the epoch has ended and its metrics are written.
         finished: Whether no epoch follows.
+        restarts: Whether training begins anew after this epoch, from its first weights.
     """
 
     epoch: int
@@ -46,6 +47,7 @@ class Progress:
     samples_per_second: float
     epoch_done: bool = False
     finished: bool = False
+    restarts: bool = False
 
 
 Report = Callable[[Progress], None]
@@ -102,7 +104,7 @@ class EpochMeter:
             "learning_rate": self._rate,
         }
 
-    def progress(self, *, epoch_done: bool = False, finished: bool = False) -> Progress:
+    def progress(self, *, epoch_done: bool = False, finished: bool = False, restarts: bool = False) -> Progress:
         """Where the run is, by the steps that were looked at."""
         return Progress(
             epoch=self._epoch + 1,
@@ -114,6 +116,7 @@ class EpochMeter:
             samples_per_second=self._count / max(1e-9, self._seconds),
             epoch_done=epoch_done,
             finished=finished,
+            restarts=restarts,
         )
 
     def check(self, loss: float) -> None:

@@ -84,8 +84,8 @@ def train(
             not finite, leaves nothing there.
         difficulty: Table or its file, for losses with difficulty; joined by id, may hold more ids.
         validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set,
-            how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is, and when a curriculum
-            must end.
+            how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is, when a curriculum must
+            end, and whether training begins anew (`restart`).
         test: Predicted at the end.
         resume: Go on after the last checkpoint; a finished run only gets the predictions that it lacks.
         progress: Called with a `Progress` now and then during an epoch, and after each.
@@ -101,11 +101,11 @@ def train(
     """
     out = Path(out)
     validation, test = checked_parts(dataset, validation, test)
-    check_apart(dataset, validation, settings.learns or ("curriculum" if settings.curriculum else None))
+    check_apart(dataset, validation, _learns(settings))
     check_settings(settings, dataset, validation)
-    targets, digest = targets_for(dataset, settings, difficulty)
+    targets, digest = targets_for(dataset, settings, difficulty, validation)
     fabric = make_fabric(settings)
-    heeded = settings.learns or settings.patience or settings.curriculum
+    heeded = settings.patience or _learns(settings)
     described = describe(dataset, digest, validation if heeded else None)
     run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
     if begun is not None:
@@ -121,6 +121,12 @@ def train(
             shutil.rmtree(out)
         raise
     return open_run(out)
+
+
+def _learns(settings: TrainingSettings) -> str | None:
+    """A setting that validation data decide about."""
+    heeded = {"curriculum": settings.curriculum, "restart": settings.may_restart}
+    return settings.learns or next((name for name, value in heeded.items() if value), None)
 
 
 def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
@@ -152,6 +158,8 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
             recorder=recorder,
             report=report,
             num_classes=job.dataset.num_classes,
+            believed=1.0 if job.targets is None else job.targets.believed,
+            restarts=_restarts(job),
         )
         checkpoints = Checkpoints(run.path, job.checkpoint_seconds, writes=fabric.is_global_zero)
         module, earlier = fit(training, checkpoints, run.path)
@@ -162,6 +170,12 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
                 predictions = predictions_of(module, held_out[split], part, job.dataset.label_names)
                 write_predictions(predictions, run.predictions(split))
         _save_weights(model, run.weights)
+
+
+def _restarts(job: _Job) -> bool:
+    """Whether training begins anew if the model learns its labels by heart."""
+    has_soft = job.targets is not None and job.targets.soft is not None
+    return job.settings.may_restart and job.validation is not None and has_soft
 
 
 def _predict_missing(run: RunFolder, parts: dict[str, Dataset | None], device: str) -> None:
