@@ -182,6 +182,7 @@ def test_training_ends_when_the_validation_loss_no_longer_falls(tmp_path):
     losses = curve(tmp_path / "run", "validation_loss")[:, 0]
     assert len(losses) < 200
     assert losses.argmin() == len(losses) - 1 - 3
+    assert curve(tmp_path / "run", "best")[:, 0].nonzero()[0][-1] == losses.argmin()
     kept = read_predictions(tmp_path / "run" / "predictions" / "validation.parquet")
     assert float(nn.functional.cross_entropy(kept.logits, kept.labels)) == pytest.approx(losses.min(), rel=1e-5)
     with pytest.raises(InputError, match="`validation` must be given with patience=3"):
@@ -190,8 +191,7 @@ def test_training_ends_when_the_validation_loss_no_longer_falls(tmp_path):
 
 def test_a_loss_that_is_no_number_is_no_better():
     model, best = nn.Linear(1, 1), BestWeights(2)
-    for loss in (math.nan, 2.0, math.nan):
-        best.update(loss, model)
+    assert [best.update(loss, model) for loss in (math.nan, 2.0, math.nan)] == [True, True, False]
     assert not best.exhausted
     best.update(2.0, model)
     assert best.exhausted

@@ -155,6 +155,9 @@ def test_early_stopping_counts_from_the_new_beginning(tmp_path):
     (last_before,) = restarts_at(lines)
     mixing = round(0.8 * (30 - last_before))
     assert len(lines) > last_before + mixing
+    assert not any("best" in one for one in lines[last_before : last_before + mixing])
+    kept = [one["validation_loss"] for one in lines[last_before + mixing :] if one["best"]]
+    assert kept[-1] == min(one["validation_loss"] for one in lines[last_before + mixing :])
 
 
 def test_it_takes_probabilities_and_validation_data(tmp_path):

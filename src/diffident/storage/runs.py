@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +50,7 @@ class RunFolder:
         if name is None:
             return {}
         lines = self.read_metrics() or [{}]
-        kept = min(lines, key=_loss_of) if self.settings.patience else lines[-1]
+        kept = next((line for line in reversed(lines) if line.get("best")), lines[-1])
         return {name: kept[name]} if name in kept else {}
 
     @property
@@ -91,12 +90,6 @@ class RunFolder:
     def predictions(self, split: str) -> Path:
         """The predictions of a split, there or not."""
         return predictions_file(self.path, split)
-
-
-def _loss_of(line: dict[str, Any]) -> float:
-    """What early stopping goes by: of equal epochs it keeps the first, as `min` does; NaN is never better."""
-    loss = line.get("validation_loss", math.inf)
-    return math.inf if math.isnan(loss) else loss
 
 
 def predictions_file(run: str | Path, split: str) -> Path:

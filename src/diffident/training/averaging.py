@@ -76,11 +76,12 @@ class BestWeights:
         """Whether training should end."""
         return self._since >= self._patience
 
-    def update(self, loss: float, model: nn.Module) -> None:
-        """Take in an epoch; a loss that is NaN is no better."""
+    def update(self, loss: float, model: nn.Module) -> bool:
+        """Take in an epoch, and say whether its weights are kept; a loss that is NaN is no better."""
         self._since += 1
         if loss < self._loss or not self._weights:
             self._loss, self._since, self._weights = min(math.inf, loss), 0, _copied(model)
+        return self._since == 0
 
     def load_into(self, model: nn.Module) -> None:
         """Give the model the best weights, if an epoch was seen."""

@@ -205,7 +205,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
             meter.check(found["validation_loss"])
             line.update(training.fabric.broadcast(found))
         if training.best is not None and shown == 1 and not _will_stop_mixing(stage):  # it says little
-            training.best.update(line["validation_loss"], training.model)
+            line["best"] = training.best.update(line["validation_loss"], training.model)
     if training.history is not None:
         training.history.epoch_done(lambda hits: cast(Tensor, training.fabric.all_reduce(hits, reduce_op="sum")))
     if training.recorder is not None:
