@@ -89,6 +89,8 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = load_settings(**before), load_settings(**now)
     words = differing_settings(old, new)
-    if old.relabel != new.relabel:  # resuming a run tells by its weights whether that matters, its results do not
-        words.append(f"relabel was {old.relabel}, now {new.relabel}")
+    for key in ("relabel", "restart"):  # resuming a run tells by its weights whether these matter, its results do not
+        was, is_now = getattr(old, key), getattr(new, key)
+        if was != is_now:
+            words.append(f"{key} was {was}, now {is_now}")
     return words

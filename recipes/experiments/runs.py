@@ -110,7 +110,7 @@ def _train(
     folder: Path,
     table: DifficultyTable | None = None,
 ) -> RunFolder:
-    validation = materials.validation if settings.patience or settings.learns else None
+    validation = materials.validation if settings.patience or settings.heeds_validation else None
     return train(dataset, settings, out=folder, difficulty=table, validation=validation, resume=folder.exists())
 
 

@@ -250,6 +250,8 @@ def test_other_settings_for_the_same_name_are_an_error(file, finished, capsys):
     assert "tune was {'alpha': [0.1, 5.0, 0.2]}, now {'alpha': [1, 2, 3]}" in said
     assert run_small(file, finished, "--results-only", "--set", "methods.difficulty-aware.relabel=true") == 2
     assert "difficulty-aware: relabel was False, now True. " in capsys.readouterr().err
+    assert run_small(file, finished, "--results-only", "--set", "methods.difficulty-aware.restart=false") == 2
+    assert "difficulty-aware: restart was None, now False. " in capsys.readouterr().err
     assert run_small(file, finished, "--set", "data.test='digits:test[:99]'") == 2
     assert "set test: other samples" in capsys.readouterr().err
     assert (finished / "results.json").read_bytes() == before

@@ -64,20 +64,22 @@ def restarts_at(lines):
 
 def test_it_begins_anew_when_training_is_far_above_the_best_validation_accuracy():
     run, even = settings(epochs=20), line(0.5, 0.45)
-    assert not must_restart(run, [even, line(0.549, 0.45)], 1.0)
-    assert must_restart(run, [even, line(0.551, 0.45)], 1.0)
-    assert not must_restart(run, [even, line(0.549, 0.2)], 1.0)  # the best so far counts
+    assert not must_restart(run, [even, even, line(0.549, 0.45)], 1.0)
+    assert must_restart(run, [even, even, line(0.551, 0.45)], 1.0)
+    assert not must_restart(run, [line(0.5, 0.3), even, line(0.549, 0.2)], 1.0)  # the best so far counts
 
 
 def test_it_begins_anew_neither_at_once_nor_late_nor_twice():
-    run, by_heart = settings(epochs=20), line(0.9, 0.4)
-    found = [must_restart(run, [by_heart] * number, 1.0) for number in range(1, 21)]
-    assert found == [False] + [True] * 9 + [False] * 10
-    assert not must_restart(run, [line(0.9, 0.4, restarts=True), by_heart], 1.0)
+    by_heart = line(0.9, 0.4)
+    for epochs, first, last in ((7, 1, 0), (8, 3, 3), (20, 3, 10), (50, 5, 25)):
+        run = settings(epochs=epochs)
+        found = [number for number in range(1, epochs + 1) if must_restart(run, [by_heart] * number, 1.0)]
+        assert found == list(range(first, last + 1))
+    assert not must_restart(settings(epochs=20), [line(0.9, 0.4, restarts=True)] + [by_heart] * 5, 1.0)
 
 
 def test_wrong_labels_that_are_not_learnt_are_allowed_for():
-    run, lines = settings(epochs=10), [line(0.8, 0.5)] * 2
+    run, lines = settings(epochs=10), [line(0.8, 0.5)] * 3
     assert must_restart(run, lines, 0.76)
     assert not must_restart(run, lines, 0.74)
     distrust, likely = np.zeros(COUNT), LABELS[:COUNT].copy()
@@ -100,15 +102,16 @@ def test_the_epochs_after_it_are_a_training_of_their_own():
     assert after.settings == replace(run, **expected)
 
 
-def test_after_it_a_run_is_the_same_as_one_with_mixtures_of_soft_targets(tmp_path, monkeypatch):
-    lines, weights = trained(tmp_path / "a")
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"patience": 9, "optimizer": "sgd", "learning_rate": 0.1}])
+def test_after_it_a_run_is_the_same_as_one_with_mixtures_of_soft_targets(tmp_path, monkeypatch, changes):
+    lines, weights = trained(tmp_path / "a", changes=changes)
     (last_before,) = restarts_at(lines)
-    assert 2 <= last_before <= EPOCHS / 2
+    assert 3 <= last_before <= EPOCHS / 2
     assert len(lines) == EPOCHS
     assert lines[last_before - 1]["train_accuracy"] > max(one["validation_accuracy"] for one in lines[:last_before])
     monkeypatch.setattr(loop, "epoch_seed", lambda seed, epoch, rank=0: epoch_seed(seed, epoch + last_before, rank))
     mixed = {"mixup": 1.0, "mixup_until": 0.8, "soft_targets": 0.5, "epochs": EPOCHS - last_before}
-    alone, expected = trained(tmp_path / "b", changes=mixed)
+    alone, expected = trained(tmp_path / "b", changes={**changes, **mixed})
     assert weights == expected
     volatile = {"epoch", "seconds"}
     for one, other in zip(lines[last_before:], alone, strict=True):
@@ -116,7 +119,9 @@ def test_after_it_a_run_is_the_same_as_one_with_mixtures_of_soft_targets(tmp_pat
             key: other[key] for key in other if key not in volatile
         }
     steps = steps_per_epoch(COUNT, 16)
-    rates = [learning_rate(settings(), (number + 1) * steps - 1, len(alone) * steps) for number in range(len(alone))]
+    rates = [
+        learning_rate(settings(**changes), (number + 1) * steps - 1, len(alone) * steps) for number in range(len(alone))
+    ]
     assert [one["learning_rate"] for one in lines[last_before:]] == pytest.approx(rates)
 
 
@@ -163,9 +168,9 @@ def test_early_stopping_counts_from_the_new_beginning(tmp_path):
 def test_it_takes_probabilities_and_validation_data(tmp_path):
     without = replace(table(), candidates=None, candidate_probs=None)
     lines, weights = trained(tmp_path / "a", difficulty=without)
-    assert not restarts_at(lines)
-    assert (lines[-1]["epoch"], weights) == (EPOCHS, trained(tmp_path / "b", changes={"restart": False})[1])
-    lines, weights = trained(tmp_path / "c", validation=None)
+    going_on = trained(tmp_path / "b", changes={"restart": False})[1]
+    assert (len(lines), restarts_at(lines), weights) == (EPOCHS, [], going_on)
+    lines, _ = trained(tmp_path / "c", validation=None)
     assert (len(lines), restarts_at(lines)) == (EPOCHS, [])
     # Nothing is learnt of the probabilities there, so other ones are the same run.
     others = table(probs=PROBS[::-1].copy())
@@ -173,14 +178,18 @@ def test_it_takes_probabilities_and_validation_data(tmp_path):
     trained(tmp_path / "d")
     with pytest.raises(ResumeError, match="data weights was"):
         trained(tmp_path / "d", difficulty=others, resume=True)
+    with pytest.raises(ResumeError, match="data weights was"):
+        trained(tmp_path / "d", changes={"restart": False}, resume=True)
+    trained(tmp_path / "a", difficulty=without, changes={"restart": False}, resume=True)  # as it would have been
     asked_for = {"restart": True}
     with pytest.raises(InputError, match="`validation` must be given with restart=true; got None"):
         trained(tmp_path / "e", validation=None, changes=asked_for)
     with pytest.raises(InputError, match="probabilities of the classes with restart=true; got a table of 'posterior'"):
         trained(tmp_path / "e", difficulty=without, changes=asked_for)
     beyond = table(np.full((COUNT, 1), 7), np.ones((COUNT, 1)))
+    assert trained(tmp_path / "g", difficulty=beyond)[1] == going_on
     with pytest.raises(InputError, match=r"a probability of class 7 .* or set restart to false"):
-        trained(tmp_path / "e", difficulty=beyond)
+        trained(tmp_path / "f", difficulty=beyond, changes=asked_for)
 
 
 def test_it_is_the_default_where_doubt_is_learnt_from_images():
@@ -242,3 +251,19 @@ def test_people_are_told(tmp_path, capsys):
     trained(tmp_path / "a", progress=TrainingBar())
     told = capsys.readouterr().err.split("\n")
     assert [line for line in told if "learns the labels by heart: it begins anew after epoch" in line]
+
+
+def test_labels_that_are_not_believed_put_it_off(tmp_path):
+    distrust, likely = np.zeros(COUNT), LABELS[:COUNT].copy()
+    distrust[::3], likely[::3] = 1.0, (likely[::3] + 1) % CLASSES
+    run = settings(epochs=24)
+    lines, _ = trained(
+        tmp_path / "a", difficulty=table(distrust=distrust, likely=likely), changes={"epochs": 24, "restart": False}
+    )
+    put_off, at_once = (
+        [number for number in range(1, 25) if must_restart(run, lines[:number], believed)][:1]
+        for believed in (1 - 20 / COUNT, 1.0)
+    )
+    assert put_off != at_once != []
+    found, _ = trained(tmp_path / "b", difficulty=table(distrust=distrust, likely=likely), changes={"epochs": 24})
+    assert restarts_at(found) == put_off

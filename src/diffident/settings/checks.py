@@ -154,7 +154,9 @@ def _restart_faults(loss: str, values: dict[str, Any]) -> list[str]:
         return []
     faults = []
     if not LOSSES[loss].needs_weights:
-        faults.append(f"`restart` must be false with the loss {loss!r}, which is given no difficulty; got true.")
+        faults.append(
+            f"`restart` must be false with the loss {loss!r}, which is given no difficulty; got true. Leave it out."
+        )
     if values.get("model") == "ngrams":
         faults.append("`restart` must be false where inputs are texts, which cannot be mixed; got true. Leave it out.")
     beside = [name for name in ("mixup", "curriculum", "soft_targets", "dynamics") if values.get(name)]

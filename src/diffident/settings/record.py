@@ -51,10 +51,11 @@ class TrainingSettings:
         soft_targets: Share of what losses with difficulty learn of a sample that is the probabilities of the classes in
             the difficulty table, and not its label; 0 is the label alone. The table must be of `posterior`.
         restart: Whether training begins anew from its first weights, once, if the model learns its labels by heart:
-            when training accuracy is more than 0.1 above the best validation accuracy, after a tenth of the epochs and
-            before half of them. Those that are left have `mixup` 1, `mixup_until` 0.8 and `soft_targets` 0.5. None is
-            true where doubt is learnt and probabilities are in the difficulty table, of the models that relabel by
-            default, if none of mixup, curriculum, soft_targets and dynamics is set.
+            when training accuracy is more than 0.1 above the best validation accuracy, after three epochs or a tenth of
+            all, whichever is more, up to half of them, and with five left at least. Those that are left have `mixup` 1,
+            `mixup_until` 0.8 and `soft_targets` 0.5. None is true where doubt is learnt and probabilities are in the
+            difficulty table, of the models that relabel by default, if none of mixup, curriculum, soft_targets and
+            dynamics is set.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
@@ -212,6 +213,12 @@ class TrainingSettings:
             return self.restart
         other = self.mixup or self.curriculum or self.soft_targets or self.dynamics
         return bool(self.learns) and finds_features_in_images(vars(self)) and not other
+
+    @property
+    def heeds_validation(self) -> str | None:
+        """Name of a setting that makes training look at validation data, beside `patience`; None if there is none."""
+        heeding = {"curriculum": self.curriculum, "restart": self.may_restart}
+        return self.learns or next((name for name, value in heeding.items() if value), None)
 
     @property
     def sees_features(self) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 from diffident.errors import InputError
 from diffident.settings import TrainingSettings, load_settings
 
-# Settings that a resumed run may have otherwise. Where relabelling changes something, the targets' digest differs, too.
-_WITHOUT_EFFECT = ("device", "loading", "num_workers", "loggers", "relabel")
+# Settings that a resumed run may have otherwise. Where the last two change what is learnt, the targets' digest differs.
+_WITHOUT_EFFECT = ("device", "loading", "num_workers", "loggers", "relabel", "restart")
 
 
 @dataclass(frozen=True)

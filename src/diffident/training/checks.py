@@ -1,6 +1,7 @@
 """Whether data, settings and difficulty fit each other, and the targets joined by id."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,16 +104,23 @@ def check_settings(settings: TrainingSettings, dataset: Dataset, validation: Dat
     check_loggers(settings.loggers)
 
 
-def _check_classes(soft: SoftTargets, dataset: Dataset, settings: TrainingSettings) -> None:
-    """Raise `InputError` where a class has a probability that the data do not have."""
+def _of_classes(soft: SoftTargets, dataset: Dataset, settings: TrainingSettings) -> SoftTargets | None:
+    """The soft targets; None where a class has a probability that the data do not have, and nobody asked for them.
+
+    Raises:
+        InputError: somebody did.
+    """
     beyond = soft.beyond(dataset.num_classes)
-    if bool(beyond.any()):
-        row, place = map(int, beyond.nonzero()[0])
-        raise InputError(
-            f"`difficulty` must be of the classes of {dataset.name}, which are {dataset.num_classes}; got a "
-            f"probability of class {int(soft.classes[row, place])} for {str(dataset.ids[row])!r}. Score these data, or "
-            f"set {'soft_targets to 0' if settings.soft_targets else 'restart to false'}."
-        )
+    if not bool(beyond.any()):
+        return soft
+    if not (settings.soft_targets or settings.restart):
+        return None
+    row, place = map(int, beyond.nonzero()[0])
+    raise InputError(
+        f"`difficulty` must be of the classes of {dataset.name}, which are {dataset.num_classes}; got a probability of "
+        f"class {int(soft.classes[row, place])} for {str(dataset.ids[row])!r}. Score these data, or set "
+        f"{'soft_targets to 0' if settings.soft_targets else 'restart to false'}."
+    )
 
 
 def check_same(predictions: Predictions, dataset: Dataset, split: str, run: Path) -> None:
@@ -179,7 +187,8 @@ def targets_for(
     if targets.changed.any():
         digest.update(targets.labels.tobytes())
     if targets.soft is not None:
-        _check_classes(targets.soft, dataset, settings)
+        targets = replace(targets, soft=_of_classes(targets.soft, dataset, settings))
+    if targets.soft is not None:
         digest.update(targets.soft.classes.numpy().tobytes() + targets.soft.probs.numpy().tobytes())
     return targets, digest.hexdigest()[:16]
 

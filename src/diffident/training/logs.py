@@ -123,4 +123,4 @@ class _Mlflow:
 
 
 def _numbers(line: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in line.items() if name != "epoch"}
+    return {name: float(value) for name, value in line.items() if name != "epoch"}

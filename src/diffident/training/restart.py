@@ -16,8 +16,9 @@ SOFT_TARGETS = 0.5
 _MIXUP, _MIXUP_UNTIL = 1.0, 0.8
 # Of training above the best validation accuracy so far: what a network that does not fit its labels does not reach.
 _MOST_GAP = 0.1
-# Shares of the epochs: before the first, accuracies say little; after the last, there are too few for a training.
-_FIRST, _LAST = 0.1, 0.5
+# In the first epochs accuracies say little; after the last of these shares too few are left for a training, and with
+# fewer than this none of them would show samples as they are.
+_FIRST_EPOCHS, _FIRST, _LAST, _LEAST_LEFT = 3, 0.1, 0.5, 5
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ def must_restart(settings: TrainingSettings, lines: list[dict[str, Any]], believ
         believed: Share of the samples that learn the given label. Of the others training accuracy does not count the
             given one, but validation accuracy does, so it stays behind even of a network that learns nothing by heart.
     """
-    if (
-        any("restarts" in line for line in lines)
-        or not _FIRST * settings.epochs <= len(lines) <= _LAST * settings.epochs
-    ):
+    first, last = max(_FIRST_EPOCHS, _FIRST * settings.epochs), _LAST * settings.epochs
+    if any(line.get("restarts") for line in lines) or not first <= len(lines) <= last:
+        return False
+    if settings.epochs - len(lines) < _LEAST_LEFT:
         return False
     best = max(line["validation_accuracy"] for line in lines)
     return believed * lines[-1]["train_accuracy"] - best > _MOST_GAP

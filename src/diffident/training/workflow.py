@@ -101,11 +101,11 @@ def train(
     """
     out = Path(out)
     validation, test = checked_parts(dataset, validation, test)
-    check_apart(dataset, validation, _learns(settings))
+    check_apart(dataset, validation, settings.heeds_validation)
     check_settings(settings, dataset, validation)
     targets, digest = targets_for(dataset, settings, difficulty, validation)
     fabric = make_fabric(settings)
-    heeded = settings.patience or _learns(settings)
+    heeded = settings.patience or settings.heeds_validation
     described = describe(dataset, digest, validation if heeded else None)
     run, is_new = claim(out, settings, settings_toml(settings, data=described), resume)
     if begun is not None:
@@ -121,12 +121,6 @@ def train(
             shutil.rmtree(out)
         raise
     return open_run(out)
-
-
-def _learns(settings: TrainingSettings) -> str | None:
-    """A setting that validation data decide about."""
-    heeded = {"curriculum": settings.curriculum, "restart": settings.may_restart}
-    return settings.learns or next((name for name, value in heeded.items() if value), None)
 
 
 def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
