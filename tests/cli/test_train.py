@@ -243,14 +243,15 @@ def test_the_config_of_another_program_is_no_run(work, capsys):
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "told"),
     [
-        ["train", "nowhere", "--model", "mlp", "--out", "run"],
-        ["predict", "nowhere", "validation.npz", "--out", "predictions.parquet"],
+        (["train", "nowhere", "--model", "mlp", "--out", "new"], "nowhere"),
+        (["train", "train.npz", "--model", "mlp", "--out", "."], "`out` must be new; . exists."),
+        (["predict", "nowhere", "validation.npz", "--out", "predictions.parquet"], "nowhere"),
     ],
 )
-def test_a_mistyped_name_does_not_wait_for_the_libraries_of_training(work, given):
+def test_a_mistyped_name_does_not_wait_for_the_libraries_of_training(work, given, told):
     code = f"import sys; from diffident.cli import main; print(main({given}), 'lightning_fabric' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "2 False\n"
-    assert "nowhere" in done.stderr
+    assert told in done.stderr

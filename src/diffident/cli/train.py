@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Train, and evaluate on the test data where there is some."""
     from diffident.data import open_dataset
     from diffident.settings import load_settings, parse_value
-    from diffident.storage.runs import open_run
+    from diffident.storage.runs import check_free, open_run
 
     if arguments.epochs == 0:  # a setting of 0 is the model's own, which is not what is asked for here
         raise InputError("`--epochs` must be at least 1; got 0. Leave it out for the model's own.")
@@ -108,6 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.alpha is not None and not is_auto:
         given["alpha"] = parse_value(arguments.alpha)
     settings = load_settings(arguments.config, arguments.overrides, **given)
+    check_free(Path(arguments.out), arguments.resume)  # again by `train`, which takes seconds to import
     notes = _unused(arguments, settings)
     if arguments.resume and not Path(arguments.out).exists():
         notes.append(f"Note: there is no run at {arguments.out} to go on with; a new one begins.")

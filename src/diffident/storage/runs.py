@@ -123,6 +123,18 @@ def open_run(path: str | Path, *, unfinished: bool = False) -> RunFolder:
     return run
 
 
+def check_free(out: Path, resume: bool) -> bool:
+    """Whether there is something at `out` already.
+
+    Raises:
+        InputError: there is, and it is not to be resumed.
+    """
+    used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used and not resume:
+        raise InputError(f"`out` must be new; {out} exists. Use --resume to go on with it, or another --out.")
+    return used
+
+
 def differing_settings(old: TrainingSettings, new: TrainingSettings) -> list[str]:
     """`key: old, now new` of every setting that changes the result."""
     pairs = [(field.name, getattr(old, field.name), getattr(new, field.name)) for field in dataclasses.fields(old)]

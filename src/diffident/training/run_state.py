@@ -13,11 +13,11 @@ from torch import nn
 
 import diffident
 from diffident.data.dataset import Dataset
-from diffident.errors import InputError, ResumeError
+from diffident.errors import ResumeError
 from diffident.models.foreign import TransformersClassifier, TransformersImageClassifier
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
-from diffident.storage.runs import RunFolder, differing_settings, open_run
+from diffident.storage.runs import RunFolder, check_free, differing_settings, open_run
 
 
 def describe(dataset: Dataset, digest: str | None, validation: Dataset | None) -> dict[str, Any]:
@@ -49,18 +49,6 @@ def _digest_of(dataset: Dataset) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def check_free(out: Path, resume: bool) -> bool:
-    """Whether there is something at `out` already.
-
-    Raises:
-        InputError: there is, and it is not to be resumed.
-    """
-    used = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if used and not resume:
-        raise InputError(f"`out` must be new; {out} exists. Use --resume to go on with it, or another --out.")
-    return used
 
 
 def claim(out: Path, settings: TrainingSettings, config: str, resume: bool) -> tuple[RunFolder, bool]:

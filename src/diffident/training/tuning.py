@@ -23,10 +23,9 @@ from diffident.records import DifficultyTable
 from diffident.settings import TrainingSettings
 from diffident.storage.atomic import write_text
 from diffident.storage.predictions import read_predictions
-from diffident.storage.runs import RunFolder
+from diffident.storage.runs import RunFolder, check_free
 from diffident.training.checks import check_apart, check_settings, checked_parts
 from diffident.training.progress import Report
-from diffident.training.run_state import check_free
 from diffident.training.workflow import train
 
 ALPHAS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
