@@ -36,7 +36,8 @@ How to read the tables and pictures:
 - **Controls**: `shuffled` gives the same weights to random samples, and so leaves out random ones; `constant` gives the
   same weight to all, and leaves out none. `shuffled-believed` and `constant-believed` leave out, or relabel, the same
   samples as `difficulty-aware`. All of them learn their doubt as it does. Where `difficulty-aware` has soft targets,
-  `shuffled` has those of other samples with the same label, and `constant` their mean.
+  from the first epoch or since it began anew, `shuffled` has those of other samples with the same label, and `constant`
+  their mean.
 - **Soft targets**: where there is `labels-alone`, that is the default; `mixtures-alone` has neither these nor a bonus.
 - **Ensembles** share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So
   the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single model: of

@@ -39,7 +39,7 @@ def test_the_readme_is_short():
         ("small ResNet from scratch, clean labels", "cifar10_small"),
         ("the ResNet, 9 % of people's labels wrong", "cifar10_small_aggre"),
         ("the ResNet, 40 % wrong", "cifar10_small_worse"),
-        ("the ResNet, 5,000 images learnt by heart", "cifar10_small_fitted"),
+        ("the ResNet, 5,000 images learnt by heart", "cifar10_small_fitted_again"),
         ("MLP on sentence features", "clinc150_head"),
         ("words from scratch", "clinc150"),
     ],
