@@ -39,7 +39,7 @@ def test_doubt_rises_where_the_network_is_too_sure_and_falls_where_it_is_not():
     assert doubt_after(AWARE, lines(9, 0.2, math.exp(-0.25))) == pytest.approx(0.1)
     assert doubt_after(AWARE, lines(9, 0.2, 1.0)) == 0.2
     assert doubt_after(AWARE, lines(9, 0.2, 1e9)) == 4
-    assert doubt_after(AWARE, lines(9, 0.2, 1e-9)) == 0.02
+    assert doubt_after(AWARE, lines(9, 0.2, 1e-9)) == 0
     assert doubt_after(load_settings(model="timm:resnet18", loss="difficulty-aware"), []) == 0.1
     assert doubt_after(load_settings(model="timm:resnet18", loss="difficulty-aware", pretrained=False), []) == 0.4
     assert doubt_after(load_settings(model="python:my:net", loss="difficulty-aware"), []) == 0.4
@@ -69,6 +69,8 @@ def test_features_and_words_begin_with_the_highest_doubt(model):
 def test_doubt_above_nine_tenths_makes_more_samples_as_unsure():
     weights = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0])
     for doubt, of_loss, seen in [
+        (0.0, 0.0, [0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0]),
+        (0.019, 0.0, [0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0]),  # so small a bonus is strong still
         (0.02, 0.02, [0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0]),
         (0.9, 0.9, [0.0, 0.2, 0.5, 0.8, 1.0, 1.3, 2.0]),
         (1.8, 0.9, [0.0, 0.4, 1.0, 1.0, 1.0, 1.3, 2.0]),

@@ -258,6 +258,7 @@ def test_the_papers_of_difficulty_methods_are_those_of_their_docstrings(name):
         (doubt._FIRST, "as doubt rises from {:g} to 0.6"),
         (doubt._TEMPERATURE_BY_HEART, "the temperature of the weights to {:g} if it is higher, as doubt rises"),
         (doubt._HIGHEST, "a half; it ends at {:g}."),
+        (doubt._LEAST, "below {:g} there is no bonus."),
         (doubt._HIGHEST, "`mlp` and `ngrams` begin with {:g}, for at most"),
         (100 * doubt._FULL_SHARE, "for at most {:g} % of the epochs, never in the last"),
         (doubt._STEPS_TO_GET_SURE, "never in the last {:g} steps"),

@@ -228,7 +228,7 @@ def test_settings_that_do_not_go_together_are_refused(changes, told):
     assert told in str(caught.value)
 
 
-def test_learnt_doubt_begins_and_may_end_without_a_bonus():
+def test_learnt_doubt_begins_without_a_bonus():
     cnn = settings(model="cnn-small", soft_targets=0.5, epochs=10)
     assert next_doubt(cnn, [], 10) == 0
     assert next_doubt(settings(soft_targets=0.5, epochs=300), [], 100) == 0
@@ -237,8 +237,6 @@ def test_learnt_doubt_begins_and_may_end_without_a_bonus():
     assert next_doubt(cnn, [{**line, "validation_temperature": 2.0}] * 5, 10) == pytest.approx(0.6 * np.log(2))
     assert bonus_of_epoch(cnn, 0.019).options["doubt"] == 0
     assert bonus_of_epoch(cnn, 0.02).options["doubt"] == 0.02
-    labels_alone = settings(model="cnn-small", epochs=10)
-    assert next_doubt(labels_alone, [{**line, "doubt": 0.02}] * 5, 10) == 0.02
 
 
 def test_images_that_workers_read_learn_the_same_targets(tmp_path):

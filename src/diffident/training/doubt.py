@@ -6,8 +6,8 @@ rises by a share of the logarithm; below 1 it falls. Early epochs are left alone
 has learnt little; models of features and of words begin with the highest. What is kept is in the epochs' lines of
 metrics, so that a resumed run goes on as it would have.
 
-Soft targets are unsure themselves: with them doubt begins at 0, and falls to 0 again. The bonus of a small one is still
-strong, so one below 0.02 gives none.
+Doubt falls to 0 where no bonus is needed. That of a small one is still strong, an alpha of 0.16 at 0.02 with ten
+classes, so one below that gives none. Soft targets are unsure themselves: with them doubt begins at 0.
 
 A doubt above 0.9 leaves the hardest sample at 0.9, and makes the samples below it as unsure: at 1.8 all whose weight is
 at least a half.
@@ -26,7 +26,7 @@ from diffident.losses.difficulty_aware import DOUBT, DOUBT_ON_FEATURES
 from diffident.settings import TrainingSettings
 from diffident.training.curriculum import accuracy_gap, epochs_held_back
 
-_FIRST, _LOWEST, _HIGHEST = 0.4, 0.02, 4.0
+_FIRST, _LEAST, _HIGHEST = 0.4, 0.02, 4.0
 # A network whose inputs are features or words need not find any, and ranks better if it may not get sure at once: it
 # begins with the highest doubt. That ends after this share of the epochs,
 _FULL_SHARE = 0.45
@@ -84,7 +84,7 @@ def bonus_of_epoch(settings: TrainingSettings, doubt: float | None) -> Bonus:
         return Bonus({"others": _OTHERS} if settings.leaves_others_open else {})
     if doubt is None:
         doubt = DOUBT_ON_FEATURES if settings.sees_features else DOUBT
-    elif settings.soft_targets and doubt < _LOWEST:
+    elif doubt < _LEAST:
         doubt = 0.0
     of_hardest, power = min(doubt, _MOST), 1.0
     options = {"doubt": of_hardest}
@@ -118,7 +118,7 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
     if full >= _UNTOUCHED * settings.epochs and step > 0:
         step *= _FASTER_RISE
-    return min(max(doubt + step, 0.0 if settings.soft_targets else _LOWEST), _HIGHEST)
+    return min(max(doubt + step, 0.0), _HIGHEST)
 
 
 def _still_full(settings: TrainingSettings, lines: list[dict[str, Any]], steps: int) -> bool:
