@@ -3,8 +3,10 @@ import json
 import pytest
 
 from diffident.errors import InputError
+from diffident.report.inputs import learnt_facts
 from diffident.settings import load_settings, settings_toml
 from diffident.storage.runs import differing_settings, open_run
+from diffident.training.logs import _numbers
 
 DATA = {"modality": "text", "num_classes": 2, "ids": "x", "label_names": ["a", "b"]}
 
@@ -39,3 +41,28 @@ def test_what_was_learnt_is_that_of_the_epoch_whose_weights_are_kept(tmp_path, b
         line.update({} if value is None else {"best": value})
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert open_run(tmp_path).learnt == {"doubt": pytest.approx(doubt)}
+
+
+def test_where_runs_began_anew_is_known_and_in_the_report(tmp_path):
+    settings = load_settings(model="cnn-small", loss="difficulty-aware")
+    for name, epoch in (("a", 5), ("b", None), ("c", 3)):
+        run = tmp_path / name
+        run.mkdir()
+        (run / "config.toml").write_text(settings_toml(settings, data=DATA))
+        (run / "model.safetensors").touch()
+        lines: list[dict] = [{"doubt": 0.25} for _ in range(9)]
+        if epoch is not None:
+            lines[epoch - 1]["restarts"] = True
+        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    runs = tuple(open_run(tmp_path / name) for name in "abc")
+    assert [run.restarted_after for run in runs] == [5, None, 3]
+    assert learnt_facts(runs, ["ours", "ours", "ours"]) == [
+        ("doubt learnt by ours", "0.25, 0.25, 0.25"),
+        ("epoch after which ours began anew", "5, none, 3"),
+    ]
+    assert [name for name, _ in learnt_facts(runs[1:2], ["ours"])] == ["doubt learnt by ours"]
+
+
+def test_logs_of_numbers_get_numbers():
+    found = _numbers({"epoch": 3, "restarts": True, "train_loss": 0.5})
+    assert (found, type(found["restarts"])) == ({"restarts": 1.0, "train_loss": 0.5}, float)

@@ -240,13 +240,18 @@ def unfinished_notes(runs: tuple[RunFolder, ...]) -> list[str]:
 
 
 def learnt_facts(runs: tuple[RunFolder, ...], names: list[str]) -> list[tuple[str, str]]:
-    """What every method learnt from validation data of its loss's options, of each of its runs."""
+    """What every method's runs learnt from validation data: options of its loss, and to begin anew."""
     found: dict[str, list[str]] = {}
+    anew: dict[str, list[str]] = {}
     for run, name in zip(runs, names, strict=True):
         if not run.finished:
             continue
         for option, value in run.learnt.items():
             found.setdefault(f"{option} learnt by {name}", []).append(f"{value:.2f}")
+        anew.setdefault(name, []).append("none" if run.restarted_after is None else str(run.restarted_after))
+    found |= {
+        f"epoch after which {name} began anew": epochs for name, epochs in anew.items() if set(epochs) != {"none"}
+    }
     return [(name, ", ".join(values)) for name, values in found.items()]
 
 

@@ -54,6 +54,11 @@ class RunFolder:
         return {name: kept[name]} if name in kept else {}
 
     @property
+    def restarted_after(self) -> int | None:
+        """The epoch, from 1, after which training began anew, or None."""
+        return next((number for number, line in enumerate(self.read_metrics(), 1) if line.get("restarts")), None)
+
+    @property
     def evaluation(self) -> Path | None:
         """`evaluation.json`, where the run was evaluated."""
         file = self.path / "evaluation.json"
