@@ -157,9 +157,9 @@ def tables(tmp_path, monkeypatch):
     return write
 
 
-def train_on(column: str, train: str, validation: str, test: str) -> int:
+def train_on(column: str, train: str, validation: str, test: str, out: str = "run") -> int:
     data = [train, "--validation", validation, "--test", test, "--label-column", column]
-    return main(["train", *data, "--model", "mlp", "--epochs", "20", "--set", "device=cpu", "--out", "run", "--json"])
+    return main(["train", *data, "--model", "mlp", "--epochs", "20", "--set", "device=cpu", "--out", out, "--json"])
 
 
 def test_the_label_column_reaches_validation_and_test_data(tables, capsys):
@@ -183,7 +183,7 @@ def test_test_data_without_the_label_column_have_their_usual_labels_or_none(tabl
     assert json.loads(captured.out)["evaluation"] is None
     last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["validation_accuracy"] == 0
-    assert train_on("bad", train, validation, validation) == 2
+    assert train_on("bad", train, validation, validation, "new") == 2
     assert "`--label-column` must name a column of train.csv; got `bad`." in capsys.readouterr().err
 
 

@@ -131,7 +131,7 @@ def test_every_command_on_wrong_data_gives_the_one_line(mistake, work, capsys):
     make, options, expected = MISTAKES[mistake]
     data = make(work)
     before = contents(work)
-    for command in commands_on(data, *options):
+    for command in commands_on(data, *options, out="new/"):
         line = answer(capsys, *command)
         assert line.replace("`FEATURES`", "`DATA`") == expected
     assert contents(work) == before
