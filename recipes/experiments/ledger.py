@@ -9,7 +9,7 @@ from diffident.errors import ResumeError
 from diffident.settings import load_settings
 from diffident.settings.loading import BEFORE
 from diffident.storage.atomic import write_text
-from diffident.storage.runs import differing_settings
+from diffident.storage.runs import OF_TARGETS, differing_settings
 from experiments.recipe import DifficultySpec, Recipe
 from experiments.runs import spec_of
 
@@ -89,7 +89,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = load_settings(**before), load_settings(**now)
     words = differing_settings(old, new)
-    for key in ("relabel", "restart"):  # resuming a run tells by its weights whether these matter, its results do not
+    for key in OF_TARGETS:  # resuming a run tells by its weights whether these matter, its results do not
         was, is_now = getattr(old, key), getattr(new, key)
         if was != is_now:
             words.append(f"{key} was {was}, now {is_now}")

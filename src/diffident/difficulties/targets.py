@@ -118,19 +118,33 @@ def training_targets(
     return Targets(weights, table.labels, labels, _soft(table, labels, soft_targets) if soft_targets else None)
 
 
+def candidates_of(table: DifficultyTable, why: str) -> tuple[Int[np.ndarray, "n m"], Float[np.ndarray, "n m"]]:
+    """The classes that each sample may be, and how probable each is.
+
+    Args:
+        table: Of `posterior`.
+        why: What needs them, for the message: `for soft_targets=0.5`.
+
+    Raises:
+        InputError: the table has none.
+    """
+    if table.candidates is None or table.candidate_probs is None:
+        raise InputError(
+            f"`difficulty` must have probabilities of the classes {why}; got a table of "
+            f"{table.metadata.get('method', 'an unknown method')!r} without. Make it with: diffident score FEATURES "
+            "--method posterior."
+        )
+    return table.candidates, table.candidate_probs
+
+
 def _soft(table: DifficultyTable, labels: Int[np.ndarray, " n"], share: float) -> SoftTargets:
     """The label's share first, then the candidates'."""
     if not 0 <= share <= 1:
         raise InputError(f"`soft_targets` must be in [0, 1]; got {share}. Take 0.5, or 0 for the labels alone.")
-    if table.candidates is None or table.candidate_probs is None:
-        raise InputError(
-            f"`difficulty` must have probabilities of the classes for soft_targets={share}; got a table of "
-            f"{table.metadata.get('method', 'an unknown method')!r} without. Make it with: diffident score FEATURES "
-            "--method posterior."
-        )
-    if table.candidates.min(initial=0) < 0:
-        raise InputError(f"`candidates` must be at least 0; got {table.candidates.min()}. Score the samples again.")
-    classes = np.concatenate([labels[:, None], table.candidates.astype(np.int64)], axis=1)
+    candidates, candidate_probs = candidates_of(table, f"for soft_targets={share}")
+    if candidates.min(initial=0) < 0:
+        raise InputError(f"`candidates` must be at least 0; got {candidates.min()}. Score the samples again.")
+    classes = np.concatenate([labels[:, None], candidates.astype(np.int64)], axis=1)
     of_label = np.full((len(labels), 1), 1 - share, dtype=np.float32)
-    probs = np.concatenate([of_label, np.float32(share) * table.candidate_probs.astype(np.float32)], axis=1)
+    probs = np.concatenate([of_label, np.float32(share) * candidate_probs.astype(np.float32)], axis=1)
     return SoftTargets(torch.from_numpy(classes), torch.from_numpy(probs))

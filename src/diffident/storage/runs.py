@@ -10,8 +10,10 @@ from typing import Any
 from diffident.errors import InputError
 from diffident.settings import TrainingSettings, load_settings
 
-# Settings that a resumed run may have otherwise. Where the last two change what is learnt, the targets' digest differs.
-_WITHOUT_EFFECT = ("device", "loading", "num_workers", "loggers", "relabel", "restart")
+# Settings that say what a sample is learnt as: where that changes, the targets' digest differs.
+OF_TARGETS = ("relabel", "restart")
+# Settings that a resumed run may have otherwise.
+_WITHOUT_EFFECT = ("device", "loading", "num_workers", "loggers", *OF_TARGETS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class RunFolder:
     @property
     def restarted_after(self) -> int | None:
         """The epoch, from 1, after which training began anew, or None."""
-        return next((number for number, line in enumerate(self.read_metrics(), 1) if line.get("restarts")), None)
+        return epoch_before_restart(self.read_metrics())
 
     @property
     def evaluation(self) -> Path | None:
@@ -95,6 +97,11 @@ class RunFolder:
     def predictions(self, split: str) -> Path:
         """The predictions of a split, there or not."""
         return predictions_file(self.path, split)
+
+
+def epoch_before_restart(lines: list[dict[str, Any]]) -> int | None:
+    """The epoch, from 1, after which training began anew by its lines of metrics, or None."""
+    return next((number for number, line in enumerate(lines, 1) if line.get("restarts")), None)
 
 
 def predictions_file(run: str | Path, split: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffident.data.classes import in_classes_of
 from diffident.data.dataset import Dataset
-from diffident.difficulties.targets import SoftTargets, Targets
+from diffident.difficulties.targets import SoftTargets, Targets, candidates_of
 from diffident.errors import InputError, UnreadableSampleError
 from diffident.losses import LOSSES
 from diffident.records import DifficultyTable, Predictions
@@ -197,12 +197,6 @@ def _share_after_restart(settings: TrainingSettings, table: DifficultyTable, val
     """The soft targets' share of what is learnt if training begins anew; 0 where it cannot."""
     if not settings.may_restart or validation is None:
         return 0.0
-    if table.candidates is not None:
-        return SOFT_TARGETS
     if settings.restart:
-        raise InputError(
-            "`difficulty` must have probabilities of the classes with restart=true; got a table of "
-            f"{table.metadata.get('method', 'an unknown method')!r} without. Make it with: diffident score FEATURES "
-            "--method posterior."
-        )
-    return 0.0
+        candidates_of(table, "with restart=true")
+    return 0.0 if table.candidates is None else SOFT_TARGETS

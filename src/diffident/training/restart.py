@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diffident.settings import TrainingSettings
+from diffident.storage.runs import epoch_before_restart
 
 SOFT_TARGETS = 0.5
 _MIXUP, _MIXUP_UNTIL = 1.0, 0.8
@@ -41,8 +42,8 @@ def stage_of(settings: TrainingSettings, lines: list[dict[str, Any]]) -> Stage:
         settings: Of the run.
         lines: Metrics of the epochs before.
     """
-    before = next((number for number, line in enumerate(lines, 1) if line.get("restarts")), 0)
-    if not before:
+    before = epoch_before_restart(lines)
+    if before is None:
         return Stage(settings, lines)
     mixing = {"mixup": _MIXUP, "mixup_until": _MIXUP_UNTIL, "soft_targets": SOFT_TARGETS}
     return Stage(replace(settings, epochs=settings.epochs - before, restart=False, **mixing), lines[before:])
@@ -57,10 +58,9 @@ def must_restart(settings: TrainingSettings, lines: list[dict[str, Any]], believ
         believed: Share of the samples that learn the given label. Of the others training accuracy does not count the
             given one, but validation accuracy does, so it stays behind even of a network that learns nothing by heart.
     """
-    first, last = max(_FIRST_EPOCHS, _FIRST * settings.epochs), _LAST * settings.epochs
-    if any(line.get("restarts") for line in lines) or not first <= len(lines) <= last:
-        return False
-    if settings.epochs - len(lines) < _LEAST_LEFT:
+    first = max(_FIRST_EPOCHS, _FIRST * settings.epochs)
+    last = min(_LAST * settings.epochs, settings.epochs - _LEAST_LEFT)
+    if epoch_before_restart(lines) is not None or not first <= len(lines) <= last:
         return False
     best = max(line["validation_accuracy"] for line in lines)
     return believed * lines[-1]["train_accuracy"] - best > _MOST_GAP

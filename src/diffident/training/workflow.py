@@ -167,9 +167,8 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
 
 
 def _restarts(job: _Job) -> bool:
-    """Whether training begins anew if the model learns its labels by heart."""
-    has_soft = job.targets is not None and job.targets.soft is not None
-    return job.settings.may_restart and job.validation is not None and has_soft
+    """Whether training begins anew if the model learns its labels by heart: with soft targets, if there are some."""
+    return job.settings.may_restart and job.targets is not None and job.targets.soft is not None
 
 
 def _predict_missing(run: RunFolder, parts: dict[str, Dataset | None], device: str) -> None:
