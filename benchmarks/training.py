@@ -162,7 +162,14 @@ def ours(settings: TrainingSettings, samples: Samples, classes: int) -> tuple[fl
     fabric = make_fabric(settings)
     seen: list[Progress] = []
     source = InMemory(samples, fabric.device)
-    training = set_up(fabric, network_for(settings, classes), source, settings, report=seen.append)
+    training = set_up(
+        fabric,
+        network_for(settings, classes),
+        source,
+        settings,
+        augmented=settings.augment != "none",
+        report=seen.append,
+    )
     worked = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         fit(training, Checkpoints(Path(folder), math.inf), Path(folder))

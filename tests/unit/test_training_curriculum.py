@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import make_blobs
 from torch import nn
 
@@ -15,7 +16,7 @@ from diffident.records import DifficultyTable
 from diffident.settings import load_settings
 from diffident.storage.runs import open_run
 from diffident.training import train, train_with_chosen_alpha
-from diffident.training.curriculum import Curriculum, epochs_held_back, share_shown
+from diffident.training.curriculum import Curriculum, epochs_held_back, length_of, share_shown
 from diffident.training.doubt import next_doubt
 
 COUNT = 90
@@ -268,6 +269,76 @@ def test_runs_from_before_there_was_a_curriculum_had_none(tmp_path):
     assert "curriculum = 0.0\n" in config.read_text()
     config.write_text(config.read_text().replace("curriculum = 0.0\n", ""))
     assert open_run(tmp_path / "run").settings.curriculum == 0
+
+
+def test_settings_leave_it_open_where_doubt_is_learnt_from_augmented_images():
+    images = {"model": "cnn-small", "augment": "crop-flip"}
+    assert settings(**images).curriculum is None
+    assert settings(**images, restart=False, patience=3, distrust=False).curriculum is None
+    assert settings(**{**images, "model": "timm:resnet18"}, pretrained=False).curriculum is None
+    assert settings(**{**images, "augment": "auto"}).curriculum is None
+    assert settings(**images, curriculum=0.25).curriculum == 0.25
+    for changes in (
+        {"curriculum": 0.0},
+        {"augment": "none"},
+        {"loss": "cross-entropy"},
+        {"loss": "difficulty-smoothing"},
+        {"doubt": 0.3},
+        {"alpha": 0.1},
+        {"preset": "paper"},
+        {"normalizer": "none"},
+        {"model": "mlp"},
+        {"model": "timm:resnet18"},
+        {"model": "python:mine:net"},
+        {"mixup": 1.0},
+        {"soft_targets": 0.5},
+        {"dynamics": True},
+    ):
+        assert settings(**{**images, **changes}).curriculum == 0, changes
+
+
+def test_where_it_is_left_open_it_takes_validation_data_augmentation_and_samples_that_differ():
+    weights, equal = torch.linspace(0.1, 1, 5), torch.ones(5)
+    left_open, given = (settings(model="cnn-small", augment="auto", **more) for more in ({}, {"curriculum": 0.3}))
+    assert length_of(left_open, weights, ends=True, augmented=True) == 0.5
+    assert length_of(left_open, weights, ends=False, augmented=True) == 0
+    assert length_of(left_open, weights, ends=True, augmented=False) == 0
+    assert length_of(left_open, equal, ends=True, augmented=True) == 0
+    assert length_of(given, equal, ends=False, augmented=False) == 0.3
+
+
+def pictures(name, side=16, first=0):
+    random = np.random.default_rng(first)
+    labels = LABELS if first == 0 else np.roll(LABELS, first)
+    pixels = (40 * labels[:, None, None, None] + random.integers(0, 176, (COUNT, side, side, 3))).astype(np.uint8)
+    ids = np.array([f"{name}{row}" for row in range(COUNT)], dtype=object) if first else IDS
+    return Dataset(name, "image", ids, labels, lambda row: Image.fromarray(pixels[row]), f"{name}{side}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "side", "validated", "hard", "as_with"),
+    [
+        ({"augment": "crop-flip"}, 8, True, HARD, 0.5),
+        ({"augment": "auto"}, 16, True, HARD, 0.5),
+        ({"augment": "auto"}, 8, True, HARD, 0.0),
+        ({"augment": "none"}, 16, True, HARD, 0.0),
+        ({"augment": "crop-flip"}, 8, False, HARD, 0.0),
+        ({"augment": "crop-flip"}, 8, True, np.zeros(COUNT), 0.0),
+    ],
+)
+def test_what_is_left_open_is_what_that_setting_gives(tmp_path, changes, side, validated, hard, as_with):
+    def run(name, **more):
+        chosen = settings(model="cnn-small", image_size=side, width=4, **changes, **more)
+        validation = pictures("held-out", side, 1) if validated else None
+        train(pictures("seen", side), chosen, out=tmp_path / name, difficulty=table(hard), validation=validation)
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    weights = run("open")
+    assert weights == run("given", curriculum=as_with)
+    assert weights != run("other", curriculum=0.25)
+    lines = [json.loads(line) for line in (tmp_path / "open" / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("share_shown", 1) < 1 for line in lines] == [as_with > 0, as_with > 0, False, False]
+    assert ("curriculum = " in (tmp_path / "open" / "config.toml").read_text()) == (changes["augment"] == "none")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ def test_it_begins_anew_neither_at_once_nor_late_nor_twice():
         found = [number for number in range(1, epochs + 1) if must_restart(run, [by_heart] * number, 1.0)]
         assert found == list(range(first, last + 1))
     assert not must_restart(settings(epochs=20), [line(0.9, 0.4, restarts=True)] + [by_heart] * 5, 1.0)
+    held_back, all_shown = ([by_heart] * 4 + [line(0.9, 0.4, share_shown=share)] for share in (0.9, 1.0))
+    assert not must_restart(settings(epochs=20), held_back, 1.0)
+    assert must_restart(settings(epochs=20), all_shown, 1.0)
 
 
 def test_wrong_labels_that_are_not_learnt_are_allowed_for():
@@ -91,18 +94,28 @@ def test_wrong_labels_that_are_not_learnt_are_allowed_for():
 
 
 def test_the_epochs_after_it_are_a_training_of_their_own():
-    run = settings(epochs=20)
+    run = settings(epochs=20, curriculum=0.5)
     before = [line(0.5, 0.5)] * 3
     assert stage_of(run, before).settings == run
     assert stage_of(run, before).lines == before
     lines = [*before, line(0.9, 0.5, restarts=True), line(0.1, 0.2)]
     after = stage_of(run, lines)
     assert after.lines == lines[4:]
-    expected = {"epochs": 16, "mixup": 1.0, "mixup_until": 0.8, "soft_targets": 0.5, "restart": False}
+    expected = {
+        "epochs": 16,
+        "mixup": 1.0,
+        "mixup_until": 0.8,
+        "soft_targets": 0.5,
+        "restart": False,
+        "curriculum": 0.0,
+    }
     assert after.settings == replace(run, **expected)
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"patience": 9, "optimizer": "sgd", "learning_rate": 0.1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"ema": 0.9}, {"patience": 9, "optimizer": "sgd", "learning_rate": 0.1}, {"augment": "crop-flip"}],
+)
 def test_after_it_a_run_is_the_same_as_one_with_mixtures_of_soft_targets(tmp_path, monkeypatch, changes):
     lines, weights = trained(tmp_path / "a", changes=changes)
     (last_before,) = restarts_at(lines)
@@ -113,7 +126,7 @@ def test_after_it_a_run_is_the_same_as_one_with_mixtures_of_soft_targets(tmp_pat
     mixed = {"mixup": 1.0, "mixup_until": 0.8, "soft_targets": 0.5, "epochs": EPOCHS - last_before}
     alone, expected = trained(tmp_path / "b", changes={**changes, **mixed})
     assert weights == expected
-    volatile = {"epoch", "seconds"}
+    volatile = {"epoch", "seconds", "share_shown"}
     for one, other in zip(lines[last_before:], alone, strict=True):
         assert {key: one[key] for key in one if key not in volatile} == {
             key: other[key] for key in other if key not in volatile
@@ -207,7 +220,6 @@ def test_it_is_the_default_where_doubt_is_learnt_from_images():
         {"model": "timm:resnet18"},
         {"model": "python:mine:net"},
         {"mixup": 1.0},
-        {"curriculum": 0.5},
         {"soft_targets": 0.5},
         {"dynamics": True},
     ):
@@ -231,7 +243,6 @@ def test_other_models_and_losses_begin_anew_where_it_is_asked_for(tmp_path):
         ({"loss": "focal"}, "`restart` must be false with the loss 'focal', which is given no difficulty; got true."),
         ({"model": "ngrams"}, "`restart` must be false where inputs are texts, which cannot be mixed; got true."),
         ({"mixup": 0.4, "dynamics": True}, "`restart` must be false beside mixup, dynamics; got true."),
-        ({"curriculum": 0.5}, "`restart` must be false beside curriculum; got true."),
         ({"soft_targets": 0.5}, "`restart` must be false beside soft_targets; got true."),
     ],
 )

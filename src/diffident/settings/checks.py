@@ -126,7 +126,7 @@ def _mixing_faults(loss: str, values: dict[str, Any], fields: dict[str, dataclas
 
 def _curriculum_faults(loss: str, values: dict[str, Any], fields: dict[str, dataclasses.Field]) -> list[str]:
     """What does not go with easy samples first."""
-    curriculum = values.get("curriculum", 0)
+    curriculum = values.get("curriculum")
     if not curriculum or value_faults(fields["curriculum"], curriculum):
         return []
     faults = []
@@ -159,7 +159,7 @@ def _restart_faults(loss: str, values: dict[str, Any]) -> list[str]:
         )
     if values.get("model") == "ngrams":
         faults.append("`restart` must be false where inputs are texts, which cannot be mixed; got true. Leave it out.")
-    beside = [name for name in ("mixup", "curriculum", "soft_targets", "dynamics") if values.get(name)]
+    beside = [name for name in ("mixup", "soft_targets", "dynamics") if values.get(name)]
     if beside:
         faults.append(f"`restart` must be false beside {', '.join(beside)}; got true. Leave one out.")
     return faults

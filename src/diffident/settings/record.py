@@ -47,15 +47,17 @@ class TrainingSettings:
         curriculum: Share of the epochs, at their beginning, in which losses with difficulty see easy samples first: of
             each class the easiest 15 % in the first epoch, evenly more in each, and then all, as in the last epoch; for
             good as soon as training accuracy is more than 0.2 above validation accuracy. An epoch has as many steps as
-            without, so that samples are seen several times in it while they are few. 0 shows all from the first.
+            without, so that samples are seen several times in it while they are few. 0 shows all from the first. None
+            is 0.5 where doubt is learnt and images are augmented, of the models that relabel by default, if none of
+            mixup, soft_targets and dynamics is set, normalizer is not none and samples differ in difficulty; else 0.
         soft_targets: Share of what losses with difficulty learn of a sample that is the probabilities of the classes in
             the difficulty table, and not its label; 0 is the label alone. The table must be of `posterior`.
         restart: Whether training begins anew from its first weights, once, if the model learns its labels by heart:
             when training accuracy is more than 0.1 above the best validation accuracy, after three epochs or a tenth of
             all, whichever is more, up to half of them, and with five left at least. Those that are left have `mixup` 1,
             `mixup_until` 0.8 and `soft_targets` 0.5. None is true where doubt is learnt and probabilities are in the
-            difficulty table, of the models that relabel by default, if none of mixup, curriculum, soft_targets and
-            dynamics is set.
+            difficulty table, of the models that relabel by default, if none of mixup, soft_targets and dynamics is set.
+            While a curriculum holds samples back training does not begin anew.
         smoothing: Of the labels.
         gamma: Power of the focal losses.
         gamma_low: Of `flsd`, for labels of low probability.
@@ -116,7 +118,7 @@ class TrainingSettings:
     normalizer: str = "auto"
     distrust: bool | None = None
     relabel: bool | None = None
-    curriculum: float = 0.0
+    curriculum: float | None = None
     soft_targets: float = 0.0
     restart: bool | None = None
     smoothing: float | None = None
@@ -173,6 +175,8 @@ class TrainingSettings:
         values = dataclasses.asdict(self)
         faults = [fault for key, value in values.items() for fault in value_faults(fields[key], value)]
         raise_faults(faults or loss_faults(values, fields))
+        if self.curriculum is None and not self._may_begin_easy:
+            object.__setattr__(self, "curriculum", 0.0)
 
     def changed(self, **changes: Any) -> "TrainingSettings":
         """The settings with some set otherwise; those never given take the defaults that go with the changes.
@@ -211,7 +215,16 @@ class TrainingSettings:
         """Whether training begins anew if the model learns its labels by heart, where validation data tell it."""
         if self.restart is not None:
             return self.restart
-        other = self.mixup or self.curriculum or self.soft_targets or self.dynamics
+        return self._is_plain
+
+    @property
+    def _may_begin_easy(self) -> bool:
+        return self._is_plain and self.augment != "none" and self.normalizer != "none"
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether doubt is learnt by a network from scratch on images, and nothing else is set that changes much."""
+        other = self.mixup or self.soft_targets or self.dynamics
         return bool(self.learns) and finds_features_in_images(vars(self)) and not other
 
     @property

@@ -7,17 +7,19 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from diffident.models import Preprocessor
 from diffident.settings import TrainingSettings
 
 _CROP_FRACTION = 8
 _LEAST_SIDE = 16
 
 
-def augments(settings: TrainingSettings, inputs: Shaped[Tensor, "n ..."]) -> bool:
-    """Whether these inputs are augmented: images, and with `auto` RGB images of 16 px and more."""
-    if settings.augment == "none" or inputs.dtype != torch.uint8:
+def augments(settings: TrainingSettings, preprocessor: Preprocessor) -> bool:
+    """Whether what is prepared so is augmented: images, and with `auto` RGB images of 16 px and more."""
+    if settings.augment == "none" or preprocessor.kind != "image":
         return False
-    return settings.augment == "crop-flip" or (inputs.shape[1] == 3 and min(inputs.shape[2:]) >= _LEAST_SIDE)
+    channels, *sides = preprocessor.shape
+    return settings.augment == "crop-flip" or (channels == 3 and min(sides) >= _LEAST_SIDE)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffident.folds import places_in_classes
+from diffident.settings import TrainingSettings
 
+# Share of the epochs, where the settings leave it open.
+_LENGTH = 0.5
 # Of each class, in the first epoch.
 FIRST_SHARE = 0.15
 # Of training above validation accuracy: more, and the network has probably learnt the samples that it sees by heart.
@@ -56,6 +59,24 @@ class Curriculum:
         count = len(self.places)
         rest = shown[torch.randperm(len(shown), generator=generator)[: count % len(shown)]]
         return torch.cat([shown.repeat(count // len(shown)), rest])
+
+
+def length_of(settings: TrainingSettings, weights: Float[Tensor, " n"] | None, *, ends: bool, augmented: bool) -> float:
+    """Share of the epochs in which some samples are held back.
+
+    Where the settings leave it open there is no curriculum without validation data, which end it, nor without
+    augmentation, as a network may learn the few samples of the first epochs by heart; nor where none is easier.
+
+    Args:
+        settings: Of the run.
+        weights: Of the samples, or None.
+        ends: Whether there are validation data.
+        augmented: Whether inputs are cropped and mirrored.
+    """
+    if settings.curriculum is not None:
+        return settings.curriculum
+    assert weights is not None  # settings leave it open for losses with difficulty alone
+    return _LENGTH if ends and augmented and bool((weights != weights[0]).any()) else 0.0
 
 
 def share_shown(length: float, epochs: int, lines: list[dict[str, Any]]) -> float:

@@ -112,7 +112,7 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
             return _HIGHEST
         return _FIRST_FINE_TUNED if settings.fine_tunes else _FIRST
     doubt = lines[-1]["doubt"]
-    held_back = epochs_held_back(settings.curriculum, settings.epochs, lines)
+    held_back = epochs_held_back(settings.curriculum or 0.0, settings.epochs, lines)
     if len(lines) < max(_UNTOUCHED * settings.epochs, held_back):
         return doubt
     step = min(_LARGEST_STEP, _GAIN / settings.epochs) * math.log(lines[-1]["validation_temperature"])
@@ -124,7 +124,7 @@ def next_doubt(settings: TrainingSettings, lines: list[dict[str, Any]], steps: i
 def _still_full(settings: TrainingSettings, lines: list[dict[str, Any]], steps: int) -> bool:
     epochs = settings.epochs
     # Training accuracy on easy samples alone is above validation accuracy whatever the network has learnt.
-    all_shown = len(lines) > epochs_held_back(settings.curriculum, epochs, lines)
+    all_shown = len(lines) > epochs_held_back(settings.curriculum or 0.0, epochs, lines)
     gap = accuracy_gap(lines[-1]) if all_shown else 0.0
     steps_after = (epochs - len(lines) - 1) * steps
     return len(lines) < int(_FULL_SHARE * epochs) and steps_after >= _STEPS_TO_GET_SURE and gap <= _FULL_UNTIL_GAP

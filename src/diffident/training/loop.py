@@ -19,10 +19,10 @@ from diffident.difficulties.weights import LEFT_OUT
 from diffident.errors import InputError
 from diffident.losses import LOSSES, CorrectnessHistory, Mixing, draw_mixing, make_loss, mixed_loss
 from diffident.settings import TrainingSettings
-from diffident.training.augmentation import CropAndFlip, augments
+from diffident.training.augmentation import CropAndFlip
 from diffident.training.averaging import BestWeights, WeightAverage
 from diffident.training.checkpoints import Checkpoints, Stateful
-from diffident.training.curriculum import Curriculum, share_shown
+from diffident.training.curriculum import Curriculum, length_of, share_shown
 from diffident.training.doubt import Bonus, bonus_of_epoch, next_doubt, temperature_of
 from diffident.training.dynamics import DynamicsRecorder
 from diffident.training.inference import logits_of
@@ -61,6 +61,7 @@ class Training:
         report: Called with the progress, or None.
         num_classes: Logits that the model must give; None is not checked.
         believed: Share of the samples that learn the given label.
+        augmented: Whether inputs are cropped and mirrored.
         first: State of the parts before the first epoch, where training may begin anew; else None.
     """
 
@@ -79,6 +80,7 @@ class Training:
     report: Report | None = None
     num_classes: int | None = None
     believed: float = 1.0
+    augmented: bool = False
     first: dict[str, Any] | None = None
 
     @property
@@ -105,6 +107,7 @@ def set_up(
     source: Source,
     settings: TrainingSettings,
     *,
+    augmented: bool,
     held_out: Source | None = None,
     recorder: DynamicsRecorder | None = None,
     report: Report | None = None,
@@ -117,6 +120,11 @@ def set_up(
         synced_batch_norm(model, fabric.device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    length = length_of(settings, source.weights, ends=held_out is not None, augmented=augmented)
+    settings, curriculum = replace(settings, curriculum=length), None
+    if length:
+        assert source.weights is not None  # settings refuse it for losses without difficulty
+        curriculum = Curriculum.of(source.weights, source.labels, settings.seed)
     compiled: Any = torch.compile(model) if settings.compile else model
     module, optimizer = fabric.setup(compiled, make_optimizer(model, settings))
     training = Training(
@@ -131,21 +139,15 @@ def set_up(
         average=WeightAverage(model, settings.ema) if settings.ema else None,
         best=BestWeights(settings.patience) if settings.patience else None,
         history=CorrectnessHistory(len(source), fabric.device) if LOSSES[settings.loss].needs_history else None,
-        curriculum=_curriculum(source, settings),
+        curriculum=curriculum,
         report=report,
         num_classes=num_classes,
         believed=believed,
+        augmented=augmented,
     )
     if not restarts:
         return training
     return replace(training, first={name: copy.deepcopy(part.state_dict()) for name, part in training.parts.items()})
-
-
-def _curriculum(source: Source, settings: TrainingSettings) -> Curriculum | None:
-    if not settings.curriculum:
-        return None
-    assert source.weights is not None  # settings refuse it for losses without difficulty
-    return Curriculum.of(source.weights, source.labels, settings.seed)
 
 
 def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> tuple[nn.Module, float]:
@@ -192,7 +194,7 @@ def _one_epoch(training: Training, checkpoints: Checkpoints, logs: list[Log], li
     stage = stage_of(settings, lines)
     learns = settings.learns and training.held_out is not None
     doubt = next_doubt(stage.settings, stage.lines, steps) if learns else None
-    shown = share_shown(settings.curriculum, settings.epochs, lines)
+    shown = share_shown(stage.settings.curriculum or 0.0, stage.settings.epochs, stage.lines)
     _train_epoch(training, stage, epoch, meter, bonus_of_epoch(stage.settings, doubt), shown)
     if not all(bool(one.isfinite().all()) for one in training.model.parameters()):  # by the last step's update
         meter.check(math.nan)
@@ -260,14 +262,14 @@ def _train_epoch(training: Training, stage: Stage, epoch: int, meter: EpochMeter
         rate = learning_rate(settings, done * len(order) + step, settings.epochs * len(order))
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        changes = None if settings.augment == "none" else CropAndFlip.draw(len(rows), generator)
+        changes = CropAndFlip.draw(len(rows), generator) if training.augmented else None
         mixing = draw_mixing(criterion, len(rows), generator, alpha)
         sums = []
         for number, positions in enumerate(split):
             batch = next(samples)
             soft = batch.soft if settings.soft_targets else None
             batch = replace(batch, weights=bonus.weights_seen(batch.weights), soft=soft)
-            if changes is not None and augments(settings, batch.inputs):
+            if changes is not None:
                 batch = replace(batch, inputs=changes.rows(positions).apply(batch.inputs))
             with fabric.no_backward_sync(training.module, enabled=number + 1 < len(split)):
                 own_mixing = None if mixing is None else mixing.rows(positions)

@@ -45,7 +45,7 @@ def stage_of(settings: TrainingSettings, lines: list[dict[str, Any]]) -> Stage:
     before = epoch_before_restart(lines)
     if before is None:
         return Stage(settings, lines)
-    mixing = {"mixup": _MIXUP, "mixup_until": _MIXUP_UNTIL, "soft_targets": SOFT_TARGETS}
+    mixing = {"mixup": _MIXUP, "mixup_until": _MIXUP_UNTIL, "soft_targets": SOFT_TARGETS, "curriculum": 0.0}
     return Stage(replace(settings, epochs=settings.epochs - before, restart=False, **mixing), lines[before:])
 
 
@@ -61,6 +61,8 @@ def must_restart(settings: TrainingSettings, lines: list[dict[str, Any]], believ
     first = max(_FIRST_EPOCHS, _FIRST * settings.epochs)
     last = min(_LAST * settings.epochs, settings.epochs - _LEAST_LEFT)
     if epoch_before_restart(lines) is not None or not first <= len(lines) <= last:
+        return False
+    if lines[-1].get("share_shown", 1) < 1:  # training accuracy on easy samples alone says little
         return False
     best = max(line["validation_accuracy"] for line in lines)
     return believed * lines[-1]["train_accuracy"] - best > _MOST_GAP

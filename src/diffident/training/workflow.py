@@ -24,6 +24,7 @@ from diffident.settings import TrainingSettings, load_settings, settings_toml
 from diffident.storage.atomic import atomic_path
 from diffident.storage.predictions import read_predictions, write_predictions
 from diffident.storage.runs import RunFolder, open_run
+from diffident.training.augmentation import augments
 from diffident.training.checkpoints import Checkpoints
 from diffident.training.checks import check_apart, check_same, check_settings, checked_parts, targets_for
 from diffident.training.dynamics import DynamicsRecorder
@@ -153,6 +154,7 @@ def _fit_and_predict(fabric: Fabric, job: _Job) -> None:
             report=report,
             num_classes=job.dataset.num_classes,
             believed=1.0 if job.targets is None else job.targets.believed,
+            augmented=augments(settings, preprocessor),
             restarts=_restarts(job),
         )
         checkpoints = Checkpoints(run.path, job.checkpoint_seconds, writes=fabric.is_global_zero)
