@@ -26,7 +26,7 @@ How to read the tables and pictures:
   among ensembles. By chance alone ECE is above 0 for calibrated predictions, too; under the tables is by how much.
 - **Strengths** were chosen on validation data, with the same number of values for every method; but `difficulty-aware`
   is the library's default: one training, which learns its one strength, doubt, on validation data (docs/method.md).
-  Where there is `all-from-the-first`, that is the default, and the others have a curriculum, but for `cross-entropy`.
+  `all-from-the-first` is that without its curriculum, which the controls have, too, but for `constant`.
 - **Real** differences are those where a paired test over samples and, with several seeds, over seeds stays below
   {level:g} after Holm's correction over the metrics tested, and whose interval leaves 0 out (docs/metrics.md).
 - **Wrong labels**: samples whose labels are probably wrong are left out, or, in the ResNets here, learn the class that
@@ -38,7 +38,7 @@ How to read the tables and pictures:
   samples as `difficulty-aware`. All of them learn their doubt as it does. Where `difficulty-aware` has soft targets,
   from the first epoch or since it began anew, `shuffled` has those of other samples with the same label, and `constant`
   their mean.
-- **Soft targets**: where there is `labels-alone`, that is the default; `mixtures-alone` has neither these nor a bonus.
+- **Soft targets**: `labels-alone` is the default without them, and without its curriculum; `mixtures-alone` has neither these nor a bonus.
 - **Ensembles** share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So
   the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single model: of
   pairs of a single model and an ensemble that do not differ, one in ten passes that test at 0.05 (simulated, five
