@@ -38,7 +38,8 @@ How to read the tables and pictures:
   samples as `difficulty-aware`. All of them learn their doubt as it does. Where `difficulty-aware` has soft targets,
   from the first epoch or since it began anew, `shuffled` has those of other samples with the same label, and `constant`
   their mean.
-- **Soft targets**: `labels-alone` is the default without them, and without its curriculum; `mixtures-alone` has neither these nor a bonus.
+- **Soft targets**: `labels-alone` is the default without them, and without its curriculum; `mixtures-alone` has neither
+  these nor a bonus.
 - **Ensembles** share members: seed s takes the runs s, s + 1, ... round the end, and a set of members counts once. So
   the spread of an ensemble over seeds, its intervals and the test over seeds say less than those of a single model: of
   pairs of a single model and an ensemble that do not differ, one in ten passes that test at 0.05 (simulated, five
