@@ -26,7 +26,8 @@ How to read the tables and pictures:
   among ensembles. By chance alone ECE is above 0 for calibrated predictions, too; under the tables is by how much.
 - **Strengths** were chosen on validation data, with the same number of values for every method; but `difficulty-aware`
   is the library's default: one training, which learns its one strength, doubt, on validation data (docs/method.md).
-  `all-from-the-first` is that without its curriculum, which the controls have, too, but for `constant`.
+  `all-from-the-first` is that without its curriculum, which `shuffled` has, too, with random samples first. Results
+  that are older than the curriculum say so in their recipes; in `cifar10_small_curriculum` `constant` has it, too.
 - **Real** differences are those where a paired test over samples and, with several seeds, over seeds stays below
   {level:g} after Holm's correction over the metrics tested, and whose interval leaves 0 out (docs/metrics.md).
 - **Wrong labels**: samples whose labels are probably wrong are left out, or, in the ResNets here, learn the class that

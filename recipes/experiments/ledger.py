@@ -7,7 +7,7 @@ from typing import Any
 
 from diffident.errors import ResumeError
 from diffident.settings import load_settings
-from diffident.settings.loading import BEFORE
+from diffident.settings.loading import with_earlier
 from diffident.storage.atomic import write_text
 from diffident.storage.runs import OF_TARGETS, differing_settings
 from experiments.recipe import DifficultySpec, Recipe
@@ -62,7 +62,7 @@ def _refuse(out: Path, differ: list[str]) -> None:
 def _filled(spec: dict[str, Any]) -> dict[str, Any]:
     """With the settings and keys that there are since it was written, which are as if they were not."""
     made: dict[str, Any] = {
-        key: asdict(load_settings(**{**BEFORE, **spec[key]})) for key in ("settings", "dynamics") if key in spec
+        key: asdict(load_settings(**with_earlier(spec[key]))) for key in ("settings", "dynamics") if key in spec
     }
     if spec["difficulty"] is not None:
         made["difficulty"] = asdict(DifficultySpec()) | spec["difficulty"]

@@ -264,17 +264,19 @@ def test_it_is_resumed_to_the_same_bytes(tmp_path):
 
 
 def test_runs_from_before_there_was_a_curriculum_had_none(tmp_path):
-    train(dataset(), settings(), out=tmp_path / "run", difficulty=table())
+    left_open = settings(model="cnn-small", augment="crop-flip", image_size=8, width=4)
+    train(pictures("seen", 8), left_open, out=tmp_path / "run", difficulty=table())
     config = tmp_path / "run" / "config.toml"
-    assert "curriculum = 0.0\n" in config.read_text()
-    config.write_text(config.read_text().replace("curriculum = 0.0\n", ""))
+    assert "curriculum" not in config.read_text()
+    assert open_run(tmp_path / "run").settings.curriculum is None
+    config.write_text(config.read_text().replace("soft_targets = 0.0\n", ""))
     assert open_run(tmp_path / "run").settings.curriculum == 0
 
 
 def test_settings_leave_it_open_where_doubt_is_learnt_from_augmented_images():
     images = {"model": "cnn-small", "augment": "crop-flip"}
     assert settings(**images).curriculum is None
-    assert settings(**images, restart=False, patience=3, distrust=False).curriculum is None
+    assert settings(**images, restart=False, distrust=False).curriculum is None
     assert settings(**{**images, "model": "timm:resnet18"}, pretrained=False).curriculum is None
     assert settings(**{**images, "augment": "auto"}).curriculum is None
     assert settings(**images, curriculum=0.25).curriculum == 0.25
@@ -293,6 +295,7 @@ def test_settings_leave_it_open_where_doubt_is_learnt_from_augmented_images():
         {"mixup": 1.0},
         {"soft_targets": 0.5},
         {"dynamics": True},
+        {"patience": 3},
     ):
         assert settings(**{**images, **changes}).curriculum == 0, changes
 
@@ -303,7 +306,8 @@ def test_where_it_is_left_open_it_takes_validation_data_augmentation_and_samples
     assert length_of(left_open, weights, ends=True, augmented=True) == 0.5
     assert length_of(left_open, weights, ends=False, augmented=True) == 0
     assert length_of(left_open, weights, ends=True, augmented=False) == 0
-    assert length_of(left_open, equal, ends=True, augmented=True) == 0
+    for without in (equal, torch.tensor([1.0, 1, 2, 1, 1]), torch.tensor([2.0, 2])):  # 2 is left out
+        assert length_of(left_open, without, ends=True, augmented=True) == 0
     assert length_of(given, equal, ends=False, augmented=False) == 0.3
 
 
@@ -339,6 +343,26 @@ def test_what_is_left_open_is_what_that_setting_gives(tmp_path, changes, side, v
     lines = [json.loads(line) for line in (tmp_path / "open" / "metrics.jsonl").read_text().splitlines()]
     assert [line.get("share_shown", 1) < 1 for line in lines] == [as_with > 0, as_with > 0, False, False]
     assert ("curriculum = " in (tmp_path / "open" / "config.toml").read_text()) == (changes["augment"] == "none")
+
+
+def test_one_that_was_left_open_is_resumed_to_the_same_bytes(tmp_path):
+    def run(name, workers=None, **options):
+        loading = {"loading": "workers", "num_workers": 0} if workers else {}
+        chosen = settings(model="cnn-small", augment="crop-flip", image_size=8, width=4, **loading)
+        parts = {"difficulty": table(), "validation": pictures("held-out", 8, 1)}
+        train(pictures("seen", 8), chosen, out=tmp_path / name, **parts, checkpoint_seconds=0.0, **options)
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    def stop(progress):
+        if progress.epoch_done and progress.epoch == 1:
+            raise KeyboardInterrupt
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", progress=stop)
+    assert run("parts", resume=True) == whole == run("streamed", workers=True)
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["share_shown"] == 0.15
 
 
 @pytest.mark.parametrize(

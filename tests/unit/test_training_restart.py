@@ -121,6 +121,7 @@ def test_after_it_a_run_is_the_same_as_one_with_mixtures_of_soft_targets(tmp_pat
     (last_before,) = restarts_at(lines)
     assert 3 <= last_before <= EPOCHS / 2
     assert len(lines) == EPOCHS
+    assert (lines[0].get("share_shown", 1) < 1) == ("augment" in changes and "patience" not in changes)
     assert lines[last_before - 1]["train_accuracy"] > max(one["validation_accuracy"] for one in lines[:last_before])
     monkeypatch.setattr(loop, "epoch_seed", lambda seed, epoch, rank=0: epoch_seed(seed, epoch + last_before, rank))
     mixed = {"mixup": 1.0, "mixup_until": 0.8, "soft_targets": 0.5, "epochs": EPOCHS - last_before}

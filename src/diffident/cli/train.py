@@ -62,7 +62,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--validation",
         metavar="DATA",
         help="evaluated after each epoch; teaches difficulty-aware how unsure to be, unless --alpha or --set doubt=N "
-        "is given; decides about --set patience=N",
+        "is given, and when networks from scratch may see hard images or must begin anew; decides about --set "
+        "patience=N",
     )
     parser.add_argument(
         "--test",

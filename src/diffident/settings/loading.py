@@ -14,9 +14,6 @@ from diffident.settings.checks import kind_of, loss_faults, raise_faults, value_
 from diffident.settings.defaults import MODEL_PREFIXES, MODELS
 from diffident.settings.record import TrainingSettings
 
-# What settings were in runs and ledgers from before there were any such.
-BEFORE: dict[str, Any] = {"relabel": False}
-
 
 def load_settings(
     path: str | Path | None = None, overrides: list[str] | None = None, **explicit: Any
@@ -89,7 +86,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
     values = read_toml(path, "config")
     if not isinstance(values.get("data"), dict):
         return values
-    return {**BEFORE, **{key: value for key, value in values.items() if key != "data"}}
+    return with_earlier({key: value for key, value in values.items() if key != "data"})
+
+
+def with_earlier(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run or a ledger, with what those were that it is too old to know."""
+    earlier: dict[str, Any] = {"relabel": False}
+    if "soft_targets" not in values:  # which came after it; a curriculum that is left open is not in a run's file
+        earlier["curriculum"] = 0.0
+    return {**earlier, **values}
 
 
 def parse_value(text: str) -> Any:

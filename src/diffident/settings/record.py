@@ -48,8 +48,9 @@ class TrainingSettings:
             each class the easiest 15 % in the first epoch, evenly more in each, and then all, as in the last epoch; for
             good as soon as training accuracy is more than 0.2 above validation accuracy. An epoch has as many steps as
             without, so that samples are seen several times in it while they are few. 0 shows all from the first. None
-            is 0.5 where doubt is learnt and images are augmented, of the models that relabel by default, if none of
-            mixup, soft_targets and dynamics is set, normalizer is not none and samples differ in difficulty; else 0.
+            is 0.5 where doubt is learnt from validation data and images are augmented, of the models that relabel by
+            default, if none of mixup, soft_targets, dynamics and patience is set, normalizer is not none and samples
+            differ in difficulty; else 0.
         soft_targets: Share of what losses with difficulty learn of a sample that is the probabilities of the classes in
             the difficulty table, and not its label; 0 is the label alone. The table must be of `posterior`.
         restart: Whether training begins anew from its first weights, once, if the model learns its labels by heart:
@@ -219,7 +220,7 @@ class TrainingSettings:
 
     @property
     def _may_begin_easy(self) -> bool:
-        return self._is_plain and self.augment != "none" and self.normalizer != "none"
+        return self._is_plain and self.augment != "none" and self.normalizer != "none" and not self.patience
 
     @property
     def _is_plain(self) -> bool:

@@ -150,4 +150,12 @@ def check_free(out: Path, resume: bool) -> bool:
 def differing_settings(old: TrainingSettings, new: TrainingSettings) -> list[str]:
     """`key: old, now new` of every setting that changes the result."""
     pairs = [(field.name, getattr(old, field.name), getattr(new, field.name)) for field in dataclasses.fields(old)]
-    return [f"{key} was {was!r}, now {now!r}" for key, was, now in pairs if was != now and key not in _WITHOUT_EFFECT]
+    return [
+        f"{key} was {_worded(was)}, now {_worded(now)}"
+        for key, was, now in pairs
+        if was != now and key not in _WITHOUT_EFFECT
+    ]
+
+
+def _worded(value: Any) -> str:
+    return "left open" if value is None else repr(value)

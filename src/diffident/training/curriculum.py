@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffident.difficulties.weights import LEFT_OUT
 from diffident.folds import places_in_classes
 from diffident.settings import TrainingSettings
 
@@ -76,7 +77,8 @@ def length_of(settings: TrainingSettings, weights: Float[Tensor, " n"] | None, *
     if settings.curriculum is not None:
         return settings.curriculum
     assert weights is not None  # settings leave it open for losses with difficulty alone
-    return _LENGTH if ends and augmented and bool((weights != weights[0]).any()) else 0.0
+    kept = weights[weights < LEFT_OUT]
+    return _LENGTH if ends and augmented and bool((kept != kept[:1]).any()) else 0.0
 
 
 def share_shown(length: float, epochs: int, lines: list[dict[str, Any]]) -> float:

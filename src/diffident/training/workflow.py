@@ -85,8 +85,8 @@ def train(
             not finite, leaves nothing there.
         difficulty: Table or its file, for losses with difficulty; joined by id, may hold more ids.
         validation: Measured after each epoch, predicted at the end; decides when training ends if `patience` is set,
-            how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is, when a curriculum must
-            end, and whether training begins anew (`restart`).
+            how unsure `difficulty-aware` lets hard samples be if neither `doubt` nor `alpha` is, whether there is a
+            curriculum where that is left open, when it must end, and whether training begins anew (`restart`).
         test: Predicted at the end.
         resume: Go on after the last checkpoint; a finished run only gets the predictions that it lacks.
         progress: Called with a `Progress` now and then during an epoch, and after each.
