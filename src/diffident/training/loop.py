@@ -121,10 +121,7 @@ def set_up(
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     length = length_of(settings, source.weights, ends=held_out is not None, augmented=augmented)
-    settings, curriculum = replace(settings, curriculum=length), None
-    if length:
-        assert source.weights is not None  # settings refuse it for losses without difficulty
-        curriculum = Curriculum.of(source.weights, source.labels, settings.seed)
+    settings = replace(settings, curriculum=length)
     compiled: Any = torch.compile(model) if settings.compile else model
     module, optimizer = fabric.setup(compiled, make_optimizer(model, settings))
     training = Training(
@@ -139,7 +136,7 @@ def set_up(
         average=WeightAverage(model, settings.ema) if settings.ema else None,
         best=BestWeights(settings.patience) if settings.patience else None,
         history=CorrectnessHistory(len(source), fabric.device) if LOSSES[settings.loss].needs_history else None,
-        curriculum=curriculum,
+        curriculum=_curriculum(source, settings),
         report=report,
         num_classes=num_classes,
         believed=believed,
@@ -148,6 +145,13 @@ def set_up(
     if not restarts:
         return training
     return replace(training, first={name: copy.deepcopy(part.state_dict()) for name, part in training.parts.items()})
+
+
+def _curriculum(source: Source, settings: TrainingSettings) -> Curriculum | None:
+    if not settings.curriculum:
+        return None
+    assert source.weights is not None  # settings refuse it for losses without difficulty
+    return Curriculum.of(source.weights, source.labels, settings.seed)
 
 
 def fit(training: Training, checkpoints: Checkpoints, folder: Path) -> tuple[nn.Module, float]:
